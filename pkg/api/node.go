@@ -1,0 +1,67 @@
+package api
+
+import "net/netip"
+
+// Role is what a node does in the cluster. Both roles run tasks.
+type Role string
+
+const (
+	RoleWorker  Role = "worker"
+	RoleManager Role = "manager"
+)
+
+// Availability is whether a node's operator wants tasks on it.
+type Availability string
+
+const (
+	AvailabilityActive Availability = "active" // takes tasks
+	AvailabilityPause  Availability = "pause"  // keeps its tasks, takes no new ones
+	AvailabilityDrain  Availability = "drain"  // its tasks move elsewhere
+)
+
+// NodeState is what the leader holds of a node's lease.
+type NodeState string
+
+const (
+	NodeReady NodeState = "ready" // its lease is valid
+	NodeDown  NodeState = "down"  // its lease ran out; its tasks are replaced
+)
+
+// Node is one machine of the cluster.
+type Node struct {
+	Meta         Meta              `json:"meta"`
+	ID           NodeID            `json:"id"`
+	Hostname     string            `json:"hostname"`
+	Role         Role              `json:"role"`
+	Availability Availability      `json:"availability"`
+	State        NodeState         `json:"state"`
+	Labels       map[string]string `json:"labels,omitempty"`
+
+	// Addr is the node's underlay address: peers send VXLAN, gossip and API
+	// calls to it.
+	Addr netip.Addr `json:"addr"`
+	// APIPort (TCP; Raft shares it) and GossipPort (TCP and UDP).
+	APIPort    uint16 `json:"apiPort"`
+	GossipPort uint16 `json:"gossipPort"`
+
+	Info NodeInfo `json:"info"`
+}
+
+// APIAddr is the address of the node's API, which Raft shares.
+func (n *Node) APIAddr() string {
+	return netip.AddrPortFrom(n.Addr, n.APIPort).String()
+}
+
+// NodeInfo is what a node says about itself when it joins and when it starts.
+type NodeInfo struct {
+	OS            string `json:"os"`
+	Arch          string `json:"arch"`
+	Kernel        string `json:"kernel"`
+	EngineVersion string `json:"engineVersion"`
+	CPUs          int    `json:"cpus"`
+	MemoryBytes   int64  `json:"memoryBytes"`
+	OrchVersion   string `json:"orchVersion"`
+	// Datapath says which attach mode is active, for instance "xdp native on
+	// eth0" or "tcx on eth0".
+	Datapath string `json:"datapath"`
+}

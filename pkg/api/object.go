@@ -1,0 +1,42 @@
+package api
+
+import "time"
+
+// Identifiers are 25 characters of lower-case base 36, unique in a cluster.
+type (
+	NodeID    string
+	ServiceID string
+	TaskID    string
+	NetworkID string
+)
+
+// Index is a Raft log index. It only grows, and names one state of the store.
+type Index uint64
+
+// Meta is what the store stamps on every object it holds.
+type Meta struct {
+	// Created and Modified are the indexes of the entries that first and last
+	// wrote the object. Modified is the version that an optimistic update names.
+	Created  Index `json:"created,omitempty"`
+	Modified Index `json:"modified,omitempty"`
+}
+
+// Cluster is the singleton object: what holds for every node.
+type Cluster struct {
+	Meta Meta   `json:"meta"`
+	ID   string `json:"id"`
+
+	// Pool is the CIDR that task addresses and virtual IPs come from.
+	Pool string `json:"pool"`
+
+	// WorkerToken and ManagerToken are the secrets of the join tokens.
+	WorkerToken  string `json:"workerToken"`
+	ManagerToken string `json:"managerToken"`
+
+	// GossipKey is the AES key of the gossip ring, 32 bytes.
+	GossipKey []byte `json:"gossipKey"`
+
+	// LeaseTimeout is how long a node may be silent before its tasks are
+	// replaced on other nodes.
+	LeaseTimeout time.Duration `json:"leaseTimeout"`
+}

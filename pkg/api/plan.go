@@ -1,0 +1,96 @@
+package api
+
+import "net/netip"
+
+// NetworkPlan is all that one node's data plane has to know: the whole desired
+// state, never a change to it. Applying the same plan twice changes nothing.
+// Slices are in a defined order (by address, then port), so that equal plans
+// compare equal.
+type NetworkPlan struct {
+	// Generation is the index of the cluster state the plan was made from;
+	// once it is in the kernel the node acknowledges it.
+	Generation Index
+	Node       NodeID
+	// Underlay is the node's own address, Pool the range of task addresses and
+	// virtual IPs.
+	Underlay netip.Addr
+	Pool     netip.Prefix
+	// Members are all nodes of the cluster, this one included: VXLAN from any
+	// other source is dropped.
+	Members   []Member
+	Endpoints []PlanEndpoint
+	Frontends []Frontend
+}
+
+// Member is a node as the overlay sees it.
+type Member struct {
+	Node NodeID
+	Addr netip.Addr
+}
+
+// PlanEndpoint is one task's address: where it is and whom it may talk to.
+type PlanEndpoint struct {
+	Addr netip.Addr
+	// Node is the underlay address of the node that runs the task.
+	Node netip.Addr
+	// Networks are the numbers of the task's networks, ascending.
+	Networks []uint32
+	// Outside: the task may send to addresses outside the pool (at least one
+	// of its networks is not internal).
+	Outside bool
+	// IfIndex is the host side of the task's veth: set on the task's own node
+	// once the interface is there, else 0.
+	IfIndex int
+}
+
+// FrontendKey is what a client connects to.
+type FrontendKey struct {
+	// Addr is a virtual IP, an address of a node, or the unspecified address:
+	// any address of the node.
+	Addr netip.Addr
+	// Port and Protocol; zero values on a virtual IP, which takes every port
+	// and keeps it.
+	Port     uint16
+	Protocol Protocol
+}
+
+// Virtual reports whether the frontend is a service's virtual IP rather than a
+// published port.
+func (k FrontendKey) Virtual() bool { return k.Protocol == "" }
+
+// Frontend is a published port or a virtual IP with its backends.
+type Frontend struct {
+	FrontendKey
+	// Service is the name shown in metrics and explanations.
+	Service string
+	// Networks are the numbers of the networks a virtual IP answers on,
+	// ascending; empty for a published port.
+	Networks []uint32
+	Backends []Backend
+}
+
+// Backend is an endpoint seen from a frontend.
+type Backend struct {
+	Addr netip.Addr
+	Port uint16 // 0 behind a virtual IP: the client's destination port
+	// Weight is relative to the frontend's other backends, 1..256.
+	Weight uint16
+	// Draining backends keep the flows they have and get no new ones.
+	Draining bool
+}
+
+// EndpointMAC is the hardware address of the endpoint with an IPv4 address. The
+// inner destination MAC of an overlay packet names the endpoint by it.
+func EndpointMAC(addr netip.Addr) [6]byte {
+	a := addr.As4()
+	return [6]byte{0x02, 0x6f, a[0], a[1], a[2], a[3]}
+}
+
+// Fixed numbers of the overlay.
+const (
+	OverlayPort     = 4789 // UDP, VXLAN (RFC 7348)
+	OverlayOverhead = 50   // bytes: Ethernet 14, IPv4 20, UDP 8, VXLAN 8
+	DefaultAPIPort  = 2377 // TCP
+	GossipPort      = 7946 // TCP and UDP
+	MetricsPort     = 9477 // TCP
+)

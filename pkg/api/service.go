@@ -1,0 +1,195 @@
+package api
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Service is a desired state: what to run, how often, and how to reach it.
+type Service struct {
+	Meta  Meta        `json:"meta"`
+	ID    ServiceID   `json:"id"`
+	Stack string      `json:"stack,omitempty"`
+	Spec  ServiceSpec `json:"spec"`
+
+	// SpecVersion is the index at which the part of Spec that makes a task
+	// (Task, Networks) last changed, stamped by the store. A task made from an
+	// older one is out of date.
+	SpecVersion Index `json:"specVersion"`
+
+	// VIP is the service's virtual IP, allocated by the leader.
+	VIP netip.Addr `json:"vip,omitzero"`
+	// Ports are Spec.Ports with every published port allocated.
+	Ports []Port `json:"ports,omitempty"`
+}
+
+// ServiceSpec is what the user asked for.
+type ServiceSpec struct {
+	// Name is unique in the cluster: STACK_SERVICE for a service of a stack.
+	Name string `json:"name"`
+	// Alias is the name as the compose file has it; it resolves on the
+	// service's networks beside Name.
+	Alias  string            `json:"alias,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
+
+	Mode     Mode `json:"mode"`
+	Replicas int  `json:"replicas"` // replicated mode only
+
+	Task     TaskSpec `json:"task"`
+	Networks []string `json:"networks,omitempty"` // names of Network objects
+	Ports    []Port   `json:"ports,omitempty"`
+
+	Placement Placement     `json:"placement"`
+	Update    UpdateConfig  `json:"update"`
+	Restart   RestartPolicy `json:"restart"`
+
+	// DependsOn are services of the same stack, by full name, that must have
+	// reached a condition before a task of this one starts.
+	DependsOn []Dependency `json:"dependsOn,omitempty"`
+}
+
+// Mode says how a service's number of slots is found.
+type Mode string
+
+const (
+	ModeReplicated Mode = "replicated" // Replicas slots, 1..N
+	ModeGlobal     Mode = "global"     // one slot on each eligible node
+)
+
+// Dependency is one entry of depends_on.
+type Dependency struct {
+	Service   string              `json:"service"`
+	Condition DependencyCondition `json:"condition"`
+}
+
+// DependencyCondition is when a dependency is met.
+type DependencyCondition string
+
+const (
+	DependencyStarted   DependencyCondition = "service_started"
+	DependencyHealthy   DependencyCondition = "service_healthy"
+	DependencyCompleted DependencyCondition = "service_completed_successfully"
+)
+
+// Placement limits where a service's tasks may run.
+type Placement struct {
+	Constraints        []Constraint `json:"constraints,omitempty"`
+	MaxReplicasPerNode int          `json:"maxReplicasPerNode,omitempty"`
+}
+
+// Constraint compares an attribute of a node, for instance node.role or
+// node.labels.storage, with a value.
+type Constraint struct {
+	Key   string       `json:"key"`
+	Op    ConstraintOp `json:"op"`
+	Value string       `json:"value"`
+}
+
+// ConstraintOp is how a constraint compares.
+type ConstraintOp string
+
+const (
+	OpEqual    ConstraintOp = "=="
+	OpNotEqual ConstraintOp = "!="
+)
+
+func (c Constraint) String() string { return c.Key + string(c.Op) + c.Value }
+
+// UpdateOrder says which task goes first when one replaces another.
+type UpdateOrder string
+
+const (
+	StopFirst  UpdateOrder = "stop-first"
+	StartFirst UpdateOrder = "start-first"
+)
+
+// UpdateConfig says how tasks are replaced when the spec changes.
+type UpdateConfig struct {
+	Parallelism int           `json:"parallelism"` // slots at a time; 0: all
+	Delay       time.Duration `json:"delay"`       // between batches
+	Order       UpdateOrder   `json:"order"`
+}
+
+// RestartCondition is when a task that ended is replaced.
+type RestartCondition string
+
+const (
+	RestartAny       RestartCondition = "any"
+	RestartOnFailure RestartCondition = "on-failure"
+	RestartNone      RestartCondition = "none"
+)
+
+// RestartPolicy says what happens when a task ends by itself.
+type RestartPolicy struct {
+	Condition RestartCondition `json:"condition"`
+	// Delay is waited before the second and further restarts of a slot in a
+	// row; the first is immediate.
+	Delay time.Duration `json:"delay"`
+	// MaxAttempts within Window; 0: no limit.
+	MaxAttempts int           `json:"maxAttempts,omitempty"`
+	Window      time.Duration `json:"window,omitempty"`
+}
+
+// TaskSpec is what one task runs: all that the container runtime needs.
+type TaskSpec struct {
+	Image      string            `json:"image"`
+	Entrypoint []string          `json:"entrypoint,omitempty"` // nil: the image's
+	Command    []string          `json:"command,omitempty"`    // nil: the image's
+	Env        []string          `json:"env,omitempty"`        // KEY=VALUE, sorted
+	User       string            `json:"user,omitempty"`
+	WorkingDir string            `json:"workingDir,omitempty"`
+	Hostname   string            `json:"hostname,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"` // on the container
+	Mounts     []Mount           `json:"mounts,omitempty"`
+	Health     *Healthcheck      `json:"health,omitempty"` // nil: the image's
+	Limits     Resources         `json:"limits"`
+	// Reservations are what the scheduler sets aside for the task.
+	Reservations Resources `json:"reservations"`
+	Init         bool      `json:"init,omitempty"`
+	ReadOnly     bool      `json:"readOnly,omitempty"`
+	CapAdd       []string  `json:"capAdd,omitempty"`
+	CapDrop      []string  `json:"capDrop,omitempty"`
+	StopSignal   string    `json:"stopSignal,omitempty"`
+	// StopGrace is the time between the stop signal and SIGKILL.
+	StopGrace time.Duration `json:"stopGrace"`
+}
+
+// MountType is what a mount's source is.
+type MountType string
+
+const (
+	MountVolume MountType = "volume" // a named volume of the engine
+	MountBind   MountType = "bind"   // a path of the node
+	MountTmpfs  MountType = "tmpfs"
+)
+
+// Mount is one file system mounted into a task.
+type Mount struct {
+	Type     MountType `json:"type"`
+	Source   string    `json:"source,omitempty"` // volume name (STACK_NAME) or path
+	Target   string    `json:"target"`
+	ReadOnly bool      `json:"readOnly,omitempty"`
+}
+
+// Healthcheck is a probe run inside the task. Zero durations and retries take
+// the defaults: 30 s, 30 s, 3, 0 s.
+type Healthcheck struct {
+	// Test is as in a compose file: {"CMD", arg...}, {"CMD-SHELL", line} or {"NONE"}.
+	Test        []string      `json:"test,omitempty"`
+	Interval    time.Duration `json:"interval,omitempty"`
+	Timeout     time.Duration `json:"timeout,omitempty"`
+	Retries     int           `json:"retries,omitempty"`
+	StartPeriod time.Duration `json:"startPeriod,omitempty"`
+}
+
+// Disabled reports whether the healthcheck says that there is none.
+func (h *Healthcheck) Disabled() bool {
+	return h != nil && len(h.Test) > 0 && h.Test[0] == "NONE"
+}
+
+// Resources are amounts of a node's capacity; zero means none given.
+type Resources struct {
+	NanoCPUs    int64 `json:"nanoCPUs,omitempty"` // billionths of a CPU
+	MemoryBytes int64 `json:"memoryBytes,omitempty"`
+	Pids        int64 `json:"pids,omitempty"`
+}

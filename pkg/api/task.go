@@ -1,0 +1,124 @@
+package api
+
+import (
+	"fmt"
+	"time"
+)
+
+// Task is one attempt at running a slot on one node. It only moves forward and
+// is never reused: what replaces it is another task.
+type Task struct {
+	Meta      Meta      `json:"meta"`
+	ID        TaskID    `json:"id"`
+	ServiceID ServiceID `json:"serviceID"`
+	// ServiceName and Stack are copies, so that a task can be shown, and its
+	// container named, without its service.
+	ServiceName string `json:"serviceName"`
+	Stack       string `json:"stack,omitempty"`
+	// Slot is 1..N of a replicated service, 0 of a global one.
+	Slot int `json:"slot"`
+	// NodeID is where it was placed; for a global service it is set when the
+	// task is made. Once set it never changes.
+	NodeID NodeID `json:"nodeID,omitempty"`
+
+	Spec        TaskSpec    `json:"spec"`
+	SpecVersion Index       `json:"specVersion"` // of the service when the task was made
+	Networks    []NetworkID `json:"networks,omitempty"`
+
+	// Desired is what the leader wants of the task.
+	Desired DesiredState `json:"desired"`
+	// Status is what its agent last reported.
+	Status   TaskStatus `json:"status"`
+	Endpoint Endpoint   `json:"endpoint"`
+
+	// Reason says in a user's words why the leader last changed Desired, or
+	// why a pending task is not placed.
+	Reason string `json:"reason,omitempty"`
+
+	CreatedAt time.Time `json:"createdAt"`
+	// NotBefore holds a restarted task back until its delay has passed.
+	NotBefore time.Time `json:"notBefore,omitzero"`
+	// DrainingSince is when the leader set the endpoint draining; the grace
+	// period of open connections counts from it.
+	DrainingSince time.Time `json:"drainingSince,omitzero"`
+}
+
+// Name is what a user calls the task: SERVICE.SLOT, or SERVICE.NODE for a task
+// of a global service.
+func (t *Task) Name() string {
+	if t.Slot == 0 {
+		return fmt.Sprintf("%s.%s", t.ServiceName, t.NodeID)
+	}
+	return fmt.Sprintf("%s.%d", t.ServiceName, t.Slot)
+}
+
+// DesiredState is what the leader wants of a task. It moves forward only.
+type DesiredState string
+
+const (
+	// DesiredRun: start it and keep it running.
+	DesiredRun DesiredState = "run"
+	// DesiredDrain: keep it running, but give its endpoint no new flows. The
+	// agent does nothing yet.
+	DesiredDrain DesiredState = "drain"
+	// DesiredStop: stop it; every live node has acknowledged the drain.
+	DesiredStop DesiredState = "stop"
+	// DesiredRemove: it has ended and nothing needs it; its agent removes its
+	// container, and the leader deletes the task once that is reported.
+	DesiredRemove DesiredState = "remove"
+)
+
+// TaskState is how far a task has come. Its order is the order of the
+// constants: a task's state never moves back.
+type TaskState string
+
+const (
+	TaskPending   TaskState = "pending"   // waits for a node, an address or a dependency
+	TaskAssigned  TaskState = "assigned"  // has a node and an address
+	TaskPreparing TaskState = "preparing" // its agent makes image, sandbox and network ready
+	TaskStarting  TaskState = "starting"  // the process runs, not healthy yet
+	TaskRunning   TaskState = "running"   // runs, and healthy if it has a healthcheck
+	// The states from here on are terminal.
+	TaskComplete TaskState = "complete" // ended by itself with exit code 0
+	TaskFailed   TaskState = "failed"   // ended by itself otherwise, or was unhealthy
+	TaskRejected TaskState = "rejected" // could not be started
+	TaskShutdown TaskState = "shutdown" // stopped because it was asked to
+	TaskOrphaned TaskState = "orphaned" // its node was lost
+)
+
+var taskOrder = map[TaskState]int{
+	TaskPending: 0, TaskAssigned: 1, TaskPreparing: 2, TaskStarting: 3, TaskRunning: 4,
+	TaskComplete: 5, TaskFailed: 5, TaskRejected: 5, TaskShutdown: 5, TaskOrphaned: 5,
+}
+
+// Terminal reports whether the task has ended.
+func (s TaskState) Terminal() bool { return taskOrder[s] >= 5 }
+
+// Before reports whether s comes before o in a task's life.
+func (s TaskState) Before(o TaskState) bool { return taskOrder[s] < taskOrder[o] }
+
+// TaskStatus is what an agent reports of a task.
+type TaskStatus struct {
+	State TaskState `json:"state"`
+	// Message says why, in a user's words: the error of a failed or rejected
+	// task, with the last lines of its output where that helps.
+	Message     string    `json:"message,omitempty"`
+	ExitCode    int       `json:"exitCode,omitempty"`
+	ContainerID string    `json:"containerID,omitempty"`
+	At          time.Time `json:"at,omitzero"` // the agent's clock
+	// Removed: the agent holds nothing of the task any more.
+	Removed bool `json:"removed,omitempty"`
+}
+
+// Advance returns the status after next was reported: a task never moves back,
+// and nothing but Removed changes once it has ended.
+func (s TaskStatus) Advance(next TaskStatus) TaskStatus {
+	if next.State.Before(s.State) {
+		return s
+	}
+	if s.State.Terminal() {
+		s.Removed = s.Removed || next.Removed
+		return s
+	}
+	return next
+}
