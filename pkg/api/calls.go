@@ -1,0 +1,319 @@
+package api
+
+import "time"
+
+// The requests and responses of the API, by the procedure that takes them.
+// They travel as JSON; unknown fields are ignored, so that a newer node can
+// talk to an older one.
+
+// Procedures that every daemon answers on its local socket.
+const (
+	ProcInit = "/orch.node/Init" // InitRequest -> InitResponse
+	ProcJoin = "/orch.node/Join" // JoinRequest -> JoinResponse
+	ProcInfo = "/orch.node/Info" // Empty -> Info
+)
+
+// Procedures that every node answers for managers.
+const (
+	ProcImageStatus = "/orch.agent/ImageStatus" // ImageStatusRequest -> ImageStatus
+	ProcTaskLogs    = "/orch.agent/TaskLogs"    // TaskLogsRequest -> stream of LogChunk
+)
+
+// Procedures that managers answer. A manager that is not the leader forwards
+// those that need the leader; a worker forwards all of them to a manager.
+const (
+	ProcAdmit       = "/orch.cluster/Admit"       // AdmitRequest -> AdmitResponse
+	ProcJoinTokens  = "/orch.cluster/JoinTokens"  // Empty -> JoinTokens
+	ProcNodes       = "/orch.cluster/Nodes"       // Empty -> NodeList
+	ProcUpdateNode  = "/orch.cluster/UpdateNode"  // UpdateNodeRequest -> Empty
+	ProcDeploy      = "/orch.cluster/Deploy"      // DeployRequest -> DeployResponse
+	ProcWatchStack  = "/orch.cluster/WatchStack"  // StackRequest -> stream of StackStatus
+	ProcStacks      = "/orch.cluster/Stacks"      // Empty -> StackList
+	ProcRemoveStack = "/orch.cluster/RemoveStack" // StackRequest -> RemoveStackResponse
+	ProcServices    = "/orch.cluster/Services"    // ServicesRequest -> ServiceList
+	ProcTasks       = "/orch.cluster/Tasks"       // TasksRequest -> TaskList
+	ProcScale       = "/orch.cluster/Scale"       // ScaleRequest -> ScaleResponse
+	ProcServiceLogs = "/orch.cluster/ServiceLogs" // ServiceLogsRequest -> stream of LogChunk
+	ProcSession     = "/orch.cluster/Session"     // SessionRequest -> stream of Update
+	ProcReport      = "/orch.cluster/Report"      // Report -> ReportResponse
+)
+
+// Empty is a request or response that says nothing.
+type Empty struct{}
+
+// InitRequest makes a new cluster whose first manager is this node.
+type InitRequest struct {
+	AdvertiseAddr string `json:"advertiseAddr,omitempty"` // empty: the default route's
+	Pool          string `json:"pool,omitempty"`          // empty: DefaultPool
+}
+
+// DefaultPool is where task addresses and virtual IPs come from.
+const DefaultPool = "10.128.0.0/10"
+
+// InitResponse tells what was made.
+type InitResponse struct {
+	NodeID NodeID     `json:"nodeID"`
+	Tokens JoinTokens `json:"tokens"`
+}
+
+// JoinRequest asks this node to join the cluster of Token.
+type JoinRequest struct {
+	Token         string `json:"token"` // as JoinTokens has it: SECRET@HOST:PORT
+	AdvertiseAddr string `json:"advertiseAddr,omitempty"`
+}
+
+// JoinResponse tells what the node has become.
+type JoinResponse struct {
+	NodeID NodeID `json:"nodeID"`
+	Role   Role   `json:"role"`
+}
+
+// JoinTokens are what nodes join with, SECRET@HOST:PORT.
+type JoinTokens struct {
+	Worker  string `json:"worker"`
+	Manager string `json:"manager"`
+}
+
+// AdmitRequest is what a joining node sends to a manager.
+type AdmitRequest struct {
+	Secret string `json:"secret"`
+	Node   Node   `json:"node"` // Role and State are the manager's to set
+}
+
+// AdmitResponse is what a node needs to be a member.
+type AdmitResponse struct {
+	ClusterID string   `json:"clusterID"`
+	Role      Role     `json:"role"`
+	GossipKey []byte   `json:"gossipKey"`
+	Managers  []string `json:"managers"` // API addresses
+}
+
+// Info is what `orch info` shows of a node and its cluster.
+type Info struct {
+	Node      Node          `json:"node"`
+	ClusterID string        `json:"clusterID,omitempty"` // empty: not in a cluster
+	Leader    string        `json:"leader,omitempty"`    // its hostname
+	Managers  int           `json:"managers,omitempty"`
+	Nodes     int           `json:"nodes,omitempty"`
+	Stacks    int           `json:"stacks,omitempty"`
+	Services  int           `json:"services,omitempty"`
+	Tasks     int           `json:"tasks,omitempty"`
+	Raft      *RaftInfo     `json:"raft,omitempty"` // managers only
+	Pool      string        `json:"pool,omitempty"`
+	Lease     time.Duration `json:"lease,omitempty"`
+}
+
+// RaftInfo is a manager's view of its Raft group.
+type RaftInfo struct {
+	State   string `json:"state"` // leader, follower, candidate
+	Term    uint64 `json:"term"`
+	Applied Index  `json:"applied"`
+}
+
+// NodeList is every node with what the leader knows beside the store.
+type NodeList struct {
+	Nodes []NodeEntry `json:"nodes"`
+}
+
+// NodeEntry is one row of `orch node ls`.
+type NodeEntry struct {
+	Node
+	Leader bool `json:"leader,omitempty"`
+	// Applied is the index that the node has acknowledged; SeenAgo how long
+	// ago it was last heard of.
+	Applied Index         `json:"applied"`
+	SeenAgo time.Duration `json:"seenAgo"`
+}
+
+// UpdateNodeRequest changes what an operator may set on a node.
+type UpdateNodeRequest struct {
+	Node         string            `json:"node"` // ID, unambiguous prefix of it, or hostname
+	Availability Availability      `json:"availability,omitempty"`
+	AddLabels    map[string]string `json:"addLabels,omitempty"`
+	RemoveLabels []string          `json:"removeLabels,omitempty"`
+}
+
+// DeployRequest makes a stack be exactly what it says; see Prune.
+type DeployRequest struct {
+	Stack    string        `json:"stack"`
+	Services []ServiceSpec `json:"services"`
+	Networks []NetworkSpec `json:"networks"`
+	// Prune removes services of the stack that Services does not name.
+	Prune bool `json:"prune,omitempty"`
+}
+
+// NetworkSpec is a network that a stack declares.
+type NetworkSpec struct {
+	Name     string `json:"name"`
+	Internal bool   `json:"internal,omitempty"`
+	// External networks must exist already and are not the stack's.
+	External bool `json:"external,omitempty"`
+}
+
+// DeployResponse tells what was changed, before any of it runs.
+type DeployResponse struct {
+	Index    Index           `json:"index"`
+	Services []ServiceChange `json:"services"`
+}
+
+// ServiceChange is what a deploy did to one service.
+type ServiceChange struct {
+	Name   string `json:"name"`
+	Action string `json:"action"` // created, updated, unchanged, removed
+}
+
+// StackRequest names a stack.
+type StackRequest struct {
+	Stack string `json:"stack"`
+}
+
+// StackStatus is how far a stack is.
+type StackStatus struct {
+	Index    Index           `json:"index"`
+	Services []ServiceStatus `json:"services"`
+}
+
+// Converged reports whether every service is as its spec says.
+func (s *StackStatus) Converged() bool {
+	for i := range s.Services {
+		if !s.Services[i].Converged {
+			return false
+		}
+	}
+	return true
+}
+
+// ServiceStatus is how far a service is.
+type ServiceStatus struct {
+	Name    string `json:"name"`
+	Mode    Mode   `json:"mode"`
+	Image   string `json:"image"`
+	Desired int    `json:"desired"` // slots
+	// Running slots have a running task; Updated ones a running task made from
+	// the current spec whose endpoint every live node has acknowledged.
+	Running   int    `json:"running"`
+	Updated   int    `json:"updated"`
+	Converged bool   `json:"converged"`
+	Ports     []Port `json:"ports,omitempty"`
+	// Reason says what it waits for or why it fails, in a user's words.
+	Reason string `json:"reason,omitempty"`
+	// Failures counts tasks of the current spec that failed or were rejected
+	// since any of them last ran; Unplaceable: no node suits a task.
+	Failures    int  `json:"failures,omitempty"`
+	Unplaceable bool `json:"unplaceable,omitempty"`
+}
+
+// StackList is every stack.
+type StackList struct {
+	Stacks []StackEntry `json:"stacks"`
+}
+
+// StackEntry is one row of `orch stack ls`.
+type StackEntry struct {
+	Name     string `json:"name"`
+	Services int    `json:"services"`
+	Tasks    int    `json:"tasks"`
+}
+
+// RemoveStackResponse tells what is being removed.
+type RemoveStackResponse struct {
+	Services []string `json:"services"`
+	Networks []string `json:"networks"`
+}
+
+// ServicesRequest lists the services of a stack, or all.
+type ServicesRequest struct {
+	Stack string `json:"stack,omitempty"`
+}
+
+// ServiceList is services with their status.
+type ServiceList struct {
+	Services []ServiceEntry `json:"services"`
+}
+
+// ServiceEntry is one row of `orch service ls`.
+type ServiceEntry struct {
+	Service
+	Status ServiceStatus `json:"status"`
+}
+
+// TasksRequest lists the tasks of a stack or of a service.
+type TasksRequest struct {
+	Stack   string `json:"stack,omitempty"`
+	Service string `json:"service,omitempty"` // ID, prefix of it, or name
+}
+
+// TaskList is tasks, newest first within a slot.
+type TaskList struct {
+	Tasks []TaskEntry `json:"tasks"`
+}
+
+// TaskEntry is one row of `orch service ps`.
+type TaskEntry struct {
+	Task
+	NodeName string `json:"nodeName,omitempty"`
+}
+
+// ScaleRequest sets numbers of replicas by service.
+type ScaleRequest struct {
+	Replicas map[string]int `json:"replicas"`
+}
+
+// ScaleResponse names the services scaled, by full name.
+type ScaleResponse struct {
+	Services []string `json:"services"`
+	Stacks   []string `json:"stacks"`
+}
+
+// ServiceLogsRequest asks for the output of a service's tasks.
+type ServiceLogsRequest struct {
+	Service string     `json:"service"`
+	Options LogOptions `json:"options"`
+}
+
+// TaskLogsRequest asks a node for the output of one of its tasks.
+type TaskLogsRequest struct {
+	Task    TaskID     `json:"task"`
+	Options LogOptions `json:"options"`
+}
+
+// LogChunk is output of one task.
+type LogChunk struct {
+	Task   string `json:"task,omitempty"` // its name
+	Node   string `json:"node,omitempty"` // its node's hostname
+	Stderr bool   `json:"stderr,omitempty"`
+	Data   []byte `json:"data"`
+}
+
+// ImageStatusRequest asks a node what it knows of an image.
+type ImageStatusRequest struct {
+	Image string `json:"image"`
+}
+
+// SessionRequest opens an agent's stream of updates.
+type SessionRequest struct {
+	Node NodeID `json:"node"`
+}
+
+// Update is the part of the cluster's state that a node needs: first with
+// Reset, all of it, then what changed, in order.
+type Update struct {
+	Index   Index    `json:"index"`
+	Reset   bool     `json:"reset,omitempty"`
+	Changes []Change `json:"changes,omitempty"`
+}
+
+// Report is an agent's heartbeat: its lease, its acknowledgement and what
+// became of its tasks.
+type Report struct {
+	Node    NodeID `json:"node"`
+	Applied Index  `json:"applied"` // in its kernel
+	// Statuses are those that changed since they were last accepted.
+	Statuses map[TaskID]TaskStatus `json:"statuses,omitempty"`
+	Info     *NodeInfo             `json:"info,omitempty"` // when it changed
+}
+
+// ReportResponse says until when the node may consider itself a member.
+type ReportResponse struct {
+	Lease time.Duration `json:"lease"`
+}

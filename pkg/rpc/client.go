@@ -1,0 +1,102 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+)
+
+// Client calls one daemon.
+type Client struct {
+	http       *http.Client
+	credential func() string
+}
+
+// NewLocalClient calls the daemon that listens on a unix socket.
+func NewLocalClient(socket string) *Client {
+	return newClient(func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "unix", socket)
+		if err != nil {
+			return nil, fmt.Errorf("no orch daemon answers on %s (is `orch daemon` running? may you read the socket?): %w", socket, err)
+		}
+		return conn, nil
+	}, func() string { return "" })
+}
+
+// NewClient calls the node whose API is at addr.
+func NewClient(sec Security, addr string) *Client {
+	return newClient(func(ctx context.Context) (net.Conn, error) { return sec.Dial(ctx, addr) }, sec.Credential)
+}
+
+func newClient(dial func(context.Context) (net.Conn, error), credential func() string) *Client {
+	return &Client{http: &http.Client{Transport: transport(dial)}, credential: credential}
+}
+
+// transport speaks HTTP/2 without TLS of its own: what it dials is secured
+// already. Pings find a peer whose machine is gone.
+func transport(dial func(context.Context) (net.Conn, error)) *http.Transport {
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		Protocols:   protocols,
+		HTTP2:       &http.HTTP2Config{SendPingTimeout: 2 * time.Second, PingTimeout: 2 * time.Second},
+	}
+}
+
+// Close drops the idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+const baseURL = "http://orch"
+
+// Call calls a unary procedure. An error is an *api.Error if the daemon
+// answered, and names the connection otherwise.
+func Call[Req, Res any](ctx context.Context, c *Client, procedure string, req *Req) (*Res, error) {
+	client := connect.NewClient[Req, Res](c.http, baseURL+procedure, connect.WithCodec(codec{}))
+	creq := connect.NewRequest(req)
+	creq.Header().Set(credentialHeader, c.credential())
+	res, err := client.CallUnary(ctx, creq)
+	if err != nil {
+		return nil, clientError(err)
+	}
+	return res.Msg, nil
+}
+
+// Stream calls a procedure that answers with a stream and hands every message
+// to each, until the stream or ctx ends or each returns an error.
+func Stream[Req, Res any](ctx context.Context, c *Client, procedure string, req *Req, each func(*Res) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	client := connect.NewClient[Req, Res](c.http, baseURL+procedure, connect.WithCodec(codec{}))
+	creq := connect.NewRequest(req)
+	creq.Header().Set(credentialHeader, c.credential())
+	stream, err := client.CallServerStream(ctx, creq)
+	if err != nil {
+		return clientError(err)
+	}
+	defer func() { cancel(); _ = stream.Close() }()
+	for stream.Receive() {
+		if err := each(stream.Msg()); err != nil {
+			return err
+		}
+	}
+	return clientError(stream.Err())
+}
+
+// clientError strips what the HTTP client wraps around the dial error.
+func clientError(err error) error {
+	if err == nil {
+		return nil
+	}
+	err = fromWire(err)
+	if _, text, ok := strings.Cut(err.Error(), `": no orch daemon answers`); ok {
+		return fmt.Errorf("no orch daemon answers%s", text)
+	}
+	return err
+}

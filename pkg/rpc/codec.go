@@ -1,0 +1,53 @@
+// Package rpc is the transport between daemons, and between a daemon and its
+// CLI: Connect over HTTP/2 with the domain types of pkg/api as JSON, on a unix
+// socket and on one TCP port that Raft's streams share. What secures it plugs
+// in as a Security.
+package rpc
+
+import (
+	"encoding/json"
+	"errors"
+
+	"connectrpc.com/connect"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// codec carries the types of pkg/api as they are. They need no schema beside
+// their Go definition, and encoding/json ignores fields that it does not know.
+type codec struct{}
+
+func (codec) Name() string                    { return "json" }
+func (codec) Marshal(v any) ([]byte, error)   { return json.Marshal(v) }
+func (codec) Unmarshal(b []byte, v any) error { return json.Unmarshal(b, v) }
+
+var codes = map[api.Code]connect.Code{
+	api.CodeInvalid:     connect.CodeInvalidArgument,
+	api.CodeNotFound:    connect.CodeNotFound,
+	api.CodeConflict:    connect.CodeAlreadyExists,
+	api.CodeDenied:      connect.CodePermissionDenied,
+	api.CodeUnavailable: connect.CodeUnavailable,
+	api.CodeInternal:    connect.CodeInternal,
+}
+
+// toWire gives a handler's error the code its client will see.
+func toWire(err error) error {
+	if err == nil {
+		return nil
+	}
+	return connect.NewError(codes[api.CodeOf(err)], err)
+}
+
+// fromWire turns a client's error back into an *api.Error.
+func fromWire(err error) error {
+	var ce *connect.Error
+	if !errors.As(err, &ce) {
+		return err
+	}
+	for code, wire := range codes {
+		if wire == ce.Code() {
+			return &api.Error{Code: code, Message: ce.Message()}
+		}
+	}
+	return &api.Error{Code: api.CodeInternal, Message: ce.Message()}
+}
