@@ -1,0 +1,90 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"sync"
+
+	"github.com/moby/moby/client"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// Config says which engine to use and which of its containers are ours.
+type Config struct {
+	// Host is the engine's address (unix:///var/run/docker.sock); empty: the
+	// environment's DOCKER_HOST, or else the default socket. The engine must
+	// run on this machine, in this process's PID namespace.
+	Host string
+	// ClusterID and Node are the scope: only containers labelled with both
+	// exist for this Engine.
+	ClusterID string
+	Node      api.NodeID
+	// Lab and LabNode, when set, mark containers and volumes as those of a
+	// node of a lab, and keep the volumes of its nodes apart.
+	Lab, LabNode string
+	// RunDir is where the files mounted into tasks are kept, below
+	// tasks/TASK. The engine must see it under the same path.
+	RunDir string
+	// CgroupParent of all containers; empty: the engine's default.
+	CgroupParent string
+}
+
+// Engine is a node's view of its Docker Engine. Its methods can be called
+// concurrently; for one task, the caller orders them.
+type Engine struct {
+	cfg Config
+	cli *client.Client
+
+	// loadImage keeps parallel first tasks from loading the sandbox image
+	// more than once.
+	loadImage sync.Mutex
+}
+
+// New returns an Engine. It does not talk to the engine.
+func New(cfg Config) (*Engine, error) {
+	if cfg.ClusterID == "" || cfg.Node == "" {
+		return nil, errors.New("docker engine: cluster and node must be set, they scope the containers")
+	}
+	if !filepath.IsAbs(cfg.RunDir) {
+		return nil, errors.New("docker engine: run directory must be an absolute path: " + cfg.RunDir)
+	}
+	cli, err := dial(cfg.Host)
+	if err != nil {
+		return nil, err
+	}
+	return &Engine{cfg: cfg, cli: cli}, nil
+}
+
+func dial(host string) (*client.Client, error) {
+	opt := client.FromEnv
+	if host != "" {
+		opt = client.WithHost(host)
+	}
+	cli, err := client.New(opt)
+	if err != nil {
+		return nil, wrap("docker client", err)
+	}
+	return cli, nil
+}
+
+// Close gives up idle connections to the engine. Containers are not affected.
+func (e *Engine) Close() error { return e.cli.Close() }
+
+// Info returns the parts of a node's description that its engine knows: OS,
+// Arch (as uname has it), Kernel, EngineVersion, CPUs, MemoryBytes.
+func (e *Engine) Info(ctx context.Context) (api.NodeInfo, error) {
+	res, err := e.cli.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		return api.NodeInfo{}, wrap("docker info", err)
+	}
+	return api.NodeInfo{
+		OS:            res.Info.OSType,
+		Arch:          res.Info.Architecture,
+		Kernel:        res.Info.KernelVersion,
+		EngineVersion: res.Info.ServerVersion,
+		CPUs:          res.Info.NCPU,
+		MemoryBytes:   res.Info.MemTotal,
+	}, nil
+}

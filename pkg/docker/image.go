@@ -1,0 +1,62 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/moby/client"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// registryTimeout bounds the question whether a registry has an image: a user
+// waits for the answer.
+const registryTimeout = 5 * time.Second
+
+// EnsureImage makes the image present on the node: it pulls it, as long as ctx
+// allows, only if the engine does not have it.
+func (e *Engine) EnsureImage(ctx context.Context, ref string) error {
+	op := "pull image " + ref
+	_, err := e.cli.ImageInspect(ctx, ref)
+	if err == nil {
+		return nil
+	}
+	if !cerrdefs.IsNotFound(err) {
+		return wrap("inspect image "+ref, err)
+	}
+	res, err := e.cli.ImagePull(ctx, ref, client.ImagePullOptions{})
+	if err != nil {
+		return wrap(op, err)
+	}
+	defer res.Close()
+	return wrap(op, res.Wait(ctx))
+}
+
+// ImageStatus says whether the node has the image, and if not, whether its
+// registry does; that question takes five seconds at most.
+func (e *Engine) ImageStatus(ctx context.Context, ref string) (api.ImageStatus, error) {
+	local, err := e.cli.ImageInspect(ctx, ref)
+	if err == nil {
+		return api.ImageStatus{Present: true, ID: local.ID}, nil
+	}
+	if !cerrdefs.IsNotFound(err) {
+		return api.ImageStatus{}, wrap("inspect image "+ref, err)
+	}
+	askCtx, cancel := context.WithTimeout(ctx, registryTimeout)
+	defer cancel()
+	remote, err := e.cli.DistributionInspect(askCtx, ref, client.DistributionInspectOptions{})
+	switch {
+	case err == nil:
+		return api.ImageStatus{Pullable: true, Digest: remote.Descriptor.Digest.String()}, nil
+	case ctx.Err() != nil:
+		return api.ImageStatus{}, wrap("look up image "+ref, ctx.Err())
+	case errors.Is(err, context.DeadlineExceeded):
+		return api.ImageStatus{Reason: fmt.Sprintf("no such image on the node, and its registry did not answer within %s", registryTimeout)}, nil
+	case unreachable(err):
+		return api.ImageStatus{}, wrap("look up image "+ref, err)
+	}
+	return api.ImageStatus{Reason: "no such image on the node, and " + plain(err.Error())}, nil
+}
