@@ -1,0 +1,133 @@
+package consensus
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// Leader returns the leader as far as this node knows, which may be out of
+// date; ok is false while it knows of none.
+func (n *Node) Leader() (id api.NodeID, addr string, ok bool) {
+	a, i := n.raft.LeaderWithID()
+	return api.NodeID(i), string(a), i != ""
+}
+
+// WaitLeader returns the leader as soon as this node knows of one.
+func (n *Node) WaitLeader(ctx context.Context) (id api.NodeID, addr string, err error) {
+	for {
+		changed := n.lead.leaderChanged()
+		if id, addr, ok := n.Leader(); ok {
+			return id, addr, nil
+		}
+		select {
+		case <-changed:
+		case <-n.closing:
+			return "", "", fmt.Errorf("wait for a leader: %w", raft.ErrRaftShutdown)
+		case <-ctx.Done():
+			return "", "", fmt.Errorf("wait for a leader: %w: %w", ErrNoQuorum, context.Cause(ctx))
+		}
+	}
+}
+
+// LeaderChanged returns a channel that is closed when this node next learns of
+// another leader, or that there is none.
+func (n *Node) LeaderChanged() <-chan struct{} { return n.lead.leaderChanged() }
+
+// IsLeader reports whether this node believes it leads. Only VerifyLeader makes
+// sure.
+func (n *Node) IsLeader() bool { return n.raft.State() == raft.Leader }
+
+// Leadership delivers whether this node leads: the current value first, then
+// every change. A reader that is late may miss a lead it had and lost
+// meanwhile, but never that a lead was interrupted: between two true there is
+// always a false. The channel is closed by Shutdown.
+func (n *Node) Leadership() <-chan bool {
+	ch := make(chan bool)
+	go func() {
+		defer close(ch)
+		first, last, seen := true, false, uint64(0)
+		for {
+			leads, edges, changed := n.lead.now()
+			var out chan<- bool // nil: nothing to deliver
+			value := leads
+			switch {
+			case first || leads != last:
+				out = ch
+			case leads && edges != seen:
+				out, value = ch, false // lost and won again
+			}
+			select {
+			case out <- value:
+				first, last = false, value
+				if value == leads {
+					seen = edges
+				}
+			case <-changed:
+			case <-n.closing:
+				return
+			}
+		}
+	}()
+	return ch
+}
+
+// leadership follows who leads.
+type leadership struct {
+	notify   chan bool             // Raft's word on whether this node leads; it waits for us
+	observed chan raft.Observation // a wake-up: the leader known is another one
+
+	mu     sync.Mutex
+	leads  bool
+	edges  uint64 // how often leads has changed
+	own    chan struct{}
+	others chan struct{}
+}
+
+func newLeadership() *leadership {
+	return &leadership{
+		notify:   make(chan bool, 8),
+		observed: make(chan raft.Observation, 8),
+		own:      make(chan struct{}),
+		others:   make(chan struct{}),
+	}
+}
+
+func (l *leadership) run(closing <-chan struct{}) {
+	for {
+		select {
+		case leads := <-l.notify:
+			l.mu.Lock()
+			if leads != l.leads {
+				l.leads = leads
+				l.edges++
+				close(l.own)
+				l.own = make(chan struct{})
+			}
+			l.mu.Unlock()
+		case <-l.observed:
+			l.mu.Lock()
+			close(l.others)
+			l.others = make(chan struct{})
+			l.mu.Unlock()
+		case <-closing:
+			return
+		}
+	}
+}
+
+func (l *leadership) now() (leads bool, edges uint64, changed <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.leads, l.edges, l.own
+}
+
+func (l *leadership) leaderChanged() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.others
+}
