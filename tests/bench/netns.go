@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// netnsDir is where iproute2 keeps named network namespaces.
+const netnsDir = "/run/netns"
+
+// netnsPrefix begins the name of every namespace of every run; the process ID
+// of the run follows.
+const netnsPrefix = "obench-"
+
+// inNetns calls fn on a thread that is in the named network namespace. What fn
+// starts or opens belongs to that namespace; goroutines fn starts do not.
+func inNetns(name string, fn func() error) (err error) {
+	runtime.LockOSThread()
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("open own network namespace: %w", err)
+	}
+	defer own.Close()
+	target, err := os.Open(filepath.Join(netnsDir, name))
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("open network namespace: %w", err)
+	}
+	defer target.Close()
+	if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter network namespace %s: %w", name, err)
+	}
+	defer func() {
+		if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); back != nil {
+			// Left locked, the thread ends with its goroutine instead of
+			// running others in the wrong namespace.
+			err = errors.Join(err, fmt.Errorf("leave network namespace %s: %w", name, back))
+			return
+		}
+		runtime.UnlockOSThread()
+	}()
+	return fn()
+}
+
+// startIn starts the command in the named network namespace. It is killed when
+// this process dies.
+func startIn(name string, cmd *exec.Cmd) error {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	if err := inNetns(name, cmd.Start); err != nil {
+		return fmt.Errorf("start %s: %w", filepath.Base(cmd.Path), err)
+	}
+	return nil
+}
+
+// outputIn runs the command in the named network namespace and returns what it
+// printed; the error holds what it complained about.
+func outputIn(ctx context.Context, name, program string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
+	var out, complaint strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &complaint
+	if err := startIn(name, cmd); err != nil {
+		return "", err
+	}
+	if err := cmd.Wait(); err != nil {
+		return "", fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, tail(complaint.String()+out.String()))
+	}
+	return out.String(), nil
+}
+
+// setSysctls sets values of /proc/sys/net ("ipv4/ip_forward=1") in the named
+// network namespace. One the kernel does not have is passed over.
+func setSysctls(name string, settings ...string) error {
+	return inNetns(name, func() error {
+		for _, s := range settings {
+			key, value, _ := strings.Cut(s, "=")
+			err := os.WriteFile(filepath.Join("/proc/sys/net", key), []byte(value), 0o644)
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("set %s: %w", s, err)
+			}
+		}
+		return nil
+	})
+}
+
+// ipBatch runs lines of ip(8) commands; in the named namespace, or in this
+// process's own where name is empty.
+func ipBatch(ctx context.Context, name string, lines ...string) error {
+	args := []string{"-batch", "-"}
+	if name != "" {
+		args = []string{"-n", name, "-batch", "-"}
+	}
+	cmd := exec.CommandContext(ctx, "ip", args...)
+	cmd.Stdin = strings.NewReader(strings.Join(lines, "\n") + "\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("ip in %q: %w: %s", name, err, tail(string(out)))
+	}
+	return nil
+}
+
+// removeAbandoned removes the namespaces of runs that were killed before they
+// could clean up; their processes died with them.
+func removeAbandoned() {
+	names, _ := filepath.Glob(filepath.Join(netnsDir, netnsPrefix+"*"))
+	for _, path := range names {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), netnsPrefix), "-")
+		n, err := strconv.Atoi(pid)
+		if err != nil || !errors.Is(syscall.Kill(n, 0), syscall.ESRCH) {
+			continue
+		}
+		_ = exec.Command("ip", "netns", "del", filepath.Base(path)).Run()
+	}
+}
+
+// tail returns the last few lines of what a program printed.
+func tail(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return strings.Join(lines[max(0, len(lines)-6):], "; ")
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// machine is what has to be known to read the figures.
+type machine struct {
+	Kernel string `json:"kernel"`
+	CPUs   int    `json:"cpus"`
+	Load   string `json:"loadAverage"` // over 1, 5 and 15 minutes, at start
+	// Busy is the share of the machine's time others used in the second
+	// before the start, 0..1.
+	Busy float64 `json:"busyBefore"`
+}
+
+// noisy is the share of the machine's time used by others from which on the
+// figures are not to be trusted.
+const noisy = 0.05
+
+func describeMachine(ctx context.Context) (machine, error) {
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return machine{}, fmt.Errorf("read kernel release: %w", err)
+	}
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return machine{}, fmt.Errorf("read load average: %w", err)
+	}
+	before, err := readCPU()
+	if err != nil {
+		return machine{}, err
+	}
+	select {
+	case <-ctx.Done():
+		return machine{}, ctx.Err()
+	case <-time.After(time.Second):
+	}
+	after, err := readCPU()
+	if err != nil {
+		return machine{}, err
+	}
+	return machine{
+		Kernel: unix.ByteSliceToString(uts.Release[:]),
+		CPUs:   runtime.NumCPU(),
+		Load:   strings.Join(strings.Fields(string(load))[:3], " "),
+		Busy:   after.minus(before).busyShare(),
+	}, nil
+}
+
+// result is everything one run has found.
+type result struct {
+	Machine     machine       `json:"machine"`
+	Rounds      int           `json:"rounds"`
+	Seconds     int           `json:"seconds"`
+	Connections int           `json:"connections"`
+	StreamBytes int64         `json:"streamBytes"`
+	Tables      []tableResult `json:"tables"`
+}
+
+type tableResult struct {
+	Title string `json:"title"`
+	Rows  []row  `json:"rows"` // the first is the baseline
+}
+
+type row struct {
+	Path  string `json:"path"`
+	Sees  string `json:"workloadSees"` // the host whose address the workload sees
+	Cells []cell `json:"measures"`
+}
+
+// cell is one path under one measure. Best, Median and those of the baseline
+// they are divided by are over the rounds.
+type cell struct {
+	Measure     string   `json:"measure"`
+	Unit        string   `json:"unit"`
+	Best        float64  `json:"best"`
+	Median      float64  `json:"median"`
+	BestRatio   float64  `json:"bestRatio"`
+	MedianRatio float64  `json:"medianRatio"`
+	Samples     []sample `json:"samples"` // in order of rounds
+}
+
+// newResult makes the empty tables.
+func newResult(m machine, opt options, tables []table) *result {
+	r := &result{Machine: m, Rounds: opt.rounds, Seconds: opt.seconds, Connections: opt.connections, StreamBytes: opt.streamBytes}
+	for _, t := range tables {
+		tr := tableResult{Title: t.title}
+		for _, p := range t.paths {
+			cells := make([]cell, len(t.measures))
+			for i, m := range t.measures {
+				cells[i] = cell{Measure: m.name, Unit: m.unit}
+			}
+			tr.Rows = append(tr.Rows, row{Path: p.name, Sees: p.sees, Cells: cells})
+		}
+		r.Tables = append(r.Tables, tr)
+	}
+	return r
+}
+
+// add appends a sample by the positions of its table, path and measure.
+func (r *result) add(table, path, measure int, s sample) {
+	c := &r.Tables[table].Rows[path].Cells[measure]
+	c.Samples = append(c.Samples, s)
+}
+
+// finish computes best, median and ratios.
+func (r *result) finish() {
+	for _, t := range r.Tables {
+		for _, row := range t.Rows {
+			for i := range row.Cells {
+				c, base := &row.Cells[i], t.Rows[0].Cells[i]
+				c.Best, c.Median = bestAndMedian(c.Samples)
+				baseBest, baseMedian := bestAndMedian(base.Samples)
+				c.BestRatio, c.MedianRatio = c.Best/baseBest, c.Median/baseMedian
+			}
+		}
+	}
+}
+
+// bestAndMedian of at least one sample's cost.
+func bestAndMedian(samples []sample) (best, median float64) {
+	costs := make([]float64, len(samples))
+	for i, s := range samples {
+		costs[i] = s.Cost
+	}
+	slices.Sort(costs)
+	middle := len(costs) / 2
+	if len(costs)%2 == 0 {
+		return costs[0], (costs[middle-1] + costs[middle]) / 2
+	}
+	return costs[0], costs[middle]
+}
+
+// print writes the tables for people.
+func (r *result) print(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "CPU time of the whole machine, client and workload included; best and median of %d interleaved rounds,\n", r.Rounds)
+	fmt.Fprintf(&b, "and both as multiples of the first line. %d s and %d connections per measurement, streams of %.1f GB.\n", r.Seconds, r.Connections, float64(r.StreamBytes)/1e9)
+	fmt.Fprintf(&b, "Kernel %s, %d CPUs, load average %s at start, %.0f %% busy with other things.\n", r.Machine.Kernel, r.Machine.CPUs, r.Machine.Load, r.Machine.Busy*100)
+	if r.Machine.Busy > noisy {
+		b.WriteString("The machine was not calm: take these figures for a trial of the tool, not for a result.\n")
+	}
+	for _, t := range r.Tables {
+		b.WriteString("\n")
+		t.print(&b)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (t tableResult) print(b *strings.Builder) {
+	width := len(t.Title)
+	for _, row := range t.Rows {
+		width = max(width, len(row.Path))
+	}
+	fmt.Fprintf(b, "%-*s  %-6s", width, t.Title, "seen")
+	for _, c := range t.Rows[0].Cells {
+		fmt.Fprintf(b, " | %29s", c.Measure+", "+c.Unit)
+	}
+	fmt.Fprintf(b, "\n%-*s  %-6s", width, "", "from")
+	for range t.Rows[0].Cells {
+		fmt.Fprintf(b, " | %7s %7s %6s %6s", "best", "median", "x best", "x med")
+	}
+	b.WriteString("\n")
+	for _, row := range t.Rows {
+		fmt.Fprintf(b, "%-*s  %-6s", width, row.Path, row.Sees)
+		for _, c := range row.Cells {
+			fmt.Fprintf(b, " | %7.1f %7.1f %6.2f %6.2f", c.Best, c.Median, c.BestRatio, c.MedianRatio)
+		}
+		b.WriteString("\n")
+	}
+}
+
+// writeJSON writes the whole result, every sample included.
+func (r *result) writeJSON(file string) error {
+	content, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode result: %w", err)
+	}
+	if err := os.WriteFile(file, append(content, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write result: %w", err)
+	}
+	return nil
+}
