@@ -1,6 +1,9 @@
 package api
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Identifiers are 25 characters of lower-case base 36, unique in a cluster.
 type (
@@ -28,6 +31,9 @@ type Cluster struct {
 
 	// Pool is the CIDR that task addresses and virtual IPs come from.
 	Pool string `json:"pool"`
+	// AddrCursor is the address that was allocated from Pool last: the next is
+	// searched behind it, so that a freed one is not used again soon.
+	AddrCursor netip.Addr `json:"addrCursor,omitzero"`
 
 	// WorkerToken and ManagerToken are the secrets of the join tokens.
 	WorkerToken  string `json:"workerToken"`
