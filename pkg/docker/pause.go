@@ -1,10 +1,8 @@
 package docker
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -77,64 +75,6 @@ func pauseELF(arch string) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// sandboxArchive is the image in the form that the engine loads: its
-// configuration, one layer and a manifest. Equal on every node.
-func sandboxArchive(arch string) ([]byte, error) {
-	prog, err := pauseELF(arch)
-	if err != nil {
-		return nil, err
-	}
-	layer, err := tarball([]file{{"pause", 0o755, prog}})
-	if err != nil {
-		return nil, err
-	}
-	config, err := json.Marshal(map[string]any{
-		"architecture": arch,
-		"os":           "linux",
-		"created":      "1970-01-01T00:00:00Z",
-		"config":       map[string]any{"Entrypoint": []string{"/pause"}},
-		"rootfs": map[string]any{
-			"type":     "layers",
-			"diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))},
-		},
-		"history": []any{map[string]any{"created": "1970-01-01T00:00:00Z", "created_by": "orch"}},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("encode sandbox image: %w", err)
-	}
-	configName := fmt.Sprintf("%x.json", sha256.Sum256(config))
-	manifest, err := json.Marshal([]any{map[string]any{
-		"Config": configName, "RepoTags": []string{sandboxImage}, "Layers": []string{"layer.tar"},
-	}})
-	if err != nil {
-		return nil, fmt.Errorf("encode sandbox image: %w", err)
-	}
-	return tarball([]file{{configName, 0o644, config}, {"layer.tar", 0o644, layer}, {"manifest.json", 0o644, manifest}})
-}
-
-type file struct {
-	name string
-	mode int64
-	data []byte
-}
-
-func tarball(files []file) ([]byte, error) {
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, f := range files {
-		if err := w.WriteHeader(&tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.data))}); err != nil {
-			return nil, fmt.Errorf("pack %s: %w", f.name, err)
-		}
-		if _, err := w.Write(f.data); err != nil {
-			return nil, fmt.Errorf("pack %s: %w", f.name, err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		return nil, fmt.Errorf("pack: %w", err)
-	}
-	return b.Bytes(), nil
-}
-
 // ensureSandboxImage loads the image into the engine unless it is there.
 func (e *Engine) ensureSandboxImage(ctx context.Context) error {
 	e.loadImage.Lock()
@@ -142,19 +82,25 @@ func (e *Engine) ensureSandboxImage(ctx context.Context) error {
 	if _, err := e.cli.ImageInspect(ctx, sandboxImage); err == nil {
 		return nil
 	}
-	archive, err := sandboxArchive(runtime.GOARCH)
+	prog, err := pauseELF(runtime.GOARCH)
 	if err != nil {
 		return err
 	}
-	res, err := e.cli.ImageLoad(ctx, bytes.NewReader(archive), client.ImageLoadWithQuiet(true))
+	archive, err := imageArchive(sandboxImage, runtime.GOARCH,
+		map[string]any{"Entrypoint": []string{"/pause"}}, []file{{"pause", 0o755, prog}})
 	if err != nil {
-		return wrap("load image "+sandboxImage, err)
+		return err
+	}
+	return wrap("load image "+sandboxImage, load(ctx, e.cli, archive))
+}
+
+func load(ctx context.Context, cli *client.Client, archive []byte) error {
+	res, err := cli.ImageLoad(ctx, bytes.NewReader(archive), client.ImageLoadWithQuiet(true))
+	if err != nil {
+		return err
 	}
 	defer res.Close()
-	if err := loadError(res); err != nil {
-		return wrap("load image "+sandboxImage, err)
-	}
-	return nil
+	return loadError(res)
 }
 
 // loadError reads the engine's progress messages to their end: a load that

@@ -129,9 +129,7 @@ func (c *Config) sandbox(t *api.Task) client.ContainerCreateOptions {
 			ReadonlyRootfs: true,
 			CapDrop:        []string{"ALL"},
 			SecurityOpt:    []string{"no-new-privileges"},
-			// The whole task goes with it, so let memory pressure find others.
-			OomScoreAdj: -998,
-			Resources:   container.Resources{CgroupParent: c.CgroupParent},
+			Resources:      container.Resources{CgroupParent: c.CgroupParent},
 		},
 	}
 }
