@@ -1,0 +1,288 @@
+package compose
+
+import (
+	"slices"
+	"strings"
+)
+
+// verdict is what becomes of a key.
+type verdict int
+
+const (
+	honoured verdict = iota
+	// warned: the service does its work without it, and the user is told.
+	warned
+	// refused: the service would not work, or would be less safe, without it.
+	refused
+)
+
+// rule is one row of the table: what becomes of the key at path. In a path, *
+// stands for any key and [] for the items of a list. What is below a key that
+// is warned about or refused needs no rows of its own. Where it depends on the
+// value, the key is honoured here and values.go has the rest.
+type rule struct {
+	path    string
+	verdict verdict
+	// say tells a user what that means and what to do instead.
+	say string
+}
+
+const notYet = "not acted on yet"
+
+// rules has a row for every key of the compose specification.
+var rules = join(topLevelRules, serviceRules, deployRules, networkRules, volumeRules)
+
+var topLevelRules = []rule{
+	{"name", warned, "a stack is named on the command line; this name is not used"},
+	{"version", warned, "not needed any more; remove it"},
+	{"services", honoured, ""},
+	{"services.*", honoured, ""},
+	{"networks", honoured, ""},
+	{"networks.*", honoured, ""},
+	{"volumes", honoured, ""},
+	{"volumes.*", honoured, ""},
+	{"secrets", refused, "secrets are not supported yet; mount a file, or set an environment variable"},
+	{"configs", refused, "configs are not supported yet; mount a file, or build it into the image"},
+	{"include", refused, "files are not included; give each with -c"},
+	{"jobs", refused, "jobs are not supported"},
+	{"models", refused, "models are not supported"},
+}
+
+var serviceRules = []rule{
+	{"services.*.annotations", warned, "not set on containers; use labels"},
+	{"services.*.attach", warned, "nothing is attached to on deploy; use orch service logs"},
+	{"services.*.blkio_config", warned, notYet + "; disk access is not limited"},
+	{"services.*.build", refused, "images are not built on deploy yet; build the image and name it with image"},
+	{"services.*.cap_add", honoured, ""},
+	{"services.*.cap_drop", honoured, ""},
+	{"services.*.cgroup", warned, notYet + "; the engine's default is used"},
+	{"services.*.cgroup_parent", warned, notYet + "; orch keeps tasks in a group of its own"},
+	{"services.*.command", honoured, ""},
+	{"services.*.configs", refused, "configs are not supported yet; mount a file, or build it into the image"},
+	{"services.*.container_name", warned, "a name can be used once only, and a service may have many tasks; reach it by the name of the service"},
+	{"services.*.cpu_count", warned, notYet + "; use deploy.resources.limits.cpus"},
+	{"services.*.cpu_percent", warned, notYet + "; use deploy.resources.limits.cpus"},
+	{"services.*.cpu_period", warned, notYet + "; use deploy.resources.limits.cpus"},
+	{"services.*.cpu_quota", warned, notYet + "; use deploy.resources.limits.cpus"},
+	{"services.*.cpu_rt_period", warned, notYet},
+	{"services.*.cpu_rt_runtime", warned, notYet},
+	{"services.*.cpu_shares", warned, notYet + "; use deploy.resources.limits.cpus"},
+	{"services.*.cpus", honoured, ""},
+	{"services.*.cpuset", warned, notYet + "; use deploy.resources.limits.cpus"},
+	{"services.*.credential_spec", refused, "it belongs to Windows containers; orch runs Linux containers"},
+	{"services.*.depends_on", honoured, ""},
+	{"services.*.depends_on.*", honoured, ""},
+	{"services.*.depends_on.*.condition", honoured, ""},
+	{"services.*.depends_on.*.required", honoured, ""},
+	{"services.*.depends_on.*.restart", warned, notYet + "; a service is not restarted because one it depends on was"},
+	{"services.*.deploy", honoured, ""},
+	{"services.*.develop", warned, "it is for developing on one machine and has no part in a deploy"},
+	{"services.*.device_cgroup_rules", refused, "devices are not supported yet"},
+	{"services.*.devices", refused, "devices are not supported yet"},
+	{"services.*.dns", warned, "tasks ask the name server of their node, which asks those of the node"},
+	{"services.*.dns_opt", warned, notYet},
+	{"services.*.dns_search", warned, notYet + "; use full names"},
+	{"services.*.domainname", warned, notYet},
+	{"services.*.entrypoint", honoured, ""},
+	{"services.*.env_file", honoured, ""},
+	{"services.*.env_file.[].format", honoured, ""},
+	{"services.*.env_file.[].path", honoured, ""},
+	{"services.*.env_file.[].required", honoured, ""},
+	{"services.*.environment", honoured, ""},
+	{"services.*.environment.*", honoured, ""},
+	{"services.*.expose", warned, "not needed: every port of a task is open to the tasks it shares a network with"},
+	{"services.*.extends", honoured, ""},
+	{"services.*.extends.file", refused, "only services of the files given with -c can be extended; give that file with -c too"},
+	{"services.*.extends.service", honoured, ""},
+	{"services.*.external_links", refused, "share a network with the other stack and use the service's full name, STACK_SERVICE"},
+	{"services.*.extra_hosts", refused, "not supported yet; use a name that your name servers know"},
+	{"services.*.gpus", refused, "devices are not supported yet"},
+	{"services.*.group_add", refused, "not supported yet; name the group in user, as USER:GROUP"},
+	{"services.*.healthcheck", honoured, ""},
+	{"services.*.healthcheck.disable", honoured, ""},
+	{"services.*.healthcheck.interval", honoured, ""},
+	{"services.*.healthcheck.retries", honoured, ""},
+	{"services.*.healthcheck.start_interval", warned, notYet + "; interval is used from the start"},
+	{"services.*.healthcheck.start_period", honoured, ""},
+	{"services.*.healthcheck.test", honoured, ""},
+	{"services.*.healthcheck.timeout", honoured, ""},
+	{"services.*.hostname", honoured, ""},
+	{"services.*.image", honoured, ""},
+	{"services.*.init", honoured, ""},
+	{"services.*.ipc", refused, "a task has an IPC namespace of its own"},
+	{"services.*.isolation", refused, "it belongs to Windows containers; orch runs Linux containers"},
+	{"services.*.label_file", honoured, ""},
+	{"services.*.labels", honoured, ""},
+	{"services.*.labels.*", honoured, ""},
+	{"services.*.links", honoured, ""},
+	{"services.*.logging", warned, notYet + "; the engine's own logging is used"},
+	{"services.*.mac_address", warned, "a task's hardware address follows from its IP address"},
+	{"services.*.mem_limit", honoured, ""},
+	{"services.*.mem_reservation", honoured, ""},
+	{"services.*.mem_swappiness", warned, notYet},
+	{"services.*.memswap_limit", warned, notYet},
+	{"services.*.models", refused, "models are not supported"},
+	{"services.*.network_mode", refused, "orch makes the network of every task; use networks"},
+	{"services.*.networks", honoured, ""},
+	{"services.*.networks.*", honoured, ""},
+	{"services.*.networks.*.aliases", warned, notYet + "; use the name of the service"},
+	{"services.*.networks.*.driver_opts", warned, "a task has one interface for all its networks"},
+	{"services.*.networks.*.gw_priority", warned, "a task has one interface for all its networks"},
+	{"services.*.networks.*.interface_name", warned, "a task has one interface for all its networks, eth0"},
+	{"services.*.networks.*.ipv4_address", refused, "addresses come from the cluster's pool; use the name of the service"},
+	{"services.*.networks.*.ipv6_address", refused, "addresses come from the cluster's pool; use the name of the service"},
+	{"services.*.networks.*.link_local_ips", warned, "a task has one address"},
+	{"services.*.networks.*.mac_address", warned, "a task's hardware address follows from its IP address"},
+	{"services.*.networks.*.priority", warned, "a task has one interface for all its networks"},
+	{"services.*.networks.*.use_service_name_alias", warned, "the name of a service resolves on all its networks"},
+	{"services.*.oom_kill_disable", warned, notYet},
+	{"services.*.oom_score_adj", warned, notYet},
+	{"services.*.pid", refused, "a task has a PID namespace of its own"},
+	{"services.*.pids_limit", honoured, ""},
+	{"services.*.platform", warned, notYet + "; use the constraints node.platform.os and node.platform.arch"},
+	{"services.*.ports", honoured, ""},
+	{"services.*.ports.[].app_protocol", warned, "orch forwards packets and does not look into them"},
+	{"services.*.ports.[].host_ip", honoured, ""},
+	{"services.*.ports.[].mode", honoured, ""},
+	{"services.*.ports.[].name", warned, "the name of a port is not used"},
+	{"services.*.ports.[].protocol", honoured, ""},
+	{"services.*.ports.[].published", honoured, ""},
+	{"services.*.ports.[].target", honoured, ""},
+	{"services.*.post_start", refused, "hooks are not supported yet; do it in the entrypoint"},
+	{"services.*.pre_start", refused, "hooks are not supported yet; do it in the entrypoint"},
+	{"services.*.pre_stop", refused, "hooks are not supported yet; do it on the stop signal"},
+	{"services.*.privileged", refused, "not supported yet; name the capabilities with cap_add"},
+	{"services.*.profiles", honoured, ""},
+	{"services.*.provider", refused, "providers are not supported; a service is an image"},
+	{"services.*.pull_policy", honoured, ""},
+	{"services.*.pull_refresh_after", warned, notYet + "; an image is pulled where it is missing"},
+	{"services.*.read_only", honoured, ""},
+	{"services.*.restart", honoured, ""},
+	{"services.*.runtime", refused, "not supported yet; the engine's default runtime is used"},
+	{"services.*.scale", honoured, ""},
+	{"services.*.secrets", refused, "secrets are not supported yet; mount a file, or set an environment variable"},
+	{"services.*.security_opt", refused, "not supported yet; tasks run under the engine's default profiles"},
+	{"services.*.shm_size", warned, notYet + "; /dev/shm has the engine's default size"},
+	{"services.*.stdin_open", warned, "tasks have no standard input"},
+	{"services.*.stop_grace_period", honoured, ""},
+	{"services.*.stop_signal", honoured, ""},
+	{"services.*.storage_opt", warned, notYet},
+	{"services.*.sysctls", warned, notYet + "; the kernel's defaults are used"},
+	{"services.*.tmpfs", honoured, ""},
+	{"services.*.tty", warned, "tasks have no terminal"},
+	{"services.*.ulimits", warned, notYet + "; the engine's defaults are used"},
+	{"services.*.umask", warned, notYet + "; the image's is used"},
+	{"services.*.use_api_socket", refused, "the engine's socket is not given to tasks"},
+	{"services.*.user", honoured, ""},
+	{"services.*.userns_mode", refused, "not supported yet; tasks use the engine's user namespace"},
+	{"services.*.uts", refused, "a task has a UTS namespace of its own"},
+	{"services.*.volumes", honoured, ""},
+	{"services.*.volumes.[].bind", honoured, ""},
+	{"services.*.volumes.[].bind.create_host_path", warned, notYet + "; the path has to exist on the node"},
+	{"services.*.volumes.[].bind.propagation", warned, notYet + "; the engine's default is used"},
+	{"services.*.volumes.[].bind.recursive", warned, notYet + "; the engine's default is used"},
+	{"services.*.volumes.[].bind.selinux", warned, notYet},
+	{"services.*.volumes.[].consistency", warned, "it has no meaning on Linux"},
+	{"services.*.volumes.[].image", refused, "images cannot be mounted yet"},
+	{"services.*.volumes.[].read_only", honoured, ""},
+	{"services.*.volumes.[].source", honoured, ""},
+	{"services.*.volumes.[].target", honoured, ""},
+	{"services.*.volumes.[].tmpfs", honoured, ""},
+	{"services.*.volumes.[].tmpfs.mode", warned, notYet + "; the engine's default is used"},
+	{"services.*.volumes.[].tmpfs.size", warned, notYet + "; limit the task's memory, which counts what is in it"},
+	{"services.*.volumes.[].type", honoured, ""},
+	{"services.*.volumes.[].volume", honoured, ""},
+	{"services.*.volumes.[].volume.labels", warned, "labels are not set on volumes"},
+	{"services.*.volumes.[].volume.nocopy", warned, notYet + "; a new volume starts with what the image has there"},
+	{"services.*.volumes.[].volume.subpath", refused, "not supported yet; mount the whole volume"},
+	{"services.*.volumes_from", refused, "tasks may be on different nodes; name the volume in both services"},
+	{"services.*.working_dir", honoured, ""},
+	{"services.*.x-orch", warned, notYet},
+}
+
+var deployRules = []rule{
+	{"services.*.deploy.endpoint_mode", honoured, ""},
+	{"services.*.deploy.labels", honoured, ""},
+	{"services.*.deploy.labels.*", honoured, ""},
+	{"services.*.deploy.mode", honoured, ""},
+	{"services.*.deploy.placement", honoured, ""},
+	{"services.*.deploy.placement.constraints", honoured, ""},
+	{"services.*.deploy.placement.max_replicas_per_node", honoured, ""},
+	{"services.*.deploy.placement.preferences", warned, notYet + "; tasks are spread over the nodes evenly"},
+	{"services.*.deploy.replicas", honoured, ""},
+	{"services.*.deploy.resources", honoured, ""},
+	{"services.*.deploy.resources.limits", honoured, ""},
+	{"services.*.deploy.resources.limits.cpus", honoured, ""},
+	{"services.*.deploy.resources.limits.memory", honoured, ""},
+	{"services.*.deploy.resources.limits.pids", honoured, ""},
+	{"services.*.deploy.resources.reservations", honoured, ""},
+	{"services.*.deploy.resources.reservations.cpus", honoured, ""},
+	{"services.*.deploy.resources.reservations.devices", refused, "devices are not supported yet"},
+	{"services.*.deploy.resources.reservations.generic_resources", refused, "not supported yet; label the nodes and use a constraint"},
+	{"services.*.deploy.resources.reservations.memory", honoured, ""},
+	{"services.*.deploy.restart_policy", honoured, ""},
+	{"services.*.deploy.restart_policy.condition", honoured, ""},
+	{"services.*.deploy.restart_policy.delay", honoured, ""},
+	{"services.*.deploy.restart_policy.max_attempts", honoured, ""},
+	{"services.*.deploy.restart_policy.window", honoured, ""},
+	{"services.*.deploy.rollback_config", warned, notYet + "; deploy the older file again to go back"},
+	{"services.*.deploy.update_config", honoured, ""},
+	{"services.*.deploy.update_config.delay", honoured, ""},
+	{"services.*.deploy.update_config.failure_action", warned, notYet},
+	{"services.*.deploy.update_config.max_failure_ratio", warned, notYet},
+	{"services.*.deploy.update_config.monitor", warned, notYet},
+	{"services.*.deploy.update_config.order", honoured, ""},
+	{"services.*.deploy.update_config.parallelism", honoured, ""},
+}
+
+var networkRules = []rule{
+	{"networks.*.attachable", warned, "only tasks can join a network"},
+	{"networks.*.driver", honoured, ""},
+	{"networks.*.driver_opts", honoured, ""},
+	{"networks.*.driver_opts.*", warned, notYet},
+	{"networks.*.driver_opts.encrypted", refused, "traffic between nodes is not encrypted yet"},
+	{"networks.*.enable_ipv4", warned, "tasks have one IPv4 address each"},
+	{"networks.*.enable_ipv6", warned, "tasks have one IPv4 address each"},
+	{"networks.*.external", honoured, ""},
+	{"networks.*.external.name", honoured, ""},
+	{"networks.*.internal", honoured, ""},
+	{"networks.*.ipam", warned, "addresses come from the cluster's pool, which is set by orch init"},
+	{"networks.*.labels", warned, "labels are not set on networks"},
+	{"networks.*.name", honoured, ""},
+}
+
+var volumeRules = []rule{
+	{"volumes.*.driver", honoured, ""},
+	{"volumes.*.driver_opts", refused, "not supported yet; make the volume on its node and declare it external"},
+	{"volumes.*.external", honoured, ""},
+	{"volumes.*.external.name", honoured, ""},
+	{"volumes.*.labels", warned, "labels are not set on volumes"},
+	{"volumes.*.name", honoured, ""},
+}
+
+func join(groups ...[]rule) map[string]rule {
+	all := map[string]rule{}
+	for _, group := range groups {
+		for _, r := range group {
+			all[r.path] = r
+		}
+	}
+	return all
+}
+
+// below are, for each key of the table that has keys below it, those keys. A *
+// among them lets any key stand there.
+var below = func() map[string][]string {
+	m := map[string][]string{}
+	for path := range rules {
+		parent, name := "", path
+		if i := strings.LastIndexByte(path, '.'); i >= 0 {
+			parent, name = path[:i], path[i+1:]
+		}
+		m[parent] = append(m[parent], name)
+	}
+	for _, names := range m {
+		slices.Sort(names)
+	}
+	return m
+}()

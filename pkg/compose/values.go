@@ -1,0 +1,217 @@
+package compose
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/distribution/reference"
+	"github.com/orch-dev/orch/pkg/api"
+	"go.yaml.in/yaml/v4"
+)
+
+// finding is what a check says about a value; the zero finding is that it is fine.
+type finding struct {
+	verdict       verdict
+	message, hint string
+}
+
+func refuse(message, hint string) finding { return finding{refused, message, hint} }
+
+// checks look at single values, variables filled in, where they stand in the
+// file. What needs more than the value is left to the conversion.
+var checks = map[string]func(value string) finding{
+	"services.*.image":                           checkImage,
+	"services.*.command":                         checkNotEmpty,
+	"services.*.entrypoint":                      checkNotEmpty,
+	"services.*.environment.*":                   checkTemplate,
+	"services.*.environment.[]":                  checkTemplate,
+	"services.*.hostname":                        checkTemplate,
+	"services.*.links.[]":                        checkLink,
+	"services.*.ports.[]":                        checkPort,
+	"services.*.ports.[].mode":                   checkPortMode,
+	"services.*.pull_policy":                     checkPullPolicy,
+	"services.*.volumes.[]":                      checkTemplate,
+	"services.*.volumes.[].source":               checkTemplate,
+	"services.*.volumes.[].type":                 checkMountType,
+	"services.*.deploy.endpoint_mode":            checkEndpointMode,
+	"services.*.deploy.mode":                     checkMode,
+	"services.*.deploy.placement.constraints.[]": checkConstraint,
+	"networks.*.driver":                          checkNetworkDriver,
+	"volumes.*.driver":                           checkVolumeDriver,
+}
+
+func (s *scan) check(n *yaml.Node, value, path, pattern string) {
+	check, ok := checks[pattern]
+	if !ok {
+		return
+	}
+	switch f := check(value); f.verdict {
+	case warned:
+		s.warn(n, path, f.message, f.hint)
+	case refused:
+		s.fail(n, path, f.message, f.hint)
+	}
+}
+
+func checkImage(value string) finding {
+	if _, err := reference.ParseNormalizedNamed(value); err != nil {
+		return refuse(fmt.Sprintf("%q is not the name of an image: %s", value, strings.TrimPrefix(err.Error(), "invalid reference format: ")), "")
+	}
+	return finding{}
+}
+
+func checkNotEmpty(value string) finding {
+	if value == "" {
+		return refuse("the image's own cannot be taken away yet", "leave the key out, or write a command")
+	}
+	return finding{}
+}
+
+func checkTemplate(value string) finding {
+	if strings.Contains(value, "{{") && strings.Contains(value, "}}") {
+		return finding{warned, "templates are not filled in yet; the text is used as it is", ""}
+	}
+	return finding{}
+}
+
+func checkLink(value string) finding {
+	if service, alias, ok := strings.Cut(value, ":"); ok && service != alias {
+		return refuse(fmt.Sprintf("the name %q would not resolve", alias), fmt.Sprintf("use the name of the service, %q", service))
+	}
+	return finding{warned, "not needed: services on one network reach each other by name", ""}
+}
+
+func checkPort(value string) finding {
+	ports, err := types.ParsePortConfig(value)
+	if err != nil {
+		return refuse(fmt.Sprintf("%q is not a port: %v", value, err), "write it like 8080:80, 8000-8002:8000-8002/udp or 127.0.0.1:8080:80")
+	}
+	for _, p := range ports {
+		if strings.Contains(p.Published, "-") {
+			return refuse(fmt.Sprintf("%q gives one port a choice of published ports", value), "name one, or leave it out and one is chosen")
+		}
+	}
+	return finding{}
+}
+
+func checkPortMode(value string) finding {
+	switch value {
+	case "ingress":
+		return finding{}
+	case "host":
+		return refuse("ports of the node that runs the task cannot be published alone yet", "leave mode out: the port is then open on every node, and a client's address is kept")
+	}
+	return refuse(fmt.Sprintf("%q is not a mode of a port", value), "leave it out")
+}
+
+func checkPullPolicy(value string) finding {
+	if value == types.PullPolicyMissing || value == types.PullPolicyIfNotPresent {
+		return finding{}
+	}
+	return finding{warned, notYet, "an image is pulled where it is missing"}
+}
+
+func checkMountType(value string) finding {
+	if slices.Contains([]string{types.VolumeTypeVolume, types.VolumeTypeBind, types.VolumeTypeTmpfs}, value) {
+		return finding{}
+	}
+	return refuse(fmt.Sprintf("mounts of type %q are not supported", value), "use volume, bind or tmpfs")
+}
+
+func checkEndpointMode(value string) finding {
+	switch value {
+	case "vip":
+		return finding{}
+	case "dnsrr":
+		return refuse("a service always has a virtual IP", "leave it out; the name tasks.SERVICE has the addresses of all tasks")
+	}
+	return refuse(fmt.Sprintf("%q is not an endpoint mode", value), "leave it out")
+}
+
+func checkMode(value string) finding {
+	switch value {
+	case string(api.ModeReplicated), string(api.ModeGlobal):
+		return finding{}
+	case "replicated-job", "global-job":
+		return refuse("jobs are not supported yet", `use replicated with restart_policy.condition "on-failure": a task that ends well is not started again`)
+	}
+	return refuse(fmt.Sprintf("%q is not a mode", value), "use replicated or global")
+}
+
+func checkNetworkDriver(value string) finding {
+	switch value {
+	case "overlay", "":
+		return finding{}
+	case "bridge":
+		return finding{warned, "the network spans all nodes, it is not a bridge", "leave driver out"}
+	}
+	return refuse(fmt.Sprintf("there is no network driver %q", value), "leave driver out")
+}
+
+func checkVolumeDriver(value string) finding {
+	if value == "local" || value == "" {
+		return finding{}
+	}
+	return refuse(fmt.Sprintf("the volume driver %q is not supported yet", value), "make the volume on its node and declare it external")
+}
+
+// nodeAttributes are the keys of constraints, apart from node.labels.NAME.
+var nodeAttributes = []string{"node.id", "node.hostname", "node.ip", "node.role", "node.platform.os", "node.platform.arch"}
+
+const constraintForm = "write it like node.role==worker or node.labels.disk!=slow"
+
+func checkConstraint(value string) finding {
+	_, f := parseConstraint(value)
+	return f
+}
+
+// parseConstraint reads KEY==VALUE or KEY!=VALUE. KEY=VALUE is read too, with a
+// warning: people write it, meaning ==.
+func parseConstraint(text string) (api.Constraint, finding) {
+	i := strings.IndexAny(text, "=!")
+	if i < 0 {
+		return api.Constraint{}, refuse(fmt.Sprintf("%q is not a constraint", text), constraintForm)
+	}
+	var f finding
+	c := api.Constraint{Key: strings.TrimSpace(text[:i])}
+	switch rest := text[i:]; {
+	case strings.HasPrefix(rest, string(api.OpEqual)):
+		c.Op, c.Value = api.OpEqual, strings.TrimSpace(rest[2:])
+	case strings.HasPrefix(rest, string(api.OpNotEqual)):
+		c.Op, c.Value = api.OpNotEqual, strings.TrimSpace(rest[2:])
+	case rest[0] == '=':
+		c.Op, c.Value = api.OpEqual, strings.TrimSpace(rest[1:])
+		f = finding{warned, fmt.Sprintf("%q is taken as %q", text, c), "write == in constraints"}
+	}
+	if c.Op == "" || c.Key == "" || c.Value == "" || strings.ContainsAny(c.Key, " \t") || strings.ContainsAny(c.Value, "=!\n") {
+		return c, refuse(fmt.Sprintf("%q is not a constraint", text), constraintForm)
+	}
+	if problem := checkAttribute(c); problem.verdict != honoured {
+		return c, problem
+	}
+	return c, f
+}
+
+func checkAttribute(c api.Constraint) finding {
+	label, isLabel := strings.CutPrefix(c.Key, "node.labels.")
+	switch {
+	case isLabel && label != "":
+		return finding{}
+	case strings.HasPrefix(c.Key, "engine.labels."):
+		return refuse("labels of the engine are not known to orch", "label the node and use node.labels."+strings.TrimPrefix(c.Key, "engine.labels."))
+	case !slices.Contains(nodeAttributes, c.Key):
+		return refuse(fmt.Sprintf("a node has no %q", c.Key), "a constraint is about "+strings.Join(nodeAttributes, ", ")+" or node.labels.NAME")
+	case c.Key == "node.role" && c.Value != string(api.RoleManager) && c.Value != string(api.RoleWorker):
+		return refuse(fmt.Sprintf("%q is not a role", c.Value), "use manager or worker")
+	case c.Key == "node.ip":
+		_, addrErr := netip.ParseAddr(c.Value)
+		_, prefixErr := netip.ParsePrefix(c.Value)
+		if addrErr != nil && prefixErr != nil {
+			return refuse(fmt.Sprintf("%q is neither an address nor a CIDR", c.Value), "")
+		}
+	}
+	return finding{}
+}
