@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/dataplane"
 )
 
 // network is how a fabric's nodes are joined and what runs on them; paths of
@@ -56,8 +57,8 @@ func allTables() []table {
 	dnatVXLAN := network{"dnat-vxlan", overlayMTU, steps(overVXLAN, translated)}
 	haproxy := network{"haproxy", underlayMTU, steps(routed, proxied)}
 	vxlan := network{"vxlan", overlayMTU, steps(overVXLAN, proxied)}
-	orchTC := network{"orch-tc", overlayMTU, steps(underOrch("tc"))}
-	orchXDP := network{"orch-xdp", overlayMTU, steps(underOrch("xdp"))}
+	orchTC := network{"orch-tc", overlayMTU, steps(underOrch(dataplane.ModeTC))}
+	orchXDP := network{"orch-xdp", overlayMTU, steps(underOrch(dataplane.ModeXDP))}
 
 	return []table{{
 		title: "client -> n1 -> workload on n2",

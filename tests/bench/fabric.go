@@ -39,13 +39,12 @@ var (
 func nodeAddr(i int) netip.Addr     { return netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}) }
 func workloadAddr(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 128, 0, byte(i)}) }
 
-// workloadMAC is the hardware address of workload i's eth0, hostMAC that of the
-// node's side of the same veth.
-func workloadMAC(i int) string {
-	mac := api.EndpointMAC(workloadAddr(i))
+// endpointMAC is the hardware address of the veth end that has addr or, on the
+// node's side, is the gateway.
+func endpointMAC(addr netip.Addr) string {
+	mac := api.EndpointMAC(addr)
 	return net.HardwareAddr(mac[:]).String()
 }
-func hostMAC(i int) string { return fmt.Sprintf("02:6e:00:00:00:%02x", i) }
 
 const (
 	uplink       = "eth0" // of nodes, client and workloads
@@ -151,16 +150,16 @@ func (f *fabric) addSwitch(ctx context.Context) error {
 func (f *fabric) addWorkload(ctx context.Context, i, mtu int) error {
 	node, workload := f.netns(nodeHost(i)), f.netns(workloadHost(i))
 	if err := ipBatch(ctx, "", fmt.Sprintf("link add %s netns %s address %s mtu %d type veth peer name %s netns %s address %s mtu %d",
-		uplink, workload, workloadMAC(i), mtu, taskDevice, node, hostMAC(i), mtu)); err != nil {
+		uplink, workload, endpointMAC(workloadAddr(i)), mtu, taskDevice, node, endpointMAC(gateway), mtu)); err != nil {
 		return err
 	}
 	if err := ipBatch(ctx, node, "link set "+taskDevice+" up",
-		fmt.Sprintf("neigh add %s lladdr %s dev %s nud permanent", workloadAddr(i), workloadMAC(i), taskDevice),
+		fmt.Sprintf("neigh add %s lladdr %s dev %s nud permanent", workloadAddr(i), endpointMAC(workloadAddr(i)), taskDevice),
 		fmt.Sprintf("route add %s/32 dev %s", workloadAddr(i), taskDevice)); err != nil {
 		return err
 	}
 	return ipBatch(ctx, workload, fmt.Sprintf("addr add %s/32 dev %s", workloadAddr(i), uplink), "link set "+uplink+" up",
-		fmt.Sprintf("neigh add %s lladdr %s dev %s nud permanent", gateway, hostMAC(i), uplink),
+		fmt.Sprintf("neigh add %s lladdr %s dev %s nud permanent", gateway, endpointMAC(gateway), uplink),
 		fmt.Sprintf("route add default via %s dev %s onlink", gateway, uplink))
 }
 

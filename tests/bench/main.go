@@ -33,8 +33,8 @@ type options struct {
 }
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == nodeCommand {
-		exit(runNode(os.Stdin, os.Stdout))
+	if len(os.Args) == 3 && os.Args[1] == nodeCommand {
+		exit(runNode(os.Args[2], os.Stdin, os.Stdout))
 	}
 	opt, err := parseFlags(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
@@ -45,6 +45,9 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err = run(ctx, opt)
+	if ctx.Err() != nil && err != nil {
+		err = fmt.Errorf("interrupted: %w", err)
+	}
 	stop()
 	exit(err)
 }
@@ -86,8 +89,10 @@ func run(ctx context.Context, opt options) (err error) {
 	if err := checkMachine(); err != nil {
 		return err
 	}
-	removeAbandoned()
-	machine, err := describeMachine(ctx)
+	if err := removeAbandoned(); err != nil {
+		return err
+	}
+	machine, err := describeMachine()
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -28,12 +29,15 @@ type sample struct {
 	CPU     float64 `json:"cpuSeconds"` // busy time of all CPUs
 	Elapsed float64 `json:"seconds"`
 	Stolen  float64 `json:"stolen"` // share of the machine's time the hypervisor took, 0..1
+	// Others is the part of CPU, 0..1, that was used by processes that are not
+	// of this run.
+	Others float64 `json:"others"`
 }
 
 // describe is the sample in words, for the progress lines.
 func (s sample) describe(m measure) string {
-	return fmt.Sprintf("%.1f %s (%.0f in %.1f s, %.0f ms CPU, %.0f %% stolen)",
-		s.Cost, m.unit, s.Work, s.Elapsed, s.CPU*1e3, s.Stolen*100)
+	return fmt.Sprintf("%.1f %s (%.0f in %.1f s, %.0f ms CPU, %.0f %% of it others', %.0f %% stolen)",
+		s.Cost, m.unit, s.Work, s.Elapsed, s.CPU*1e3, s.Others*100, s.Stolen*100)
 }
 
 var keepAlive = measure{
@@ -67,6 +71,10 @@ func microsecondsEach(cpu time.Duration, requests float64) float64 {
 // take loads p once and returns what it cost the whole machine, the load
 // generator and the workload included.
 func (m measure) take(ctx context.Context, f *fabric, p path, opt options) (sample, error) {
+	othersBefore, err := othersCPU()
+	if err != nil {
+		return sample{}, err
+	}
 	before, err := readCPU()
 	if err != nil {
 		return sample{}, err
@@ -81,13 +89,21 @@ func (m measure) take(ctx context.Context, f *fabric, p path, opt options) (samp
 	if err != nil {
 		return sample{}, err
 	}
+	othersAfter, err := othersCPU()
+	if err != nil {
+		return sample{}, err
+	}
 	used := after.minus(before)
+	if used.busy <= 0 {
+		return sample{}, errors.New("no CPU time was counted: measure longer")
+	}
 	return sample{
 		Cost:    m.cost(used.busy, work),
 		Work:    work,
 		CPU:     used.busy.Seconds(),
 		Elapsed: elapsed.Seconds(),
 		Stolen:  used.stolenShare(),
+		Others:  max(0, float64(othersAfter-othersBefore)/float64(used.busy)),
 	}, nil
 }
 
@@ -161,16 +177,13 @@ func (t cpuTimes) minus(o cpuTimes) cpuTimes {
 	return cpuTimes{t.busy - o.busy, t.idle - o.idle, t.stolen - o.stolen}
 }
 
-// busyShare and stolenShare are parts of the machine's time, 0..1.
-func (t cpuTimes) busyShare() float64   { return share(t.busy, t) }
-func (t cpuTimes) stolenShare() float64 { return share(t.stolen, t) }
-
-func share(part time.Duration, t cpuTimes) float64 {
+// stolenShare is a part of the machine's time, 0..1.
+func (t cpuTimes) stolenShare() float64 {
 	total := t.busy + t.idle + t.stolen
 	if total == 0 {
 		return 0
 	}
-	return float64(part) / float64(total)
+	return float64(t.stolen) / float64(total)
 }
 
 func readCPU() (cpuTimes, error) {

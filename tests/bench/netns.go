@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,8 +19,8 @@ import (
 // netnsDir is where iproute2 keeps named network namespaces.
 const netnsDir = "/run/netns"
 
-// netnsPrefix begins the name of every namespace of every run; the process ID
-// of the run follows.
+// netnsPrefix begins the name of every namespace and directory of every run;
+// the process ID of the run follows.
 const netnsPrefix = "obench-"
 
 // inNetns calls fn on a thread that is in the named network namespace. What fn
@@ -112,18 +113,29 @@ func ipBatch(ctx context.Context, name string, lines ...string) error {
 	return nil
 }
 
-// removeAbandoned removes the namespaces of runs that were killed before they
-// could clean up; their processes died with them.
-func removeAbandoned() {
-	names, _ := filepath.Glob(filepath.Join(netnsDir, netnsPrefix+"*"))
-	for _, path := range names {
+// removeAbandoned removes the namespaces and files of runs that were killed
+// before they could; their processes died with them.
+func removeAbandoned() error {
+	var errs []error
+	for _, path := range leftBy(netnsDir) {
+		if out, err := exec.Command("ip", "netns", "del", filepath.Base(path)).CombinedOutput(); err != nil {
+			errs = append(errs, fmt.Errorf("delete abandoned %s: %w: %s", path, err, tail(string(out))))
+		}
+	}
+	for _, path := range leftBy(os.TempDir()) {
+		errs = append(errs, os.RemoveAll(path))
+	}
+	return errors.Join(errs...)
+}
+
+// leftBy returns what a run whose process is gone has left in dir.
+func leftBy(dir string) []string {
+	paths, _ := filepath.Glob(filepath.Join(dir, netnsPrefix+"*")) // the pattern is well formed
+	return slices.DeleteFunc(paths, func(path string) bool {
 		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), netnsPrefix), "-")
 		n, err := strconv.Atoi(pid)
-		if err != nil || !errors.Is(syscall.Kill(n, 0), syscall.ESRCH) {
-			continue
-		}
-		_ = exec.Command("ip", "netns", "del", filepath.Base(path)).Run()
-	}
+		return err != nil || !errors.Is(syscall.Kill(n, 0), syscall.ESRCH)
+	})
 }
 
 // tail returns the last few lines of what a program printed.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,7 +8,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,16 +17,9 @@ type machine struct {
 	Kernel string `json:"kernel"`
 	CPUs   int    `json:"cpus"`
 	Load   string `json:"loadAverage"` // over 1, 5 and 15 minutes, at start
-	// Busy is the share of the machine's time others used in the second
-	// before the start, 0..1.
-	Busy float64 `json:"busyBefore"`
 }
 
-// noisy is the share of the machine's time used by others from which on the
-// figures are not to be trusted.
-const noisy = 0.05
-
-func describeMachine(ctx context.Context) (machine, error) {
+func describeMachine() (machine, error) {
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {
 		return machine{}, fmt.Errorf("read kernel release: %w", err)
@@ -37,36 +28,28 @@ func describeMachine(ctx context.Context) (machine, error) {
 	if err != nil {
 		return machine{}, fmt.Errorf("read load average: %w", err)
 	}
-	before, err := readCPU()
-	if err != nil {
-		return machine{}, err
-	}
-	select {
-	case <-ctx.Done():
-		return machine{}, ctx.Err()
-	case <-time.After(time.Second):
-	}
-	after, err := readCPU()
-	if err != nil {
-		return machine{}, err
-	}
 	return machine{
 		Kernel: unix.ByteSliceToString(uts.Release[:]),
 		CPUs:   runtime.NumCPU(),
 		Load:   strings.Join(strings.Fields(string(load))[:3], " "),
-		Busy:   after.minus(before).busyShare(),
 	}, nil
 }
 
 // result is everything one run has found.
 type result struct {
-	Machine     machine       `json:"machine"`
-	Rounds      int           `json:"rounds"`
-	Seconds     int           `json:"seconds"`
-	Connections int           `json:"connections"`
-	StreamBytes int64         `json:"streamBytes"`
-	Tables      []tableResult `json:"tables"`
+	Machine     machine `json:"machine"`
+	Rounds      int     `json:"rounds"`
+	Seconds     int     `json:"seconds"`
+	Connections int     `json:"connections"`
+	StreamBytes int64   `json:"streamBytes"`
+	// Others is the median over all samples of the part of the CPU time counted
+	// that other processes used, 0..1.
+	Others float64       `json:"others"`
+	Tables []tableResult `json:"tables"`
 }
+
+// noisy is the part of others from which on the figures are not to be trusted.
+const noisy = 0.03
 
 type tableResult struct {
 	Title string `json:"title"`
@@ -116,30 +99,39 @@ func (r *result) add(table, path, measure int, s sample) {
 
 // finish computes best, median and ratios.
 func (r *result) finish() {
+	var others []float64
 	for _, t := range r.Tables {
 		for _, row := range t.Rows {
 			for i := range row.Cells {
 				c, base := &row.Cells[i], t.Rows[0].Cells[i]
-				c.Best, c.Median = bestAndMedian(c.Samples)
-				baseBest, baseMedian := bestAndMedian(base.Samples)
+				c.Best, c.Median = bestAndMedian(costs(c.Samples))
+				baseBest, baseMedian := bestAndMedian(costs(base.Samples))
 				c.BestRatio, c.MedianRatio = c.Best/baseBest, c.Median/baseMedian
+				for _, s := range c.Samples {
+					others = append(others, s.Others)
+				}
 			}
 		}
 	}
+	_, r.Others = bestAndMedian(others)
 }
 
-// bestAndMedian of at least one sample's cost.
-func bestAndMedian(samples []sample) (best, median float64) {
+func costs(samples []sample) []float64 {
 	costs := make([]float64, len(samples))
 	for i, s := range samples {
 		costs[i] = s.Cost
 	}
-	slices.Sort(costs)
-	middle := len(costs) / 2
-	if len(costs)%2 == 0 {
-		return costs[0], (costs[middle-1] + costs[middle]) / 2
+	return costs
+}
+
+// bestAndMedian are the smallest and the middle of at least one value.
+func bestAndMedian(values []float64) (best, median float64) {
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 0 {
+		return sorted[0], (sorted[middle-1] + sorted[middle]) / 2
 	}
-	return costs[0], costs[middle]
+	return sorted[0], sorted[middle]
 }
 
 // print writes the tables for people.
@@ -147,9 +139,9 @@ func (r *result) print(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "CPU time of the whole machine, client and workload included; best and median of %d interleaved rounds,\n", r.Rounds)
 	fmt.Fprintf(&b, "and both as multiples of the first line. %d s and %d connections per measurement, streams of %.1f GB.\n", r.Seconds, r.Connections, float64(r.StreamBytes)/1e9)
-	fmt.Fprintf(&b, "Kernel %s, %d CPUs, load average %s at start, %.0f %% busy with other things.\n", r.Machine.Kernel, r.Machine.CPUs, r.Machine.Load, r.Machine.Busy*100)
-	if r.Machine.Busy > noisy {
-		b.WriteString("The machine was not calm: take these figures for a trial of the tool, not for a result.\n")
+	fmt.Fprintf(&b, "Kernel %s, %d CPUs, load average %s at start; other programs used %.1f %% (median) of the CPU time counted.\n", r.Machine.Kernel, r.Machine.CPUs, r.Machine.Load, r.Others*100)
+	if r.Others > noisy {
+		b.WriteString("The machine was not calm: this is a trial of the tool, not a result.\n")
 	}
 	for _, t := range r.Tables {
 		b.WriteString("\n")
