@@ -37,6 +37,7 @@ type Engine struct {
 	cfg Config
 	cli *client.Client
 
+	sandboxImage string
 	// loadImage keeps parallel first tasks from loading the sandbox image
 	// more than once.
 	loadImage sync.Mutex
@@ -54,7 +55,7 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{cfg: cfg, cli: cli}, nil
+	return &Engine{cfg: cfg, cli: cli, sandboxImage: sandboxImage}, nil
 }
 
 func dial(host string) (*client.Client, error) {

@@ -63,16 +63,13 @@ var layers = regexp.MustCompile(`^(` + strings.Join([]string{
 	`mounting ".*" caused: `,
 }, "|") + `)`)
 
-var rewrites = []struct {
+type rewriteRule struct {
 	from *regexp.Regexp
 	to   string
-}{
+}
+
+var rewrites = []rewriteRule{
 	{regexp.MustCompile(`^No such image: (.*)$`), "no such image: $1"},
-	{regexp.MustCompile(`^pull access denied for (\S+), repository does not exist.*$`),
-		"the registry has no image $1, or it is private"},
-	{regexp.MustCompile(`^manifest for (\S+) not found: .*$`), "the registry has no image $1"},
-	{regexp.MustCompile(`^Get "?https?://([^/"]+)[^"]*"?: (?:dial tcp: )?(?:net/http: )?(.*)$`),
-		"cannot reach the registry $1: $2"},
 	{regexp.MustCompile(`^invalid mount config for type "bind": bind source path does not exist: (.*)$`),
 		"bind mount: no such file or directory on this node: $1"},
 }
@@ -85,7 +82,11 @@ func plain(msg string) string {
 		msg = layers.ReplaceAllString(msg, "")
 	}
 	msg = strings.TrimSuffix(msg, ": unknown")
-	for _, r := range rewrites {
+	return rewrite(msg, rewrites)
+}
+
+func rewrite(msg string, rules []rewriteRule) string {
+	for _, r := range rules {
 		if r.from.MatchString(msg) {
 			return r.from.ReplaceAllString(msg, r.to)
 		}

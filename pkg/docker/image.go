@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
@@ -29,10 +30,10 @@ func (e *Engine) EnsureImage(ctx context.Context, ref string) error {
 	}
 	res, err := e.cli.ImagePull(ctx, ref, client.ImagePullOptions{})
 	if err != nil {
-		return wrap(op, err)
+		return registryError(op, err)
 	}
 	defer res.Close()
-	return wrap(op, res.Wait(ctx))
+	return registryError(op, res.Wait(ctx))
 }
 
 // ImageStatus says whether the node has the image, and if not, whether its
@@ -54,9 +55,30 @@ func (e *Engine) ImageStatus(ctx context.Context, ref string) (api.ImageStatus, 
 	case ctx.Err() != nil:
 		return api.ImageStatus{}, wrap("look up image "+ref, ctx.Err())
 	case errors.Is(err, context.DeadlineExceeded):
-		return api.ImageStatus{Reason: fmt.Sprintf("no such image on the node, and its registry did not answer within %s", registryTimeout)}, nil
+		return api.ImageStatus{Reason: fmt.Sprintf("not on the node, and its registry did not answer within %s", registryTimeout)}, nil
 	case unreachable(err):
 		return api.ImageStatus{}, wrap("look up image "+ref, err)
 	}
-	return api.ImageStatus{Reason: "no such image on the node, and " + plain(err.Error())}, nil
+	return api.ImageStatus{Reason: "not on the node, and " + registryProblem(err)}, nil
+}
+
+// What registries and engines say of an image they do not give, each in its own
+// way; which image it is, the operation says.
+var registryRewrites = []rewriteRule{
+	{regexp.MustCompile(`(?i)^(manifest for .* not found|.*manifest unknown).*$`), "the registry has no such image"},
+	{regexp.MustCompile(`(?i)^(pull access denied for|.*\bdenied\b|.*unauthorized|.*name unknown|.*repository name not known).*$`),
+		"the registry has no such image, or it is private"},
+	{regexp.MustCompile(`^(?:Get|Head) "?https?://([^/"]+)[^"]*"?: (?:dial tcp(?: [^ ]+:\d+)?: )?(?:net/http: )?(.*)$`),
+		"cannot reach the registry $1: $2"},
+}
+
+func registryProblem(err error) string {
+	return rewrite(plain(err.Error()), registryRewrites)
+}
+
+func registryError(op string, err error) error {
+	if err == nil || unreachable(err) {
+		return wrap(op, err)
+	}
+	return fmt.Errorf("%s: %w", op, &engineError{msg: registryProblem(err), err: err})
 }

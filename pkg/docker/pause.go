@@ -79,19 +79,19 @@ func pauseELF(arch string) ([]byte, error) {
 func (e *Engine) ensureSandboxImage(ctx context.Context) error {
 	e.loadImage.Lock()
 	defer e.loadImage.Unlock()
-	if _, err := e.cli.ImageInspect(ctx, sandboxImage); err == nil {
+	if _, err := e.cli.ImageInspect(ctx, e.sandboxImage); err == nil {
 		return nil
 	}
 	prog, err := pauseELF(runtime.GOARCH)
 	if err != nil {
 		return err
 	}
-	archive, err := imageArchive(sandboxImage, runtime.GOARCH,
+	archive, err := imageArchive(e.sandboxImage, runtime.GOARCH,
 		map[string]any{"Entrypoint": []string{"/pause"}}, []file{{"pause", 0o755, prog}})
 	if err != nil {
 		return err
 	}
-	return wrap("load image "+sandboxImage, load(ctx, e.cli, archive))
+	return wrap("load image "+e.sandboxImage, load(ctx, e.cli, archive))
 }
 
 func load(ctx context.Context, cli *client.Client, archive []byte) error {

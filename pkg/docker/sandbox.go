@@ -24,7 +24,7 @@ func (e *Engine) CreateSandbox(ctx context.Context, t *api.Task, net api.Sandbox
 	if err := e.cfg.writeFiles(t, net); err != nil {
 		return "", fmt.Errorf("%s: %w", op, err)
 	}
-	opts := e.cfg.sandbox(t)
+	opts := e.cfg.sandbox(t, e.sandboxImage)
 	found, err := e.create(ctx, t, opts)
 	if cerrdefs.IsNotFound(err) { // the image, made once for each engine
 		if err := e.ensureSandboxImage(ctx); err != nil {

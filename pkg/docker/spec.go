@@ -109,13 +109,13 @@ func (c *Config) mounts(t *api.Task) ([]mount.Mount, error) {
 
 // sandbox is the engine's description of t's sandbox: as little as can hold a
 // network namespace.
-func (c *Config) sandbox(t *api.Task) client.ContainerCreateOptions {
+func (c *Config) sandbox(t *api.Task, image string) client.ContainerCreateOptions {
 	labels := c.labels(t, RoleSandbox)
 	maps.DeleteFunc(labels, func(_, v string) bool { return v == "" })
 	return client.ContainerCreateOptions{
 		Name: sandboxName(t),
 		Config: &container.Config{
-			Image:    sandboxImage,
+			Image:    image,
 			Labels:   labels,
 			Hostname: hostname(t),
 			// A namespace of its own that the engine puts nothing into: no
