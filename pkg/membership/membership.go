@@ -41,6 +41,9 @@ const (
 	probeTimeout   = 100 * time.Millisecond
 	suspicionMult  = 3
 	gossipInterval = 50 * time.Millisecond
+	// suspicionMax bounds the suspicion, in multiples of the above, where
+	// nobody is left to confirm it: two dead of three nodes are known in 2.5 s.
+	suspicionMax = 3
 )
 
 const (
@@ -126,7 +129,7 @@ func (m *Members) config() *memberlist.Config {
 	c.AdvertiseAddr, c.AdvertisePort = m.cfg.AdvertiseAddr, m.cfg.Port
 	c.SecretKey = m.cfg.Key
 	c.ProbeInterval, c.ProbeTimeout = probeInterval, probeTimeout
-	c.SuspicionMult = suspicionMult
+	c.SuspicionMult, c.SuspicionMaxTimeoutMult = suspicionMult, suspicionMax
 	c.GossipInterval = gossipInterval
 	c.TCPTimeout = streamTimeout
 	// A node that comes back with another address takes its name over once
