@@ -1,0 +1,51 @@
+package scheduler
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// unmetDependencies says what the service's tasks have to wait for, or "".
+func (p *planner) unmetDependencies(svc *api.Service) string {
+	var waits []string
+	for _, d := range svc.Spec.DependsOn {
+		dep := p.byName[d.Service]
+		switch {
+		case dep == nil:
+			waits = append(waits, d.Service+", which does not exist")
+		case !p.reached(dep, d.Condition):
+			waits = append(waits, d.Service+" "+conditionWords[d.Condition])
+		}
+	}
+	if len(waits) == 0 {
+		return ""
+	}
+	return waitingReason + strings.Join(waits, " and ")
+}
+
+var conditionWords = map[api.DependencyCondition]string{
+	api.DependencyStarted:   "to start",
+	api.DependencyHealthy:   "to be healthy",
+	api.DependencyCompleted: "to complete",
+}
+
+// reached reports whether a service has reached a condition. A task that runs
+// is healthy: it is not called running before. Completion counts for the
+// current spec only, so that a changed migration is waited for again.
+func (p *planner) reached(dep *api.Service, c api.DependencyCondition) bool {
+	return slices.ContainsFunc(p.tasks[dep.ID], func(t *api.Task) bool {
+		state := t.Status.State
+		current := t.SpecVersion >= dep.SpecVersion
+		switch c {
+		case api.DependencyStarted:
+			return state == api.TaskStarting || state == api.TaskRunning || state == api.TaskComplete && current
+		case api.DependencyHealthy:
+			return state == api.TaskRunning && t.Desired == api.DesiredRun
+		case api.DependencyCompleted:
+			return state == api.TaskComplete && current
+		}
+		return false
+	})
+}

@@ -1,0 +1,33 @@
+package scheduler
+
+import (
+	"time"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// Opinion is what the scheduler holds of one node for one task.
+type Opinion struct {
+	Node   *api.Node
+	Reason string // why it cannot run the task; empty: it can
+}
+
+// Explain asks the filters about every node, in the order of their IDs, for the
+// task as it is. It is nil for a task whose service is gone.
+func Explain(snap *api.Snapshot, t *api.Task, now time.Time) []Opinion {
+	svc := snap.Services[t.ServiceID]
+	if svc == nil {
+		return nil
+	}
+	p := newPlanner(snap, now)
+	need := p.needs(svc, t)
+	var opinions []Opinion
+	for i, n := range p.nodes {
+		o := Opinion{Node: n}
+		if v := p.judge(need, i); v != nil {
+			o.Reason = v.sentence()
+		}
+		opinions = append(opinions, o)
+	}
+	return opinions
+}

@@ -1,0 +1,363 @@
+package scheduler
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+var (
+	now     = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	byValue = cmpopts.EquateComparable(netip.Addr{})
+)
+
+// cluster builds snapshots for tests.
+type cluster struct{ api.Snapshot }
+
+func newCluster(nodes ...string) *cluster {
+	c := &cluster{api.Snapshot{
+		Nodes:    map[api.NodeID]*api.Node{},
+		Services: map[api.ServiceID]*api.Service{},
+		Tasks:    map[api.TaskID]*api.Task{},
+	}}
+	for _, n := range nodes {
+		c.Nodes[api.NodeID(n)] = &api.Node{
+			ID: api.NodeID(n), Hostname: "host-" + n, State: api.NodeReady,
+			Availability: api.AvailabilityActive, Labels: map[string]string{},
+		}
+	}
+	return c
+}
+
+func (c *cluster) node(id string, change func(*api.Node)) *cluster {
+	change(c.Nodes[api.NodeID(id)])
+	return c
+}
+
+func (c *cluster) service(id string, change func(*api.Service)) *cluster {
+	s := &api.Service{ID: api.ServiceID(id), SpecVersion: 1, Spec: api.ServiceSpec{Name: "blog_" + id, Mode: api.ModeReplicated}}
+	if change != nil {
+		change(s)
+	}
+	c.Services[s.ID] = s
+	return c
+}
+
+// task adds a task SERVICE.SLOT; without a node it waits for one.
+func (c *cluster) task(id, service string, slot int, node string, change func(*api.Task)) *cluster {
+	t := &api.Task{
+		ID: api.TaskID(id), ServiceID: api.ServiceID(service), Slot: slot, NodeID: api.NodeID(node),
+		SpecVersion: 1, Desired: api.DesiredRun, CreatedAt: now.Add(-time.Minute),
+		Status:   api.TaskStatus{State: api.TaskPending},
+		Endpoint: api.Endpoint{Addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(len(c.Tasks) + 2)}), State: api.EndpointPending},
+	}
+	if node != "" {
+		t.Status.State = api.TaskRunning
+	}
+	if change != nil {
+		change(t)
+	}
+	c.Tasks[t.ID] = t
+	return c
+}
+
+// outcome is what a test looks at: NODE for a task that was placed, else its
+// reason.
+func outcome(changes []api.Change) map[string]string {
+	got := map[string]string{}
+	for _, c := range changes {
+		got[string(c.Task.ID)] = string(c.Task.NodeID)
+		if c.Task.Status.State == api.TaskPending {
+			got[string(c.Task.ID)] = c.Task.Reason
+		}
+	}
+	return got
+}
+
+func label(key, value string) func(*api.Node) {
+	return func(n *api.Node) { n.Labels[key] = value }
+}
+
+func TestPlanSpreads(t *testing.T) {
+	tests := []struct {
+		name string
+		c    *cluster
+		want map[string]string
+	}{
+		{"fewest of the service first",
+			newCluster("a", "b", "c").service("web", nil).service("db", nil).
+				task("1", "web", 1, "a", nil).task("x", "db", 1, "b", nil).task("y", "db", 2, "b", nil).
+				task("2", "web", 2, "", nil).task("3", "web", 3, "", nil),
+			map[string]string{"2": "c", "3": "b"}},
+		{"then fewest in all, then by ID",
+			newCluster("a", "b", "c").service("web", nil).service("db", nil).
+				task("x", "db", 1, "a", nil).task("2", "web", 1, "", nil).task("3", "web", 2, "", nil).task("4", "web", 3, "", nil),
+			map[string]string{"2": "b", "3": "c", "4": "a"}},
+		{"tasks on their way out do not count",
+			newCluster("a", "b").service("web", func(s *api.Service) { s.SpecVersion = 2 }).
+				task("1", "web", 1, "a", nil). // made from the old spec
+				task("2", "web", 2, "b", func(t *api.Task) { t.SpecVersion = 2 }).
+				task("3", "web", 1, "", func(t *api.Task) { t.SpecVersion = 2 }),
+			map[string]string{"3": "a"}},
+		{"a node that keeps failing the service comes last",
+			newCluster("a", "b").service("web", nil).
+				task("f1", "web", 1, "a", failed(time.Minute)).task("f2", "web", 1, "a", failed(time.Minute)).
+				task("f3", "web", 1, "a", failed(time.Minute)).
+				task("2", "web", 2, "b", nil).task("3", "web", 1, "", nil),
+			map[string]string{"3": "b"}},
+		{"failures are forgotten",
+			newCluster("a", "b").service("web", nil).
+				task("f1", "web", 1, "a", failed(time.Hour)).task("f2", "web", 1, "a", failed(time.Hour)).
+				task("f3", "web", 1, "a", failed(time.Hour)).
+				task("2", "web", 2, "b", nil).task("3", "web", 1, "", nil),
+			map[string]string{"3": "a"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { check(t, tt.c, tt.want) })
+	}
+}
+
+func failed(ago time.Duration) func(*api.Task) {
+	return func(t *api.Task) { t.Status = api.TaskStatus{State: api.TaskFailed, At: now.Add(-ago)} }
+}
+
+func TestPlanFilters(t *testing.T) {
+	constrained := func(s *api.Service) {
+		s.Spec.Placement.Constraints = []api.Constraint{{Key: "node.labels.storage", Op: api.OpEqual, Value: "fast"}}
+	}
+	reserving := func(t *api.Task) {
+		t.Spec.Reservations = api.Resources{NanoCPUs: 1_500_000_000, MemoryBytes: 512 << 20}
+	}
+	small := func(n *api.Node) { n.Info = api.NodeInfo{CPUs: 2, MemoryBytes: 1 << 30} }
+	tests := []struct {
+		name string
+		c    *cluster
+		want map[string]string
+	}{
+		{"no node at all", newCluster().service("web", nil).task("1", "web", 1, "", nil),
+			map[string]string{"1": "no suitable node: the cluster has none"}},
+		{"each node has its reason",
+			newCluster("a", "b", "c", "d", "e").service("web", constrained).
+				node("a", func(n *api.Node) { n.State = api.NodeDown }).
+				node("b", func(n *api.Node) { n.Availability = api.AvailabilityDrain }).
+				node("c", func(n *api.Node) { n.Availability = api.AvailabilityPause }).
+				task("1", "web", 1, "", nil),
+			map[string]string{"1": "no suitable node: 1 not ready, 1 drained, 1 paused, 2 do not satisfy node.labels.storage==fast"}},
+		{"one node does not satisfy",
+			newCluster("a").service("web", constrained).task("1", "web", 1, "", nil),
+			map[string]string{"1": "no suitable node: 1 does not satisfy node.labels.storage==fast"}},
+		{"constraint met",
+			newCluster("a", "b").service("web", constrained).node("b", label("storage", "fast")).task("1", "web", 1, "", nil),
+			map[string]string{"1": "b"}},
+		{"max replicas per node",
+			newCluster("a", "b").service("web", func(s *api.Service) { s.Spec.Placement.MaxReplicasPerNode = 1 }).
+				task("1", "web", 1, "a", nil).task("2", "web", 2, "", nil).task("3", "web", 3, "", nil),
+			map[string]string{"2": "b", "3": "no suitable node: 2 full with 1 of this service"}},
+		{"reservations, also of tasks on their way out",
+			newCluster("a", "b").service("web", nil).node("a", small).node("b", small).
+				task("1", "web", 1, "a", func(t *api.Task) { reserving(t); t.Desired = api.DesiredStop }).
+				task("2", "web", 2, "", reserving).task("3", "web", 3, "", reserving),
+			map[string]string{"2": "b", "3": "no suitable node: 2 without 1.5 CPUs to reserve"}},
+		{"memory", newCluster("a").service("web", nil).node("a", small).
+			task("1", "web", 1, "", func(t *api.Task) { t.Spec.Reservations.MemoryBytes = 2 << 30 }),
+			map[string]string{"1": "no suitable node: 1 without 2048 MiB of memory to reserve"}},
+		{"a global task goes to its node or nowhere",
+			newCluster("a", "b").service("agent", nil).node("b", func(n *api.Node) { n.State = api.NodeDown }).
+				task("1", "agent", 0, "a", pendingGlobal).task("2", "agent", 0, "b", pendingGlobal),
+			map[string]string{"1": "a", "2": "no suitable node: node host-b is not ready"}},
+		{"delay, missing address and wish to stop hold back without a word",
+			newCluster("a").service("web", nil).
+				task("1", "web", 1, "", func(t *api.Task) { t.NotBefore = now.Add(time.Second) }).
+				task("2", "web", 2, "", func(t *api.Task) { t.Endpoint.Addr = netip.Addr{} }).
+				task("3", "web", 3, "", func(t *api.Task) { t.Desired = api.DesiredStop }).
+				task("4", "web", 4, "", func(t *api.Task) { t.NotBefore = now }),
+			map[string]string{"4": "a"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { check(t, tt.c, tt.want) })
+	}
+}
+
+func pendingGlobal(t *api.Task) { t.Status.State = api.TaskPending }
+
+func TestPlanVolumes(t *testing.T) {
+	mounting := func(t *api.Task) {
+		t.Spec.Mounts = []api.Mount{{Type: api.MountVolume, Source: "blog_data", Target: "/data"}}
+	}
+	ended := func(state api.TaskState, created api.Index) func(*api.Task) {
+		return func(t *api.Task) { mounting(t); t.Status.State = state; t.Meta.Created = created }
+	}
+	db := func() *cluster {
+		return newCluster("a", "b", "c").service("db", nil).service("web", nil).
+			task("w1", "web", 1, "b", nil).task("w2", "web", 2, "b", nil).
+			task("1", "db", 1, "b", ended(api.TaskFailed, 5)).
+			task("0", "db", 1, "c", ended(api.TaskFailed, 4)).
+			task("r", "db", 1, "a", ended(api.TaskRejected, 6)). // never made its volume
+			task("s", "db", 2, "a", ended(api.TaskFailed, 7))    // another slot
+	}
+	tests := []struct {
+		name string
+		c    *cluster
+		want map[string]string
+	}{
+		{"goes home", db().task("2", "db", 1, "", mounting), map[string]string{"2": "b"}},
+		{"without volume goes where there is room", db().task("2", "db", 1, "", nil), map[string]string{"2": "a"}},
+		{"waits while its home takes no new tasks",
+			db().node("b", func(n *api.Node) { n.Availability = api.AvailabilityPause }).task("2", "db", 1, "", mounting),
+			map[string]string{"2": "no suitable node: 1 paused, 2 without the volume blog_data, which is on host-b"}},
+		{"leaves a drained home",
+			db().node("b", func(n *api.Node) { n.Availability = api.AvailabilityDrain }).task("2", "db", 1, "", mounting),
+			map[string]string{"2": "a"}},
+		{"leaves a lost home",
+			db().node("b", func(n *api.Node) { n.State = api.NodeDown }).task("2", "db", 1, "", mounting),
+			map[string]string{"2": "a"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { check(t, tt.c, tt.want) })
+	}
+}
+
+func TestPlanDependencies(t *testing.T) {
+	needs := func(c api.DependencyCondition) func(*api.Service) {
+		return func(s *api.Service) { s.Spec.DependsOn = []api.Dependency{{Service: "blog_db", Condition: c}} }
+	}
+	db := func(c api.DependencyCondition, state api.TaskState) *cluster {
+		return newCluster("a").service("web", needs(c)).service("db", nil).task("1", "web", 1, "", nil).
+			task("d", "db", 1, "a", func(t *api.Task) { t.Status.State = state })
+	}
+	placed := map[string]string{"1": "a"}
+	waits := func(what string) map[string]string { return map[string]string{"1": "waits for blog_db " + what} }
+	tests := []struct {
+		name string
+		c    *cluster
+		want map[string]string
+	}{
+		{"not there", newCluster("a").service("web", needs(api.DependencyStarted)).task("1", "web", 1, "", nil),
+			waits(", which does not exist")},
+		{"not started", db(api.DependencyStarted, api.TaskPreparing), waits("to start")},
+		{"started", db(api.DependencyStarted, api.TaskStarting), placed},
+		{"not healthy", db(api.DependencyHealthy, api.TaskStarting), waits("to be healthy")},
+		{"healthy", db(api.DependencyHealthy, api.TaskRunning), placed},
+		{"not complete", db(api.DependencyCompleted, api.TaskFailed), waits("to complete")},
+		{"complete", db(api.DependencyCompleted, api.TaskComplete), placed},
+		{"complete before its spec changed",
+			db(api.DependencyCompleted, api.TaskComplete).service("db", func(s *api.Service) { s.SpecVersion = 2 }), waits("to complete")},
+		{"a global task waits, too",
+			db(api.DependencyHealthy, api.TaskStarting).task("1", "web", 0, "a", pendingGlobal), waits("to be healthy")},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.name == "not there" {
+				tt.want = map[string]string{"1": "waits for blog_db, which does not exist"}
+			}
+			check(t, tt.c, tt.want)
+		})
+	}
+}
+
+func TestPlanKeepsTheReasonThatATaskWasMadeFor(t *testing.T) {
+	c := newCluster("a").service("web", nil).
+		task("1", "web", 1, "", func(t *api.Task) { t.Reason = "the last one failed" }).
+		task("2", "web", 2, "", func(t *api.Task) { t.Reason = "no suitable node: 1 not ready" })
+	want := map[api.TaskID]string{"1": "the last one failed", "2": ""}
+	got := map[api.TaskID]string{}
+	for _, change := range Plan(&c.Snapshot, now) {
+		got[change.Task.ID] = change.Task.Reason
+		if want := (api.TaskStatus{State: api.TaskAssigned, At: now}); change.Task.Status != want {
+			t.Errorf("status of %s: %+v, want %+v", change.Task.ID, change.Task.Status, want)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("reasons (-want +got):\n%s", diff)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	c := newCluster("a", "b", "c").node("b", func(n *api.Node) { n.State = api.NodeDown }).
+		service("web", func(s *api.Service) {
+			s.Spec.Placement.Constraints = []api.Constraint{{Key: "node.id", Op: api.OpNotEqual, Value: "c"}}
+		}).task("1", "web", 1, "", nil)
+	var got []string
+	for _, o := range Explain(&c.Snapshot, c.Tasks["1"], now) {
+		got = append(got, o.Node.Hostname+" "+o.Reason)
+	}
+	want := []string{"host-a ", "host-b is not ready", "host-c does not satisfy node.id!=c"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("opinions (-want +got):\n%s", diff)
+	}
+}
+
+// check plans, compares, and plans again on the result, where nothing is left.
+func check(t *testing.T, c *cluster, want map[string]string) {
+	t.Helper()
+	changes := Plan(&c.Snapshot, now)
+	if diff := cmp.Diff(want, outcome(changes)); diff != "" {
+		t.Errorf("outcome (-want +got):\n%s", diff)
+	}
+	if again := Plan(c.Snapshot.With(changes), now); len(again) > 0 {
+		t.Errorf("planned again: %v", outcome(again))
+	}
+}
+
+// Whatever the sizes, replicas of one service end up evenly spread, and no
+// reservation is ever exceeded.
+func TestPlanIsEvenAndFits(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		nodes := rapid.IntRange(1, 8).Draw(t, "nodes")
+		replicas := rapid.IntRange(0, 40).Draw(t, "replicas")
+		memory := int64(rapid.IntRange(1, 10).Draw(t, "memory"))
+		c := newCluster().service("web", nil)
+		for i := range nodes {
+			id := api.NodeID(fmt.Sprintf("n%d", i))
+			c.Nodes[id] = &api.Node{ID: id, State: api.NodeReady, Info: api.NodeInfo{MemoryBytes: memory}}
+		}
+		for i := range replicas {
+			c.task(fmt.Sprintf("t%02d", i), "web", i+1, "", func(t *api.Task) { t.Spec.Reservations.MemoryBytes = 1 })
+		}
+		changes := Plan(&c.Snapshot, now)
+		placed, on := 0, map[api.NodeID]int{}
+		for _, change := range changes {
+			if id := change.Task.NodeID; id != "" {
+				placed++
+				on[id]++
+			}
+		}
+		if want := min(replicas, nodes*int(memory)); placed != want {
+			t.Fatalf("%d placed, want %d", placed, want)
+		}
+		for id := range c.Nodes {
+			if n := on[id]; n < placed/nodes || n > (placed+nodes-1)/nodes || n > int(memory) {
+				t.Fatalf("%s has %d of %d on %d nodes", id, n, placed, nodes)
+			}
+		}
+		if again := Plan(&c.Snapshot, now); !cmp.Equal(changes, again, byValue) {
+			t.Fatal("the same snapshot gave another plan")
+		}
+	})
+}
+
+func BenchmarkPlan(b *testing.B) {
+	c := newCluster()
+	for i := range 1000 {
+		id := api.NodeID(fmt.Sprintf("n%04d", i))
+		c.Nodes[id] = &api.Node{ID: id, State: api.NodeReady}
+	}
+	for s := range 10 {
+		c.service(fmt.Sprint(s), func(s *api.Service) {
+			s.Spec.Placement.Constraints = []api.Constraint{{Key: "node.role", Op: api.OpNotEqual, Value: "manager"}}
+		})
+		for i := range 500 {
+			c.task(fmt.Sprintf("t%d-%d", s, i), fmt.Sprint(s), i+1, "", nil)
+		}
+	}
+	for b.Loop() {
+		Plan(&c.Snapshot, now)
+	}
+}
