@@ -26,8 +26,8 @@ type Options struct {
 	// Env fills in ${VARIABLES} and environment entries that have no value. Its
 	// COMPOSE_PROFILES, a comma-separated list, enables services with profiles.
 	Env map[string]string
-	// WorkingDir is where relative paths of bind mounts, env_file and label_file
-	// start. The files that the last two name are the only ones that Load reads.
+	// WorkingDir, an absolute path, is where relative paths of bind mounts,
+	// env_file and label_file start. The files that the last two name are the only ones that Load reads.
 	WorkingDir string
 }
 

@@ -29,7 +29,7 @@ type converter struct {
 
 func (c *converter) convert() {
 	if len(c.model.Services) == 0 && len(c.model.DisabledServices) == 0 {
-		c.failAt("services", "there are no services", "")
+		c.failAt("services", noServices, "")
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.model.DisabledServices)) {
 		profiles := c.model.DisabledServices[name].Profiles

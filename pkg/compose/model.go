@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/loader"
@@ -61,7 +60,7 @@ func loadModel(ctx context.Context, stack string, sources []Source, opts Options
 		}
 	}
 	if len(files.problems) > 0 {
-		return nil, newProblems(files.problems)
+		return model, nil // without those files; the conversion adds what else is wrong
 	}
 	if model, err = model.WithServicesEnvironmentResolved(true); err == nil {
 		model, err = model.WithServicesLabelsResolved(true)
@@ -94,6 +93,8 @@ func (noFiles) Load(_ context.Context, path string) (string, error) {
 
 func (noFiles) Dir(string) string { return "." }
 
+const noServices = "there are no services"
+
 var (
 	// modelPath finds a path such as services.web.image in an error's text, or
 	// services[web].image.
@@ -112,6 +113,9 @@ func (s *scan) modelProblems(err error) []Problem {
 	if _, list, ok := strings.Cut(text, "decoding failed due to the following error(s):"); ok {
 		lines = strings.Split(strings.TrimSpace(list), "\n")
 	}
+	if text == "empty compose file" {
+		lines = []string{"services: " + noServices}
+	}
 	var problems []Problem
 	for _, line := range lines {
 		line = modelNoise.ReplaceAllString(strings.TrimSpace(line), "")
@@ -119,13 +123,13 @@ func (s *scan) modelProblems(err error) []Problem {
 		message := plainWords(strings.TrimLeft(strings.Replace(line, path, "", 1), ": "))
 		problems = append(problems, s.problemAt(showPath(path), message, ""))
 	}
-	return slices.Compact(problems)
+	return newProblems(problems).List
 }
 
 // showPath writes compose-go's path the way that scan does: list items in
 // brackets, everything else after a dot.
 func showPath(path string) string {
-	path = strings.Trim(path, "'")
+	path = strings.TrimRight(strings.Trim(path, "'"), ".")
 	return modelIndex.ReplaceAllStringFunc(path, func(part string) string {
 		key := strings.Trim(part, ".[]")
 		switch {

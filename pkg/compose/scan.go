@@ -197,7 +197,7 @@ func (s *scan) key(key, value *yaml.Node, path, pattern string) {
 		}
 	}
 	s.places[at] = place{s.file, key.Line, key.Column}
-	if value.Kind == yaml.ScalarNode && value.Line > 0 {
+	if value.Kind == yaml.ScalarNode && value.ShortTag() != "!!null" {
 		s.places[at] = place{s.file, value.Line, value.Column}
 	}
 	if value.Tag == "!reset" {

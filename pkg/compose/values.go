@@ -31,6 +31,7 @@ var checks = map[string]func(value string) finding{
 	"services.*.hostname":                        checkTemplate,
 	"services.*.links.[]":                        checkLink,
 	"services.*.ports.[]":                        checkPort,
+	"services.*.ports.[].host_ip":                checkHostIP,
 	"services.*.ports.[].mode":                   checkPortMode,
 	"services.*.pull_policy":                     checkPullPolicy,
 	"services.*.volumes.[]":                      checkTemplate,
@@ -48,7 +49,11 @@ func (s *scan) check(n *yaml.Node, value, path, pattern string) {
 	if !ok {
 		return
 	}
-	switch f := check(value); f.verdict {
+	f := check(value)
+	if f.hint == "" && n.Kind == yaml.ScalarNode && n.Value != value {
+		f.hint = fmt.Sprintf("it comes from %q", n.Value)
+	}
+	switch f.verdict {
 	case warned:
 		s.warn(n, path, f.message, f.hint)
 	case refused:
@@ -93,6 +98,13 @@ func checkPort(value string) finding {
 		if strings.Contains(p.Published, "-") {
 			return refuse(fmt.Sprintf("%q gives one port a choice of published ports", value), "name one, or leave it out and one is chosen")
 		}
+	}
+	return finding{}
+}
+
+func checkHostIP(value string) finding {
+	if _, err := netip.ParseAddr(value); err != nil {
+		return refuse(fmt.Sprintf("%q is not an IP address", value), "")
 	}
 	return finding{}
 }
