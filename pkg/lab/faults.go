@@ -1,0 +1,125 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// State is what a node of a lab is doing.
+type State string
+
+const (
+	StateUp     State = "up"     // the daemon runs and the wire is plugged in
+	StateCut    State = "cut"    // the daemon runs, the wire is cut
+	StateOff    State = "off"    // as after a power cut
+	StateFailed State = "failed" // the wire is plugged in, the daemon does not run
+)
+
+// Status is a node's state, with the daemon's process, or 0.
+type Status struct {
+	State State
+	PID   int
+}
+
+// Status looks at what a node is doing now.
+func (l *Lab) Status(n *Node) Status {
+	var pid int
+	if p := n.daemon(); p != nil {
+		pid = p.pid
+		p.close()
+	}
+	wired := l.portUp(n)
+	switch {
+	case pid != 0 && wired:
+		return Status{StateUp, pid}
+	case pid != 0:
+		return Status{StateCut, pid}
+	case wired:
+		return Status{State: StateFailed}
+	default:
+		return Status{State: StateOff}
+	}
+}
+
+// Kill cuts a node's power: its wire goes down, its daemon and its containers
+// get SIGKILL, and what it had in memory (programs, maps, run directory) is
+// lost. Its disk stays.
+func (l *Lab) Kill(ctx context.Context, node string) error {
+	n, err := l.Find(node)
+	if err != nil {
+		return err
+	}
+	if err := l.setPort(n, false); err != nil {
+		return fmt.Errorf("cut wire of %s: %w", node, err)
+	}
+	if err := n.killDaemon(ctx); err != nil {
+		return err
+	}
+	docker, err := openEngine()
+	if err != nil {
+		return err
+	}
+	defer docker.close()
+	return errors.Join(docker.kill(ctx, l.options.Name, n.Name), removeTree(n.PinDir), removeTree(n.RunDir))
+}
+
+// KillDaemon sends SIGKILL to a node's daemon, and leaves all else as it is.
+func (l *Lab) KillDaemon(ctx context.Context, node string) error {
+	n, err := l.Find(node)
+	if err != nil {
+		return err
+	}
+	return n.killDaemon(ctx)
+}
+
+func (n *Node) killDaemon(ctx context.Context) error {
+	p := n.daemon()
+	if p == nil {
+		return nil
+	}
+	defer p.close()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := p.kill(ctx); err != nil {
+		return fmt.Errorf("kill daemon of %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// Start plugs a node's wire in and starts its daemon, unless it runs. It
+// returns when the daemon answers on its socket.
+func (l *Lab) Start(ctx context.Context, node string) error {
+	n, err := l.Find(node)
+	if err != nil {
+		return err
+	}
+	if err := l.Heal(node); err != nil {
+		return err
+	}
+	if p := n.daemon(); p != nil {
+		p.close()
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	return l.startDaemon(ctx, n)
+}
+
+// Cut unplugs a node's wire at the switch. The node goes on running, alone.
+func (l *Lab) Cut(node string) error { return l.wire(node, false) }
+
+// Heal plugs a node's wire in again.
+func (l *Lab) Heal(node string) error { return l.wire(node, true) }
+
+func (l *Lab) wire(node string, up bool) error {
+	n, err := l.Find(node)
+	if err != nil {
+		return err
+	}
+	if err := l.setPort(n, up); err != nil {
+		return fmt.Errorf("switch wire of %s: %w", node, err)
+	}
+	return nil
+}
