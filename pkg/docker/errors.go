@@ -72,6 +72,8 @@ var rewrites = []rewriteRule{
 	{regexp.MustCompile(`^No such image: (.*)$`), "no such image: $1"},
 	{regexp.MustCompile(`^invalid mount config for type "bind": bind source path does not exist: (.*)$`),
 		"bind mount: no such file or directory on this node: $1"},
+	{regexp.MustCompile(`^(No such container: orch-.*-net|cannot join network of a non running container: .*)$`),
+		"its sandbox does not run"},
 }
 
 // plain puts an engine's message into a user's words: without the layers it

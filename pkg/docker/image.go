@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
@@ -41,7 +42,7 @@ func (e *Engine) EnsureImage(ctx context.Context, ref string) error {
 func (e *Engine) ImageStatus(ctx context.Context, ref string) (api.ImageStatus, error) {
 	local, err := e.cli.ImageInspect(ctx, ref)
 	if err == nil {
-		return api.ImageStatus{Present: true, ID: local.ID}, nil
+		return api.ImageStatus{Present: true, ID: local.ID, Digest: manifestDigest(local.RepoDigests, ref)}, nil
 	}
 	if !cerrdefs.IsNotFound(err) {
 		return api.ImageStatus{}, wrap("inspect image "+ref, err)
@@ -60,6 +61,28 @@ func (e *Engine) ImageStatus(ctx context.Context, ref string) (api.ImageStatus, 
 		return api.ImageStatus{}, wrap("look up image "+ref, err)
 	}
 	return api.ImageStatus{Reason: "not on the node, and " + registryProblem(err)}, nil
+}
+
+// manifestDigest picks from REPOSITORY@DIGEST entries the one of ref's
+// repository. An image that was made here and never pushed has none, one that
+// was pulled from several repositories has several.
+func manifestDigest(repoDigests []string, ref string) string {
+	for _, entry := range repoDigests {
+		if _, digest, _ := strings.Cut(entry, "@"); repository(entry) == repository(ref) {
+			return digest
+		}
+	}
+	return ""
+}
+
+// repository of an image reference, as the engine writes it: without tag,
+// digest and the default registry.
+func repository(ref string) string {
+	ref, _, _ = strings.Cut(ref, "@")
+	if colon := strings.LastIndex(ref, ":"); colon > strings.LastIndex(ref, "/") {
+		ref = ref[:colon]
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(ref, "docker.io/"), "library/")
 }
 
 // What registries and engines say of an image they do not give, each in its own

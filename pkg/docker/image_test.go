@@ -3,11 +3,16 @@ package docker
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"debug/elf"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +51,59 @@ func TestImagePresent(t *testing.T) {
 	s, err := e.ImageStatus(t.Context(), testImage)
 	if err != nil || !s.Present || !strings.HasPrefix(s.ID, "sha256:") {
 		t.Errorf("status: %+v, %v", s, err)
+	}
+}
+
+// manifest and blobs of an image of one file, as a registry serves them.
+func served(t *testing.T) http.HandlerFunc {
+	t.Helper()
+	layer, err := tarball([]file{{"hello", 0o644, []byte("hello")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := func(b []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(b)) }
+	config := fmt.Appendf(nil, `{"architecture":%q,"os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[%q]}}`,
+		runtime.GOARCH, digest(layer))
+	const docker = "application/vnd.docker."
+	manifest := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":"`+docker+`distribution.manifest.v2+json",
+		"config":{"mediaType":"`+docker+`container.image.v1+json","size":%d,"digest":%q},
+		"layers":[{"mediaType":"`+docker+`image.rootfs.diff.tar","size":%d,"digest":%q}]}`,
+		len(config), digest(config), len(layer), digest(layer))
+	return func(w http.ResponseWriter, r *http.Request) {
+		switch path.Base(r.URL.Path) {
+		case "1", digest(manifest):
+			w.Header().Set("Content-Type", docker+"distribution.manifest.v2+json")
+			w.Header().Set("Docker-Content-Digest", digest(manifest))
+			w.Header().Set("Content-Length", strconv.Itoa(len(manifest)))
+			_, _ = w.Write(manifest)
+		case digest(config):
+			_, _ = w.Write(config)
+		case digest(layer):
+			_, _ = w.Write(layer)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}
+}
+
+func TestImagePulled(t *testing.T) {
+	e := newEngine(t)
+	ref := registry(t, served(t)) + "/hello:1"
+	t.Cleanup(func() {
+		if _, err := e.cli.ImageRemove(context.Background(), ref, client.ImageRemoveOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	before, err := e.ImageStatus(t.Context(), ref)
+	if err != nil || before.Present || !before.Pullable || !strings.HasPrefix(before.Digest, "sha256:") {
+		t.Errorf("status before: %+v, %v", before, err)
+	}
+	if err := e.EnsureImage(t.Context(), ref); err != nil {
+		t.Fatal(err)
+	}
+	after, err := e.ImageStatus(t.Context(), ref)
+	if err != nil || !after.Present || after.Digest != before.Digest {
+		t.Errorf("status after: %+v, %v, before %+v", after, err, before)
 	}
 }
 
@@ -167,6 +225,21 @@ func TestPauseProgram(t *testing.T) {
 	}
 	if _, err := pauseELF("riscv64"); err == nil {
 		t.Error("no error for an architecture without a program")
+	}
+}
+
+func TestRepository(t *testing.T) {
+	for ref, want := range map[string]string{
+		"redis":                              "redis",
+		"redis:7":                            "redis",
+		"docker.io/library/redis:7@sha256:1": "redis",
+		"docker.io/me/app":                   "me/app",
+		"localhost:5000/app":                 "localhost:5000/app",
+		"localhost:5000/app:1":               "localhost:5000/app",
+	} {
+		if got := repository(ref); got != want {
+			t.Errorf("repository(%q) = %q, want %q", ref, got, want)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,7 +14,6 @@ import (
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
-	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
 	"github.com/orch-dev/orch/pkg/api"
@@ -67,38 +67,6 @@ func TestTaskSeesItsSpec(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("what the task sees (-want +got):\n%s", diff)
-	}
-}
-
-func TestContainersCarryLabelsAndNames(t *testing.T) {
-	e := newEngine(t, func(c *Config) { c.Lab, c.LabNode = "docker-test-lab", "n1" })
-	task := newTask("serve")
-	task.Spec.Labels = map[string]string{"tier": "front", LabelTask: "forged"}
-	startTask(t, e, task)
-	found, err := e.list(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]map[string]string{}
-	for _, c := range found {
-		got[c.Names[0]] = c.Labels
-	}
-	labels := func(role string, more ...string) map[string]string {
-		l := map[string]string{
-			LabelCluster: e.cfg.ClusterID, LabelNode: "node1", LabelTask: string(task.ID), LabelService: "blog_web",
-			LabelStack: "blog", LabelSlot: "1", LabelRole: role, LabelLab: "docker-test-lab", LabelLabNode: "n1",
-		}
-		for i := 0; i < len(more); i += 2 {
-			l[more[i]] = more[i+1]
-		}
-		return l
-	}
-	want := map[string]map[string]string{
-		"/blog_web.1." + string(task.ID):                    labels(RoleTask, "tier", "front"),
-		"/orch-blog_web.1-" + string(task.ID[:12]) + "-net": labels(RoleSandbox),
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("containers (-want +got):\n%s", diff)
 	}
 }
 
@@ -299,6 +267,62 @@ func TestLostSandbox(t *testing.T) {
 	}
 }
 
+func TestStartWithoutSandbox(t *testing.T) {
+	e := newEngine(t)
+	never, ended := newTask("serve"), newTask("serve")
+	for _, task := range []*api.Task{never, ended} {
+		if _, err := e.CreateSandbox(t.Context(), task, api.SandboxNet{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.remove(t.Context(), sandboxName(never)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.cli.ContainerKill(t.Context(), sandboxName(ended), client.ContainerKillOptions{Signal: "KILL"}); err != nil {
+		t.Fatal(err)
+	}
+	waitState(t, e, ended.ID, "without sandbox", func(s api.ContainerState) bool { return !s.SandboxRunning })
+	for _, task := range []*api.Task{never, ended} {
+		err := e.StartTask(t.Context(), task)
+		if err == nil || err.Error() != "start blog_web.1: its sandbox does not run" {
+			t.Errorf("start: %v", err)
+		}
+	}
+}
+
+func TestCgroupParent(t *testing.T) {
+	parent := fmt.Sprintf("/orch-docker-test-%d", os.Getpid())
+	e := newEngine(t)
+	info, err := e.cli.Info(t.Context(), client.InfoOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Info.CgroupDriver == "systemd" {
+		parent = fmt.Sprintf("orchdockertest%d.slice", os.Getpid())
+	}
+	t.Cleanup(func() { // the engine leaves the empty parents
+		for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+			dirs, _ := filepath.Glob(pattern + filepath.Base(parent))
+			for _, d := range dirs {
+				_ = os.Remove(d)
+			}
+		}
+	})
+	e = newEngine(t, func(c *Config) { c.CgroupParent = parent })
+	task := newTask("serve")
+	startTask(t, e, task)
+	for _, name := range []string{sandboxName(task), taskName(task)} {
+		c, err := e.cli.ContainerInspect(t.Context(), name, client.ContainerInspectOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.Container.State.Pid))
+		if err != nil || !strings.Contains(string(b), "/"+filepath.Base(parent)+"/") {
+			t.Errorf("cgroups of %s: %v\n%s", name, err, b)
+		}
+	}
+}
+
 func TestErrorsReadWell(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(*api.TaskSpec)
@@ -365,100 +389,5 @@ func TestErrorsReadWell(t *testing.T) {
 				t.Errorf("state: %+v", s)
 			}
 		})
-	}
-}
-
-func TestForeignContainersAreNotTouched(t *testing.T) {
-	mine := newEngine(t)
-	neighbour := newEngine(t, func(c *Config) { c.ClusterID, c.Node = mine.cfg.ClusterID, "node2" })
-	theirs := newTask("serve")
-	startTask(t, neighbour, theirs)
-	task := newTask("serve")
-
-	// Somebody's own container, of the very name that the task would take.
-	res, err := mine.cli.ContainerCreate(t.Context(), client.ContainerCreateOptions{
-		Name: taskName(task), Config: &container.Config{Image: testImage, NetworkDisabled: true},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := mine.remove(context.Background(), res.ID); err != nil {
-			t.Error(err)
-		}
-	})
-	if _, err := mine.CreateSandbox(t.Context(), task, api.SandboxNet{}); err != nil {
-		t.Fatal(err)
-	}
-	err = mine.StartTask(t.Context(), task)
-	if err == nil || !strings.Contains(err.Error(), "a container that is not the task's has the name "+taskName(task)) {
-		t.Errorf("start: %v", err)
-	}
-	for _, err := range []error{
-		mine.StopTask(t.Context(), theirs.ID, 0),
-		mine.RemoveTask(t.Context(), theirs.ID),
-		mine.RemoveTask(t.Context(), task.ID),
-		mine.Purge(t.Context()),
-	} {
-		if err != nil {
-			t.Error(err)
-		}
-	}
-	if all, err := mine.Tasks(t.Context()); err != nil || len(all) != 0 {
-		t.Errorf("left of mine: %+v, %v", all, err)
-	}
-	if s, err := neighbour.Task(t.Context(), theirs.ID); err != nil || s.Phase != api.ContainerRunning || !s.SandboxRunning {
-		t.Errorf("the other node's task: %+v, %v", s, err)
-	}
-	if _, err := mine.cli.ContainerInspect(t.Context(), res.ID, client.ContainerInspectOptions{}); err != nil {
-		t.Errorf("the foreign container: %v", err)
-	}
-}
-
-func TestVolumeOutlivesItsTasks(t *testing.T) {
-	lab := "docker-test-" + string(newTask().ID)
-	e := newEngine(t, func(c *Config) { c.Lab, c.LabNode = lab, "n1" })
-	other := newEngine(t, func(c *Config) { c.Lab, c.LabNode = lab, "n2" })
-	t.Cleanup(func() {
-		if err := PurgeLab(context.Background(), "", lab); err != nil {
-			t.Error(err)
-		}
-	})
-	say := func(e *Engine, text string) string {
-		task := newTask("append", "/data/log", text)
-		task.Spec.Mounts = []api.Mount{{Type: api.MountVolume, Source: "blog_data", Target: "/data"}}
-		startTask(t, e, task)
-		out := output(t, e, task.ID)
-		if err := e.RemoveTask(t.Context(), task.ID); err != nil {
-			t.Fatal(err)
-		}
-		return out
-	}
-	got := []string{say(e, "one"), say(e, "two"), say(other, "elsewhere")}
-	if diff := cmp.Diff([]string{"one\n", "one\ntwo\n", "elsewhere\n"}, got); diff != "" {
-		t.Errorf("what the volume held (-want +got):\n%s", diff)
-	}
-	if err := e.RemoveVolumes(t.Context(), "blog_data", "no-such"); err != nil {
-		t.Fatal(err)
-	}
-	left := func() (names []string) {
-		res, err := e.cli.VolumeList(t.Context(), client.VolumeListOptions{Filters: client.Filters{}.Add("label", LabelLab+"="+lab)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, v := range res.Items {
-			names = append(names, v.Name)
-		}
-		return names
-	}
-	if diff := cmp.Diff([]string{other.cfg.volumeName("blog_data")}, left()); diff != "" {
-		t.Errorf("volumes of the lab (-want +got):\n%s", diff)
-	}
-	startTask(t, e, newTask("serve"))
-	if err := PurgeLab(t.Context(), "", lab); err != nil {
-		t.Fatal(err)
-	}
-	if all, err := e.Tasks(t.Context()); err != nil || len(all) != 0 || len(left()) != 0 {
-		t.Errorf("left of the lab: %+v, %v, %v", all, left(), err)
 	}
 }
