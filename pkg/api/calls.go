@@ -23,6 +23,7 @@ const (
 // those that need the leader; a worker forwards all of them to a manager.
 const (
 	ProcAdmit       = "/orch.cluster/Admit"       // AdmitRequest -> AdmitResponse
+	ProcAddVoter    = "/orch.cluster/AddVoter"    // AddVoterRequest -> Empty
 	ProcJoinTokens  = "/orch.cluster/JoinTokens"  // Empty -> JoinTokens
 	ProcNodes       = "/orch.cluster/Nodes"       // Empty -> NodeList
 	ProcUpdateNode  = "/orch.cluster/UpdateNode"  // UpdateNodeRequest -> Empty
@@ -85,7 +86,14 @@ type AdmitResponse struct {
 	ClusterID string   `json:"clusterID"`
 	Role      Role     `json:"role"`
 	GossipKey []byte   `json:"gossipKey"`
+	Pool      string   `json:"pool"`
 	Managers  []string `json:"managers"` // API addresses
+}
+
+// AddVoterRequest asks for a manager that was admitted, and whose Raft answers,
+// to become a member of the Raft group.
+type AddVoterRequest struct {
+	Node NodeID `json:"node"`
 }
 
 // Info is what `orch info` shows of a node and its cluster.

@@ -16,6 +16,10 @@ type Network struct {
 
 	// Internal networks give no way out of the cluster.
 	Internal bool `json:"internal,omitempty"`
+
+	// Removing: its stack was removed; the leader deletes it, and frees its
+	// number, once no task is on it.
+	Removing bool `json:"removing,omitempty"`
 }
 
 // EndpointState says whether an endpoint may serve. It moves forward only.

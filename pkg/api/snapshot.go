@@ -168,10 +168,15 @@ func set[K comparable, V any](m *map[K]V, copied *bool, k K, v V, remove bool) {
 // keys, so that planners visit objects in the same order every time.
 func Sorted[K cmp.Ordered, V any](m map[K]V) []V {
 	out := make([]V, 0, len(m))
-	for _, k := range slices.Sorted(maps.Keys(m)) {
+	for _, k := range SortedKeys(m) {
 		out = append(out, m[k])
 	}
 	return out
+}
+
+// SortedKeys returns the keys of a map in their order.
+func SortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
+	return slices.Sorted(maps.Keys(m))
 }
 
 // ServiceByName returns the service with that full name, or nil.

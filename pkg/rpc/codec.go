@@ -38,11 +38,15 @@ func toWire(err error) error {
 	return connect.NewError(codes[api.CodeOf(err)], err)
 }
 
-// fromWire turns a client's error back into an *api.Error.
+// fromWire turns an error that a server answered back into an *api.Error; that
+// the server could not be asked is another error.
 func fromWire(err error) error {
 	var ce *connect.Error
 	if !errors.As(err, &ce) {
 		return err
+	}
+	if !connect.IsWireError(err) {
+		return ce.Unwrap()
 	}
 	for code, wire := range codes {
 		if wire == ce.Code() {

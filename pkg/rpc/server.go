@@ -19,13 +19,16 @@ import (
 // maxMessage bounds a request: a stack of thousands of services fits.
 const maxMessage = 16 << 20
 
-// Mux holds a daemon's procedures.
+// Mux holds procedures.
 type Mux struct {
 	http *http.ServeMux
 	open map[string]bool
 }
 
 func NewMux() *Mux { return &Mux{http: http.NewServeMux(), open: make(map[string]bool)} }
+
+// ServeHTTP answers a request for one of the mux's procedures.
+func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) { m.http.ServeHTTP(w, r) }
 
 // Handle answers a unary procedure.
 func Handle[Req, Res any](m *Mux, procedure string, fn func(context.Context, *Req) (*Res, error)) {
@@ -54,20 +57,15 @@ func (m *Mux) HandlePrefix(prefix string, h http.Handler) { m.http.Handle(prefix
 // Open lets callers that are no members call procedure on the TCP port.
 func (m *Mux) Open(procedure string) { m.open[procedure] = true }
 
-// Middleware sees each request before its handler and may answer in its place.
-type Middleware func(next http.Handler) http.Handler
-
-// Server serves a Mux on the local socket and, once Listen was called, on the
-// node's API port.
+// Server serves a Mux on the local socket and on the node's API port.
 type Server struct {
-	mux  *Mux
-	wrap Middleware
-	sec  Security
-	log  *slog.Logger
+	mux *Mux
+	sec Security
+	log *slog.Logger
 }
 
-func NewServer(mux *Mux, wrap Middleware, sec Security, log *slog.Logger) *Server {
-	return &Server{mux: mux, wrap: wrap, sec: sec, log: log}
+func NewServer(mux *Mux, sec Security, log *slog.Logger) *Server {
+	return &Server{mux: mux, sec: sec, log: log}
 }
 
 // ServeLocal answers on a unix socket that root may use, until ctx ends.
@@ -82,7 +80,7 @@ func (s *Server) ServeLocal(ctx context.Context, path string) error {
 	if err := os.Chmod(path, 0o660); err != nil {
 		return fmt.Errorf("set mode of %s: %w", path, err)
 	}
-	return s.serve(ctx, l, s.wrap(s.mux.http))
+	return s.serve(ctx, l, s.mux)
 }
 
 // ServePeers answers on a listener that other nodes dial, until ctx ends. It
@@ -91,7 +89,7 @@ func (s *Server) ServePeers(ctx context.Context, l net.Listener, raft func(net.C
 	split := newSplitter(s.sec.Listen(l), s.sec, raft, s.log)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return split.run(ctx) })
-	g.Go(func() error { return s.serve(ctx, split, s.authenticate(s.wrap(s.mux.http))) })
+	g.Go(func() error { return s.serve(ctx, split, s.authenticate(s.mux)) })
 	return g.Wait()
 }
 

@@ -1,0 +1,77 @@
+package api
+
+import (
+	"regexp"
+)
+
+// Limits on what one request may ask for.
+const (
+	MaxReplicas = 100_000
+	MaxServices = 10_000
+	maxName     = 63 // a DNS label (RFC 1035)
+)
+
+var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$`)
+
+// ValidateName checks the name of a stack, service or network.
+func ValidateName(kind, name string) error {
+	if len(name) > maxName || !namePattern.MatchString(name) {
+		return Errorf(CodeInvalid, "%s name %q: use 1 to %d lower-case letters, digits, - and _, beginning and ending with a letter or digit", kind, name, maxName)
+	}
+	return nil
+}
+
+// Validate checks what can be checked without knowing the cluster.
+func (r *DeployRequest) Validate() error {
+	if err := ValidateName("stack", r.Stack); err != nil {
+		return err
+	}
+	if len(r.Services) == 0 {
+		return Errorf(CodeInvalid, "stack %s has no services", r.Stack)
+	}
+	if len(r.Services) > MaxServices {
+		return Errorf(CodeInvalid, "stack %s has %d services; at most %d are possible", r.Stack, len(r.Services), MaxServices)
+	}
+	networks := make(map[string]bool)
+	for _, n := range r.Networks {
+		networks[n.Name] = true
+	}
+	seen := make(map[string]bool)
+	for i := range r.Services {
+		spec := &r.Services[i]
+		if err := spec.validate(networks); err != nil {
+			return err
+		}
+		if seen[spec.Name] {
+			return Errorf(CodeInvalid, "service %s is there twice", spec.Name)
+		}
+		seen[spec.Name] = true
+	}
+	return nil
+}
+
+func (s *ServiceSpec) validate(networks map[string]bool) error {
+	if err := ValidateName("service", s.Name); err != nil {
+		return err
+	}
+	if s.Task.Image == "" {
+		return Errorf(CodeInvalid, "service %s names no image", s.Name)
+	}
+	if s.Mode != ModeReplicated && s.Mode != ModeGlobal {
+		return Errorf(CodeInvalid, "service %s: unknown mode %q: use replicated or global", s.Name, s.Mode)
+	}
+	if s.Replicas < 0 || s.Replicas > MaxReplicas {
+		return Errorf(CodeInvalid, "service %s: %d replicas: give 0 to %d", s.Name, s.Replicas, MaxReplicas)
+	}
+	for _, n := range s.Networks {
+		if !networks[n] {
+			return Errorf(CodeInvalid, "service %s is on network %s, which the stack does not name", s.Name, n)
+		}
+	}
+	for _, p := range s.Ports {
+		if p.Target == 0 || (p.Protocol != TCP && p.Protocol != UDP) {
+			return Errorf(CodeInvalid, "service %s: a published port needs a target port and the protocol tcp or udp", s.Name)
+		}
+	}
+	return nil
+}
