@@ -1,0 +1,36 @@
+package orchestrator
+
+import (
+	"time"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// NextWake returns when time alone can change what is planned, by this package
+// or by the scheduler: when a restarted task's delay is over or an update's
+// next batch is due. It is zero if nothing waits for the clock.
+func NextWake(snap *api.Snapshot, now time.Time) time.Time {
+	var next time.Time
+	consider := func(at time.Time) {
+		if at.After(now) && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	updating := map[api.ServiceID]bool{}
+	for _, t := range snap.Tasks {
+		if t.Desired != api.DesiredRun || t.Status.State.Terminal() {
+			continue
+		}
+		if t.Status.State == api.TaskPending {
+			consider(t.NotBefore)
+		}
+		svc := snap.Services[t.ServiceID]
+		if svc != nil && t.SpecVersion < svc.SpecVersion {
+			updating[svc.ID] = true
+		}
+	}
+	for id := range updating {
+		consider(updateDue(snap.Services[id], snap.Tasks))
+	}
+	return next
+}
