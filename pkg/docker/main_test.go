@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 
 	"github.com/orch-dev/orch/pkg/api"
@@ -211,4 +212,18 @@ func waitOutput(t *testing.T, e *Engine, id api.TaskID, text string) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// removeVolume at the end of the test, after the tasks that use it.
+func removeVolume(t *testing.T, e *Engine, name string) {
+	t.Helper()
+	t.Cleanup(func() {
+		err := e.Purge(context.Background())
+		if err == nil {
+			_, err = e.cli.VolumeRemove(context.Background(), e.cfg.volumeName(name), client.VolumeRemoveOptions{})
+		}
+		if err != nil && !cerrdefs.IsNotFound(err) {
+			t.Error(err)
+		}
+	})
 }

@@ -2,7 +2,6 @@ package docker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -83,65 +82,6 @@ func (e *Engine) Purge(ctx context.Context) error {
 	}
 	if err := os.RemoveAll(e.cfg.tasksDir()); err != nil {
 		return fmt.Errorf("purge containers: %w", err)
-	}
-	return nil
-}
-
-// RemoveVolumes removes volumes of this node by the names that specs give them.
-// One that does not exist, or that this node did not make, is passed over; one
-// in use is an error.
-func (e *Engine) RemoveVolumes(ctx context.Context, names ...string) error {
-	var errs []error
-	for _, name := range names {
-		errs = append(errs, wrap("remove volume "+name, e.removeVolume(ctx, e.cfg.volumeName(name))))
-	}
-	return errors.Join(errs...)
-}
-
-func (e *Engine) removeVolume(ctx context.Context, name string) error {
-	res, err := e.cli.VolumeInspect(ctx, name, client.VolumeInspectOptions{})
-	if cerrdefs.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if !e.cfg.owns(res.Volume.Labels) {
-		return nil
-	}
-	_, err = e.cli.VolumeRemove(ctx, name, client.VolumeRemoveOptions{})
-	return err
-}
-
-// PurgeLab removes every container and volume of a lab, of all its nodes, from
-// the engine at host (see Config.Host), whether or not their daemons still run.
-func PurgeLab(ctx context.Context, host, lab string) error {
-	op := "purge lab " + lab
-	if lab == "" {
-		return errors.New("purge lab: no name given")
-	}
-	cli, err := dial(host)
-	if err != nil {
-		return err
-	}
-	defer cli.Close()
-	e := &Engine{cli: cli}
-	ours := client.Filters{}.Add("label", LabelLab+"="+lab)
-	containers, err := cli.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: ours})
-	if err != nil {
-		return wrap(op, err)
-	}
-	if err := e.removeAll(ctx, containers.Items); err != nil {
-		return wrap(op, err)
-	}
-	volumes, err := cli.VolumeList(ctx, client.VolumeListOptions{Filters: ours})
-	if err != nil {
-		return wrap(op, err)
-	}
-	for _, v := range volumes.Items {
-		if _, err := cli.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{}); err != nil && !cerrdefs.IsNotFound(err) {
-			return wrap(op, err)
-		}
 	}
 	return nil
 }

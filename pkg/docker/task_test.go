@@ -1,7 +1,6 @@
 package docker
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -206,6 +205,7 @@ func TestRemove(t *testing.T) {
 	e := newEngine(t)
 	task := newTask("serve")
 	task.Spec.Mounts = []api.Mount{{Type: api.MountVolume, Source: "docker-test-" + string(task.ID), Target: "/data"}}
+	removeVolume(t, e, task.Spec.Mounts[0].Source)
 	startTask(t, e, task)
 	s, err := e.Task(t.Context(), task.ID)
 	if err != nil {
@@ -219,11 +219,6 @@ func TestRemove(t *testing.T) {
 	for _, m := range c.Container.Mounts {
 		volumes[m.Destination] = m.Name
 	}
-	t.Cleanup(func() {
-		if err := e.RemoveVolumes(context.Background(), task.Spec.Mounts[0].Source); err != nil {
-			t.Error(err)
-		}
-	})
 	// Twice at once, and once more.
 	errs := make(chan error)
 	for range 2 {
