@@ -22,20 +22,32 @@ func addNamespace(path string) error {
 	file.Close()
 
 	result := make(chan error, 1)
-	go func() {
-		// Locked for good: the thread ends with this goroutine, and nothing
-		// else ever runs in the new namespace by accident.
-		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			err = unix.Mount("/proc/thread-self/ns/net", path, "none", unix.MS_BIND, "")
-		}
-		result <- err
-	}()
+	go func() { result <- bindNewNamespace(path) }()
 	if err := <-result; err != nil {
 		return errors.Join(fmt.Errorf("make network namespace %s: %w", path, err), os.Remove(path))
 	}
 	return nil
+}
+
+// bindNewNamespace makes a namespace by being in it for a moment.
+func bindNewNamespace(path string) error {
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	err = unix.Mount("/proc/thread-self/ns/net", path, "none", unix.MS_BIND, "")
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		// The thread stays locked, and so ends with this goroutine.
+		return errors.Join(err, back)
+	}
+	runtime.UnlockOSThread()
+	return err
 }
 
 // removeNamespace removes the name. The namespace itself goes when nothing is

@@ -112,11 +112,16 @@ func runDirOf(p *process) string {
 	if len(p.args) < 2 || !slices.Contains(p.args[1:], "daemon") {
 		return ""
 	}
+	return flagOf(p, "--run-dir")
+}
+
+// flagOf returns the value of a flag of a process, or "".
+func flagOf(p *process, flag string) string {
 	for i, arg := range p.args {
-		if dir, ok := strings.CutPrefix(arg, "--run-dir="); ok {
-			return dir
+		if value, ok := strings.CutPrefix(arg, flag+"="); ok {
+			return value
 		}
-		if arg == "--run-dir" && i+1 < len(p.args) {
+		if arg == flag && i+1 < len(p.args) {
 			return p.args[i+1]
 		}
 	}
@@ -135,18 +140,18 @@ func (n *Node) daemon() *process {
 	return found[0]
 }
 
-// processesOf returns the daemons of a lab, and what else was started in its
-// namespaces.
+// processesOf returns the daemons of a lab, the commands that talk to them, and
+// what else was started in its namespaces.
 func processesOf(lab string) []*process {
 	runDir := filepath.Join(runRoot, lab) + "/"
 	return processes(func(p *process) bool {
-		if strings.HasPrefix(runDirOf(p), runDir) {
+		if strings.HasPrefix(runDirOf(p), runDir) || strings.HasPrefix(flagOf(p, "--host"), "unix://"+runDir) {
 			return true
 		}
 		// Somebody may have set the variable elsewhere: it counts only in a
 		// namespace that is not the machine's.
 		ns := "/proc/" + strconv.Itoa(p.pid) + "/ns/net"
-		return slices.Contains(p.env, envLab+"="+lab) && !sameNamespace(ns, "/proc/self/ns/net")
+		return slices.Contains(p.env, envLab+"="+lab) && !sameNamespace(ns, "/proc/thread-self/ns/net")
 	})
 }
 
