@@ -7,13 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/orch-dev/orch/pkg/netdev"
 )
 
 // netnsDir is where iproute2 keeps named network namespaces.
@@ -23,36 +22,9 @@ const netnsDir = "/run/netns"
 // the process ID of the run follows.
 const netnsPrefix = "obench-"
 
-// inNetns calls fn on a thread that is in the named network namespace. What fn
-// starts or opens belongs to that namespace; goroutines fn starts do not.
-func inNetns(name string, fn func() error) (err error) {
-	runtime.LockOSThread()
-	own, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("open own network namespace: %w", err)
-	}
-	defer own.Close()
-	target, err := os.Open(filepath.Join(netnsDir, name))
-	if err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("open network namespace: %w", err)
-	}
-	defer target.Close()
-	if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("enter network namespace %s: %w", name, err)
-	}
-	defer func() {
-		if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); back != nil {
-			// Left locked, the thread ends with its goroutine instead of
-			// running others in the wrong namespace.
-			err = errors.Join(err, fmt.Errorf("leave network namespace %s: %w", name, back))
-			return
-		}
-		runtime.UnlockOSThread()
-	}()
-	return fn()
+// inNetns calls fn in the named network namespace.
+func inNetns(name string, fn func() error) error {
+	return netdev.Do(filepath.Join(netnsDir, name), fn)
 }
 
 // startIn starts the command in the named network namespace. It is killed when
