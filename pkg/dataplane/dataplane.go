@@ -9,11 +9,19 @@
 package dataplane
 
 import (
-	"context"
 	"errors"
-	"net/netip"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
 
-	"github.com/orch-dev/orch/pkg/api"
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+
+	"github.com/orch-dev/orch/bpf"
 )
 
 // Mode is how the ingress program is attached to the uplink.
@@ -50,68 +58,194 @@ type Config struct {
 	MaxMembers   uint32 // nodes in the cluster, default 4096
 }
 
+func (c Config) withDefaults() Config {
+	if c.Mode == "" {
+		c.Mode = ModeAuto
+	}
+	for size, value := range map[*uint32]uint32{
+		&c.MaxFlows: 131072, &c.MaxSessions: 131072, &c.MaxEndpoints: 65536,
+		&c.MaxFrontends: 8192, &c.MaxBackends: 65536, &c.MaxMembers: 4096,
+	} {
+		if *size == 0 {
+			*size = value
+		}
+	}
+	return c
+}
+
 // Dataplane is one node's loaded data plane. Its methods may be called from
 // several goroutines, all of them in the node's network namespace.
-type Dataplane struct{}
+type Dataplane struct {
+	cfg      Config
+	uplink   int // interface index
+	lock     *os.File
+	spec     *ebpf.CollectionSpec
+	programs *bpf.OrchPrograms
+	maps     map[string]*ebpf.Map
+
+	mu        sync.Mutex
+	have      *state // what is in the maps; nil before it was first read
+	tasks     map[int]bool
+	switched  bool // the attachments run this process's programs
+	xdp       bool
+	why       string // XDP was not taken, in ModeAuto
+	swept     time.Time
+	frontends map[bpf.OrchFrontendKey]frontendName
+}
 
 // Open loads and verifies every program, then attaches them to the uplink or
 // switches the pinned attachments to them, reusing the pinned state. First
 // start, restart and upgrade are this same call; nothing is ever detached on
-// the way.
-func Open(cfg Config) (*Dataplane, error) { return nil, errors.ErrUnsupported }
+// the way. Where the layout of a map has changed, the attachments stay with
+// the old programs until the first Apply has filled the new maps.
+func Open(cfg Config) (*Dataplane, error) {
+	cfg = cfg.withDefaults()
+	uplink, err := net.InterfaceByName(cfg.Uplink)
+	if err != nil {
+		return nil, fmt.Errorf("find uplink %q: %w", cfg.Uplink, err)
+	}
+	if err := enableForwarding(cfg.Uplink); err != nil {
+		return nil, err
+	}
+	lock, err := prepare(cfg.PinDir)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dataplane{cfg: cfg, uplink: uplink.Index, lock: lock, tasks: make(map[int]bool)}
+	if err := d.open(); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
 
-// Apply makes the kernel's state equal to the plan. It adds before it deletes,
-// and applying the same plan twice changes nothing.
-func (d *Dataplane) Apply(ctx context.Context, plan api.NetworkPlan) error {
-	return errors.ErrUnsupported
+func (d *Dataplane) open() error {
+	var err error
+	if d.spec, err = prepareSpec(d.cfg, d.uplink); err != nil {
+		return err
+	}
+	var made []string
+	if d.maps, made, err = openMaps(d.cfg.PinDir, d.spec); err != nil {
+		return err
+	}
+	if d.programs, err = loadPrograms(d.spec, d.maps); err != nil {
+		return err
+	}
+	if err := pinMaps(d.cfg.PinDir, d.spec, d.maps, made); err != nil {
+		return err
+	}
+	attached, err := names(d.linksDir())
+	if err != nil {
+		return err
+	}
+	if len(attached) > 0 && len(made) > 0 {
+		return nil
+	}
+	return d.switchAttachments()
+}
+
+func (d *Dataplane) linksDir() string { return filepath.Join(d.cfg.PinDir, linksDir) }
+
+// enableForwarding lets the programs ask the routing table about packets that
+// arrived on the uplink.
+func enableForwarding(dev string) error {
+	path := filepath.Join("/proc/sys/net/ipv4/conf", dev, "forwarding")
+	if now, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(now)) == "1" {
+		return nil
+	}
+	if err := os.WriteFile(path, []byte("1"), 0); err != nil {
+		return fmt.Errorf("enable forwarding on the uplink: %w", err)
+	}
+	return nil
+}
+
+// switchAttachments makes every attachment run this process's programs, and
+// removes those that are not wanted any more.
+func (d *Dataplane) switchAttachments() error {
+	dir := d.linksDir()
+	if err := attach(dir, uplinkTC, d.uplink, d.programs.UplinkTc); err != nil {
+		return err
+	}
+	if err := d.attachXDP(); err != nil {
+		return err
+	}
+	attached, err := names(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range attached {
+		purpose, ifindex, _ := splitAttachment(name)
+		stale := purpose != taskTC && ifindex != d.uplink || purpose == uplinkXDP && !d.xdp
+		if stale {
+			err = errors.Join(err, detach(filepath.Join(dir, name)))
+		}
+		if purpose != taskTC {
+			continue
+		}
+		if _, ifErr := net.InterfaceByIndex(ifindex); ifErr != nil {
+			err = errors.Join(err, detach(filepath.Join(dir, name)))
+			continue
+		}
+		err = errors.Join(err, attach(dir, taskTC, ifindex, d.programs.FromTask))
+		d.tasks[ifindex] = true
+	}
+	d.switched = err == nil
+	return errors.Join(err, removeOldMaps(d.cfg.PinDir, d.spec))
+}
+
+// attachXDP attaches the XDP program where the mode asks for it.
+func (d *Dataplane) attachXDP() error {
+	switch d.cfg.Mode {
+	case ModeTC:
+		return nil
+	case ModeXDP:
+		d.xdp = true
+		return attach(d.linksDir(), uplinkXDP, d.uplink, d.programs.UplinkXdp)
+	case ModeAuto:
+		dev, err := netlink.LinkByIndex(d.uplink)
+		if err != nil {
+			return fmt.Errorf("look up uplink: %w", err)
+		}
+		if dev.Type() == "veth" {
+			d.why = "veth"
+			return nil
+		}
+		if err := attach(d.linksDir(), uplinkXDP, d.uplink, d.programs.UplinkXdp); err != nil {
+			d.why = err.Error()
+			return nil
+		}
+		d.xdp = true
+		return nil
+	default:
+		return fmt.Errorf("data path mode %q: want auto, xdp or tc", d.cfg.Mode)
+	}
 }
 
 // Describe says in a few words what is attached where.
-func (d *Dataplane) Describe() string { return "" }
-
-// Stats reads every counter.
-func (d *Dataplane) Stats() (Stats, error) { return Stats{}, errors.ErrUnsupported }
-
-// Entries counts the entries in use in each state map, by map name; counters
-// excluded. With an empty plan every count is zero.
-func (d *Dataplane) Entries() (map[string]int, error) { return nil, errors.ErrUnsupported }
+func (d *Dataplane) Describe() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	tc := "tcx"
+	path := filepath.Join(d.linksDir(), attachmentName(uplinkTC, d.uplink))
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		tc = "clsact"
+	}
+	switch {
+	case d.xdp:
+		return fmt.Sprintf("xdp native on %s + %s", d.cfg.Uplink, tc)
+	case d.why != "":
+		return fmt.Sprintf("%s on %s (no native xdp: %s)", tc, d.cfg.Uplink, d.why)
+	default:
+		return fmt.Sprintf("%s on %s", tc, d.cfg.Uplink)
+	}
+}
 
 // Close leaves everything pinned and running.
-func (d *Dataplane) Close() error { return errors.ErrUnsupported }
-
-// Purge removes every pin under pinDir and every attachment made from it.
-func Purge(pinDir string) error { return errors.ErrUnsupported }
-
-// Counter counts packets and their bytes, from the IP header on.
-type Counter struct {
-	Packets uint64
-	Bytes   uint64
-}
-
-// Stats are the data plane's counters since its maps were made.
-type Stats struct {
-	Frontends []FrontendStats
-	Backends  []BackendStats
-	// Drops, by reason: packets that went nowhere.
-	Drops map[string]Counter
-	// Verdicts, by name: what became of every other packet that was looked at.
-	Verdicts map[string]Counter
-}
-
-// FrontendStats counts what clients sent to a frontend through this node.
-type FrontendStats struct {
-	api.FrontendKey
-	Service string
-	Counter
-	Flows uint64 // new flows
-}
-
-// BackendStats counts what this node sent to a backend of a frontend.
-type BackendStats struct {
-	Frontend api.FrontendKey
-	Service  string
-	Addr     netip.Addr
-	Port     uint16
-	Counter
-	Flows uint64 // new flows
+func (d *Dataplane) Close() error {
+	closeMaps(d.maps)
+	var err error
+	if d.programs != nil {
+		err = d.programs.Close()
+	}
+	return errors.Join(err, d.lock.Close())
 }

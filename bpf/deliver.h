@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The last step of every TC walk: into a task, out of a device, into a tunnel,
+ * or back to the sender as an error.
+ */
+#ifndef ORCH_DELIVER_H
+#define ORCH_DELIVER_H
+
+#include "frontend.h"
+#include "icmp.h"
+#include "overlay.h"
+#include "rewrite.h"
+#include "session.h"
+
+/* Set before load: the device of the underlay. */
+const volatile __u32 uplink_ifindex;
+
+/* Straight into the namespace of a task on this node. */
+static __always_inline int deliver(struct __sk_buff *skb, __be32 addr, const struct endpoint *ep)
+{
+	struct ethhdr eth;
+
+	if (!ep->ifindex)
+		return drop(skb, DROP_NOT_HERE);
+	mac_of(eth.h_dest, addr);
+	mac_of(eth.h_source, ep->node);
+	if (bpf_skb_store_bytes(skb, 0, &eth, 2 * ETH_ALEN, 0))
+		return drop(skb, DROP_REWRITE);
+	if (skb->pkt_type != 0 /* PACKET_HOST */)
+		bpf_skb_change_type(skb, 0);
+	tc_count(skb, DELIVERED);
+	return bpf_redirect_peer(ep->ifindex, 0);
+}
+
+/* Out to an address of the underlay or beyond, by the routing table. */
+static __always_inline int send_out(struct __sk_buff *skb, __be32 from, __be32 to, enum verdict v)
+{
+	struct bpf_fib_lookup fib = {.family = 2 /* AF_INET */, .ifindex = uplink_ifindex};
+	struct bpf_redir_neigh next = {.nh_family = 2};
+	long rc;
+
+	fib.l4_protocol = IPPROTO_UDP;
+	fib.ipv4_src = from;
+	fib.ipv4_dst = to;
+	rc = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	if (rc == BPF_FIB_LKUP_RET_SUCCESS) {
+		if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), fib.dmac, ETH_ALEN,
+					0) ||
+		    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_source), fib.smac, ETH_ALEN,
+					0))
+			return drop(skb, DROP_REWRITE);
+		tc_count(skb, v);
+		return bpf_redirect(fib.ifindex, 0);
+	}
+	if (rc == BPF_FIB_LKUP_RET_NO_NEIGH) {
+		tc_count(skb, v);
+		next.ipv4_nh = fib.ipv4_dst;
+		return bpf_redirect_neigh(fib.ifindex, &next, sizeof(next), 0);
+	}
+	if (rc == BPF_FIB_LKUP_RET_FWD_DISABLED) {
+		tc_count(skb, v);
+		return bpf_redirect_neigh(uplink_ifindex, NULL, 0, 0);
+	}
+	return drop(skb, DROP_NO_ROUTE);
+}
+
+/* The longest IP packet that the skb becomes on the wire. */
+static __always_inline __u32 wire_length(const struct __sk_buff *skb, const struct packet *p)
+{
+	__u32 gso = skb->gso_size;
+
+	return gso ? sizeof(struct iphdr) + p->l4_len + gso : p->len;
+}
+
+/* Back to where it came from, as an ICMP error; counted as v. */
+static __always_inline int complain(struct __sk_buff *skb, const struct packet *p, bool from_task,
+				    __u8 type, __u8 code, __u16 mtu, enum verdict v)
+{
+	tc_count(skb, v);
+	if (!may_complain(p) || !tc_icmp_error(skb, p, type, code, mtu))
+		return TC_ACT_SHOT;
+	if (!from_task)
+		return bpf_redirect(skb->ifindex, 0);
+	return bpf_redirect_peer(skb->ifindex, 0);
+}
+
+/* Into the tunnel to another node. */
+static __always_inline int tunnel(struct __sk_buff *skb, const struct node_config *cfg,
+				  const struct packet *p, bool from_task, enum overlay_kind kind,
+				  const struct target *t, enum verdict v)
+{
+	__u64 flags = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
+		      BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN) | BPF_F_ADJ_ROOM_FIXED_GSO;
+	__be32 from = cfg->underlay, to = t->endpoint ? t->endpoint->node : t->addr;
+	__u32 mtu = cfg->mtu, len = skb->len - ETH_HLEN;
+	struct encapsulation *h;
+
+	if (wire_length(skb, p) + OVERLAY_OVERHEAD > mtu)
+		return complain(skb, p, from_task, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED,
+				mtu - OVERLAY_OVERHEAD, ANSWERED_TOO_BIG);
+	if (bpf_skb_adjust_room(skb, OVERLAY_OVERHEAD, BPF_ADJ_ROOM_MAC, flags))
+		return drop(skb, DROP_REWRITE);
+	h = (void *)(long)skb->data;
+	if ((void *)(h + 1) > (void *)(long)skb->data_end)
+		return drop(skb, DROP_REWRITE);
+	write_encapsulation(h, from, to, kind, t->port, t->addr, len, flow_hash(p, 0));
+	return send_out(skb, from, to, v);
+}
+
+/* A client's packet to a backend on this node: translate and deliver. */
+static __always_inline int translate(struct __sk_buff *skb, struct packet *p,
+				     const struct target *t, __be32 via)
+{
+	struct session_key key;
+
+	if (!session_open(p, t, via, &key))
+		return drop(skb, DROP_COLLISION);
+	rewrite_dest(skb, p, t->addr, t->port);
+	rewrite_source(skb, p, key.client, key.client_port);
+	return deliver(skb, t->addr, t->endpoint);
+}
+
+/* A reply whose source is already the frontend: to the client. */
+static __always_inline int to_client(struct __sk_buff *skb, const struct packet *p)
+{
+	struct endpoint *ep = endpoint(p->daddr);
+
+	if (ep)
+		return deliver(skb, p->daddr, ep);
+	return send_out(skb, p->saddr, p->daddr, SENT_TO_CLIENT);
+}
+
+/* A client's packet at its ingress node, to the backend chosen. */
+static __always_inline int to_backend(struct __sk_buff *skb, const struct node_config *cfg,
+				      struct packet *p, bool from_task, const struct target *t)
+{
+	if (t->endpoint->node == cfg->underlay)
+		return translate(skb, p, t, cfg->underlay);
+	return tunnel(skb, cfg, p, from_task, OVERLAY_CLIENT, t, FORWARDED_TUNNEL);
+}
+
+#endif

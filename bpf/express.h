@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* XDP: the two steps that need no socket buffer, done before there is one. A
+ * client's packet goes into the tunnel to its backend's node, a tunnelled reply
+ * out to its client. Whatever is not plain enough for that goes up to the TC
+ * program, which does the same and everything else.
+ */
+#ifndef ORCH_EXPRESS_H
+#define ORCH_EXPRESS_H
+
+#include "frontend.h"
+#include "icmp.h"
+#include "overlay.h"
+
+/* The way out, if all of it is known. */
+static __always_inline bool express_route(struct xdp_md *xdp, struct bpf_fib_lookup *fib,
+					  __be32 from, __be32 to, __u16 len)
+{
+	__builtin_memset(fib, 0, sizeof(*fib));
+	fib->family = 2; /* AF_INET */
+	fib->l4_protocol = IPPROTO_UDP;
+	fib->tot_len = len;
+	fib->ifindex = xdp->ingress_ifindex;
+	fib->ipv4_src = from;
+	fib->ipv4_dst = to;
+	return bpf_fib_lookup(xdp, fib, sizeof(*fib), 0) == BPF_FIB_LKUP_RET_SUCCESS;
+}
+
+static __always_inline int express_out(struct xdp_md *xdp, struct ethhdr *eth,
+				       const struct bpf_fib_lookup *fib, enum verdict v)
+{
+	__builtin_memcpy(eth->h_dest, fib->dmac, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, fib->smac, ETH_ALEN);
+	xdp_count(xdp, v);
+	return fib->ifindex == xdp->ingress_ifindex ? XDP_TX : bpf_redirect(fib->ifindex, 0);
+}
+
+static __always_inline int express_too_big(struct xdp_md *xdp, const struct packet *p, __u16 mtu)
+{
+	struct ethhdr *eth = (void *)(long)xdp->data;
+	struct icmp_error e;
+
+	if ((void *)eth + ETH_HLEN + QUOTED > (void *)(long)xdp->data_end)
+		return XDP_PASS;
+	write_icmp_error(&e, eth, p->daddr, p->saddr, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, mtu);
+	xdp_count(xdp, ANSWERED_TOO_BIG);
+	if (bpf_xdp_adjust_tail(xdp, (int)sizeof(e) - (int)(xdp->data_end - xdp->data)))
+		return XDP_PASS;
+	eth = (void *)(long)xdp->data;
+	if ((void *)eth + sizeof(e) > (void *)(long)xdp->data_end)
+		return xdp_drop(xdp, DROP_REWRITE);
+	__builtin_memcpy(eth, &e, sizeof(e));
+	return XDP_TX;
+}
+
+static __always_inline int express_tunnel(struct xdp_md *xdp, const struct node_config *cfg,
+					  const struct packet *p, const struct frontend *fe)
+{
+	struct bpf_fib_lookup fib;
+	struct encapsulation *h;
+	struct target t;
+	__u32 backend;
+
+	if (!choose(p, fe, &t, &backend) || t.endpoint->node == cfg->underlay)
+		return XDP_PASS;
+	if (p->len + OVERLAY_OVERHEAD > cfg->mtu)
+		return express_too_big(xdp, p, cfg->mtu - OVERLAY_OVERHEAD);
+	if (!express_route(xdp, &fib, cfg->underlay, t.endpoint->node, p->len + OVERLAY_OVERHEAD) ||
+	    bpf_xdp_adjust_head(xdp, -OVERLAY_OVERHEAD))
+		return XDP_PASS;
+	h = (void *)(long)xdp->data;
+	if ((void *)(h + 1) > (void *)(long)xdp->data_end)
+		return xdp_drop(xdp, DROP_REWRITE);
+	count_target(fe, backend, 1, p->len);
+	write_encapsulation(h, cfg->underlay, t.endpoint->node, OVERLAY_CLIENT, t.port, t.addr,
+			    p->len, flow_hash(p, 0));
+	return express_out(xdp, &h->eth, &fib, FORWARDED_TUNNEL);
+}
+
+static __always_inline int express_return(struct xdp_md *xdp, const struct packet *outer)
+{
+	void *data = (void *)(long)xdp->data, *data_end = (void *)(long)xdp->data_end;
+	struct bpf_fib_lookup fib;
+	struct tunnelled h;
+	struct ethhdr *eth;
+	struct packet p;
+
+	if (!is_member(outer->saddr))
+		return xdp_drop(xdp, DROP_NOT_MEMBER);
+	if (!read_encapsulation(data, data_end, &h) || h.kind != OVERLAY_RETURN ||
+	    parse(data, data_end, OVERLAY_OVERHEAD, &p) != PARSED || endpoint(p.daddr) ||
+	    !express_route(xdp, &fib, p.saddr, p.daddr, p.len) ||
+	    bpf_xdp_adjust_head(xdp, OVERLAY_OVERHEAD))
+		return XDP_PASS;
+	eth = (void *)(long)xdp->data;
+	if ((void *)(eth + 1) > (void *)(long)xdp->data_end)
+		return xdp_drop(xdp, DROP_REWRITE);
+	return express_out(xdp, eth, &fib, SENT_TO_CLIENT);
+}
+
+#endif

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Frontends and the choice of a backend. Shared by XDP and TC. */
+#ifndef ORCH_FRONTEND_H
+#define ORCH_FRONTEND_H
+
+#include "packet.h"
+
+/* Flows that one CPU may remember in one tick for the first packet of a TCP
+ * connection. Beyond it, in a SYN flood, the Maglev table alone decides, and
+ * the flows that exist are not pushed out.
+ */
+#define NEW_FLOWS_PER_TICK 65536
+
+struct target {
+	__be32 addr;
+	__be16 port;
+	struct endpoint *endpoint;
+};
+
+/* Is addr an address of this node? The routing table knows them all. */
+static __always_inline bool is_local(void *ctx, const struct node_config *cfg, __u32 ifindex,
+				     __be32 addr)
+{
+	struct bpf_fib_lookup fib = {.family = 2 /* AF_INET */, .ifindex = ifindex};
+
+	if (addr == cfg->underlay)
+		return true;
+	fib.ipv4_src = cfg->underlay;
+	fib.ipv4_dst = addr;
+	return bpf_fib_lookup(ctx, &fib, sizeof(fib), 0) == BPF_FIB_LKUP_RET_NOT_FWDED;
+}
+
+/* The frontend of a published port, or NULL. from_task: addresses of other
+ * nodes count as well.
+ */
+static __always_inline struct frontend *find_published(void *ctx, const struct node_config *cfg,
+						       __u32 ifindex, const struct packet *p,
+						       bool from_task)
+{
+	struct frontend_key key = {.addr = p->daddr, .port = p->dport, .proto = p->proto};
+	struct frontend *fe;
+
+	if (!has_ports(p))
+		return NULL;
+	fe = bpf_map_lookup_elem(&frontends, &key);
+	if (fe)
+		return fe;
+	key.addr = 0;
+	fe = bpf_map_lookup_elem(&frontends, &key);
+	if (!fe)
+		return NULL;
+	if (from_task && is_member(p->daddr))
+		return fe;
+	return is_local(ctx, cfg, ifindex, p->daddr) ? fe : NULL;
+}
+
+static __always_inline struct frontend *find_virtual(__be32 addr)
+{
+	struct frontend_key key = {.addr = addr};
+
+	return bpf_map_lookup_elem(&frontends, &key);
+}
+
+static __always_inline void count_stats(void *map, __u32 id, __u64 packets, __u64 bytes,
+					__u64 flows)
+{
+	struct stats *s = bpf_map_lookup_elem(map, &id);
+
+	if (s) {
+		s->packets += packets;
+		s->bytes += bytes;
+		s->flows += flows;
+	}
+}
+
+static __always_inline bool may_remember(const struct packet *p, __u32 now)
+{
+	__u32 zero = 0;
+	struct budget *b;
+
+	if (!is_syn(p))
+		return true;
+	b = bpf_map_lookup_elem(&flow_budget, &zero);
+	if (!b)
+		return false;
+	if (b->tick != now) {
+		b->tick = now;
+		b->spent = 0;
+	}
+	return b->spent++ < NEW_FLOWS_PER_TICK;
+}
+
+/* The backend that a remembered flow keeps, or NULL if it must be picked
+ * afresh: the backend is gone, or this is a new connection and the backend is
+ * draining, or a UDP flow has been idle for long.
+ */
+static __always_inline struct backend *kept(const struct packet *p, const struct frontend *fe,
+					    struct flow *flow, __u32 now)
+{
+	struct backend *b = bpf_map_lookup_elem(&backends, &flow->backend);
+
+	if (!b || b->addr != flow->addr || b->frontend != fe->id)
+		return NULL;
+	if (is_syn(p) && ((b->flags & BACKEND_DRAINING) || flow->flags))
+		return NULL;
+	if (p->proto == IPPROTO_UDP && now - flow->seen > TICKS_UDP_IDLE)
+		return NULL;
+	return b;
+}
+
+static __always_inline struct backend *pick(const struct packet *p, const struct frontend *fe,
+					    __u32 *id)
+{
+	__u32 place = 0, *entry;
+	void *table = bpf_map_lookup_elem(&tables, &fe->id);
+	struct backend *b;
+
+	if (!table)
+		return NULL;
+	entry = bpf_map_lookup_elem(table, &place);
+	if (!entry || !*entry)
+		return NULL;
+	place = 1 + flow_hash(p, 0) % *entry;
+	entry = bpf_map_lookup_elem(table, &place);
+	if (!entry)
+		return NULL;
+	*id = *entry;
+	b = bpf_map_lookup_elem(&backends, id);
+	return b && b->addr ? b : NULL;
+}
+
+/* Chooses the backend of a packet to a frontend, remembers and counts it.
+ * False if no backend can be used.
+ */
+static __always_inline bool choose(const struct packet *p, const struct frontend *fe,
+				   struct target *t, __u32 *backend_id)
+{
+	struct flow_key key = {.client = p->saddr,
+			       .dest = p->daddr,
+			       .client_port = p->sport,
+			       .dest_port = p->dport,
+			       .proto = p->proto};
+	__u32 now = now_ticks();
+	struct flow *flow = bpf_map_lookup_elem(&flows, &key);
+	struct backend *b = flow ? kept(p, fe, flow, now) : NULL;
+
+	if (b) {
+		*backend_id = flow->backend;
+		touch(&flow->seen, now);
+		if (p->tcp & (TCP_FIN | TCP_RST))
+			raise_flags(&flow->flags,
+				    p->tcp & TCP_RST ? SEEN_RST : SEEN_FIN_CLIENT);
+	} else {
+		struct flow fresh = {.seen = now};
+
+		b = pick(p, fe, backend_id);
+		if (!b)
+			return false;
+		fresh.backend = *backend_id;
+		fresh.addr = b->addr;
+		if (may_remember(p, now))
+			bpf_map_update_elem(&flows, &key, &fresh, BPF_ANY);
+		count_stats(&frontend_stats, fe->id, 0, 0, 1);
+		count_stats(&backend_stats, *backend_id, 0, 0, 1);
+	}
+	t->addr = b->addr;
+	t->port = b->port ? b->port : p->dport;
+	t->endpoint = endpoint(b->addr);
+	return t->endpoint != NULL;
+}
+
+static __always_inline void count_target(const struct frontend *fe, __u32 backend_id, __u64 packets,
+					 __u64 bytes)
+{
+	count_stats(&frontend_stats, fe->id, packets, bytes, 0);
+	count_stats(&backend_stats, backend_id, packets, bytes, 0);
+}
+
+#endif

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Sessions: what the backend's node remembers of a translated flow, so that
+ * the reply gets back its original source and the way it came.
+ *
+ * The key is what the backend sees: {client, backend}. Two flows can want the
+ * same key: one client port that reaches one backend through two frontends, or
+ * through two addresses of one frontend. The later one then gets another client
+ * port, one of a few that its own addresses and ports determine, so that its
+ * next packet finds it again; the client's address never changes. A flow whose
+ * client is the backend itself gets the frontend's address as its client, as
+ * no host accepts a packet from its own address.
+ */
+#ifndef ORCH_SESSION_H
+#define ORCH_SESSION_H
+
+#include "packet.h"
+
+#define OTHER_PORTS 4
+
+static __always_inline bool session_closed(const struct session *s)
+{
+	__u32 both = SEEN_FIN_CLIENT | SEEN_FIN_BACKEND;
+
+	return (s->flags & SEEN_RST) || (s->flags & both) == both;
+}
+
+/* Its key may be taken by another flow. */
+static __always_inline bool session_over(const struct session *s, __u8 proto, __u32 now)
+{
+	__u32 idle = now - s->seen;
+
+	if (proto == IPPROTO_UDP)
+		return idle > TICKS_UDP_IDLE;
+	if (session_closed(s))
+		return idle > TICKS_TCP_CLOSED;
+	return !(s->flags & SEEN_ESTABLISHED) && idle > TICKS_TCP_OPENING;
+}
+
+static __always_inline bool session_of(const struct session *s, const struct packet *p)
+{
+	return s->client == p->saddr && s->client_port == p->sport && s->dest == p->daddr &&
+	       s->dest_port == p->dport;
+}
+
+static __always_inline __be16 other_port(const struct packet *p, __u32 i)
+{
+	return bpf_htons(1024 + flow_hash(p, i) % (65536 - 1024));
+}
+
+/* Finds the session's key, or the key that it can have: true if it is there. */
+static __always_inline bool session_find(const struct packet *p, struct session_key *key,
+					 __u32 now, bool *room)
+{
+	struct session *s = bpf_map_lookup_elem(&sessions, key);
+	__be16 free_port = key->client_port;
+
+	*room = true;
+	if (s && session_of(s, p))
+		return true;
+	if (s && !session_over(s, p->proto, now))
+		*room = false;
+	else if (is_syn(p))
+		return false;
+	for (__u32 i = 1; i <= OTHER_PORTS; i++) {
+		key->client_port = other_port(p, i);
+		s = bpf_map_lookup_elem(&sessions, key);
+		if (s && session_of(s, p))
+			return true;
+		if (!*room && (!s || session_over(s, p->proto, now))) {
+			*room = true;
+			free_port = key->client_port;
+		}
+	}
+	key->client_port = free_port;
+	return false;
+}
+
+static __always_inline void session_see(struct session *s, const struct packet *p, bool from_client,
+					__u32 now)
+{
+	touch(&s->seen, now);
+	if (p->proto != IPPROTO_TCP)
+		return;
+	if (p->tcp & TCP_RST)
+		raise_flags(&s->flags, SEEN_RST);
+	if (p->tcp & TCP_FIN)
+		raise_flags(&s->flags, from_client ? SEEN_FIN_CLIENT : SEEN_FIN_BACKEND);
+	if (from_client && !(p->tcp & TCP_SYN))
+		raise_flags(&s->flags, SEEN_ESTABLISHED);
+}
+
+/* Remembers a client's packet on its way to a backend. The key's client is the
+ * source that the backend must see. False if there is no room for it.
+ */
+static __always_inline bool session_open(const struct packet *p, const struct target *t, __be32 via,
+					 struct session_key *key)
+{
+	__u32 now = now_ticks();
+	struct session fresh = {.client = p->saddr,
+				.client_port = p->sport,
+				.dest = p->daddr,
+				.dest_port = p->dport,
+				.via = via};
+	struct session *s;
+	bool room;
+
+	__builtin_memset(key, 0, sizeof(*key));
+	key->client = p->saddr == t->addr ? p->daddr : p->saddr;
+	key->client_port = p->sport;
+	key->backend = t->addr;
+	key->backend_port = t->port;
+	key->proto = p->proto;
+	if (session_find(p, key, now, &room)) {
+		s = bpf_map_lookup_elem(&sessions, key);
+		if (s) {
+			if (is_syn(p))
+				s->flags = 0;
+			if (s->via != via)
+				s->via = via;
+			session_see(s, p, true, now);
+			return true;
+		}
+	} else if (!room) {
+		return false;
+	}
+	session_see(&fresh, p, true, now);
+	return bpf_map_update_elem(&sessions, key, &fresh, BPF_ANY) == 0;
+}
+
+/* The session that a task's packet is a reply of, or NULL. */
+static __always_inline struct session *session_reply(const struct packet *p)
+{
+	struct session_key key = {.client = p->daddr,
+				  .client_port = p->dport,
+				  .backend = p->saddr,
+				  .backend_port = p->sport,
+				  .proto = p->proto};
+	__u32 now = now_ticks();
+	struct session *s;
+
+	if (!has_ports(p) || is_syn(p))
+		return NULL;
+	s = bpf_map_lookup_elem(&sessions, &key);
+	if (!s || (p->proto == IPPROTO_UDP && session_over(s, p->proto, now)))
+		return NULL;
+	session_see(s, p, false, now);
+	return s;
+}
+
+#endif

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* What comes from a task, at TC on the host side of its veth. */
+#ifndef ORCH_TASK_H
+#define ORCH_TASK_H
+
+#include "deliver.h"
+
+static __always_inline int refuse(struct __sk_buff *skb, const struct packet *p, __u8 code,
+				  enum verdict reason)
+{
+	return complain(skb, p, true, ICMP_DEST_UNREACH, code, 0, reason);
+}
+
+/* The reply of a translated flow, to its client. */
+static __always_inline int reply(struct __sk_buff *skb, const struct node_config *cfg,
+				 struct packet *p, const struct session *s)
+{
+	struct target back = {.addr = s->via};
+	__be32 client = s->client, dest = s->dest;
+	__be16 client_port = s->client_port, dest_port = s->dest_port;
+
+	rewrite_source(skb, p, dest, dest_port);
+	rewrite_dest(skb, p, client, client_port);
+	if (back.addr == cfg->underlay)
+		return to_client(skb, p);
+	return tunnel(skb, cfg, p, true, OVERLAY_RETURN, &back, FORWARDED_RETURN);
+}
+
+/* A ping of a virtual IP is answered here: it says that the name resolves and
+ * that the task is on the network, as no backend can be asked for more.
+ */
+static __always_inline int answer_echo(struct __sk_buff *skb, struct packet *p)
+{
+	__be32 client = p->saddr, dest = p->daddr;
+	struct icmphdr icmp;
+	__be16 from, to;
+
+	if (p->proto != IPPROTO_ICMP || p->fragment != WHOLE ||
+	    bpf_skb_load_bytes(skb, L4_AT(0), &icmp, sizeof(icmp)) || icmp.type != ICMP_ECHO)
+		return drop(skb, DROP_UNSUPPORTED);
+	from = bpf_htons(ICMP_ECHO << 8 | icmp.code);
+	to = bpf_htons(ICMP_ECHOREPLY << 8 | icmp.code);
+	rewrite_addr(skb, p, IP_SADDR_AT, client, dest);
+	rewrite_addr(skb, p, IP_DADDR_AT, dest, client);
+	bpf_l4_csum_replace(skb, L4_AT(0) + offsetof(struct icmphdr, checksum), from, to, 2);
+	bpf_skb_store_bytes(skb, L4_AT(0), &to, sizeof(to), 0);
+	tc_count(skb, ANSWERED_ECHO);
+	return bpf_redirect_peer(skb->ifindex, 0);
+}
+
+static __always_inline int to_virtual(struct __sk_buff *skb, const struct node_config *cfg,
+				      struct packet *p, const struct endpoint *task,
+				      const struct frontend *fe)
+{
+	struct target t;
+	__u32 backend;
+
+	if (!share_network(task->netset, fe->netset))
+		return refuse(skb, p, ICMP_PROHIBITED, DROP_ISOLATED);
+	if (!has_ports(p))
+		return answer_echo(skb, p);
+	if (!choose(p, fe, &t, &backend))
+		return refuse(skb, p, ICMP_PORT_UNREACHABLE, DROP_NO_BACKEND);
+	count_target(fe, backend, tc_packets(skb), skb->len - ETH_HLEN);
+	return to_backend(skb, cfg, p, true, &t);
+}
+
+/* To an address of the pool: a virtual IP or another task. */
+static __always_inline int to_pool(struct __sk_buff *skb, const struct node_config *cfg,
+				   struct packet *p, const struct endpoint *task)
+{
+	struct target t = {.addr = p->daddr};
+	struct frontend *fe = find_virtual(p->daddr);
+
+	if (fe)
+		return to_virtual(skb, cfg, p, task, fe);
+	t.endpoint = endpoint(p->daddr);
+	if (!t.endpoint)
+		return refuse(skb, p, ICMP_HOST_UNREACHABLE, DROP_UNKNOWN_DESTINATION);
+	if (!share_network(task->netset, t.endpoint->netset))
+		return refuse(skb, p, ICMP_PROHIBITED, DROP_ISOLATED);
+	if (t.endpoint->node == cfg->underlay)
+		return deliver(skb, t.addr, t.endpoint);
+	return tunnel(skb, cfg, p, true, OVERLAY_DIRECT, &t, FORWARDED_OVERLAY);
+}
+
+/* To anywhere else: a published port of some node, or the kernel's business. */
+static __always_inline int to_outside(struct __sk_buff *skb, const struct node_config *cfg,
+				      struct packet *p, const struct endpoint *task)
+{
+	bool own = p->daddr == cfg->underlay ||
+		   (p->daddr & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000);
+	struct frontend *fe = find_published(skb, cfg, uplink_ifindex, p, true);
+	struct target t;
+	__u32 backend;
+
+	/* The node answers on link-local addresses (DNS), and is answered. */
+	if (!own && !fe && !(task->flags & ENDPOINT_OUTSIDE))
+		return refuse(skb, p, ICMP_PROHIBITED, DROP_INTERNAL);
+	if (!fe)
+		return pass(skb, PASSED_OUTSIDE);
+	if (!choose(p, fe, &t, &backend))
+		return pass(skb, PASSED_NO_BACKEND);
+	count_target(fe, backend, tc_packets(skb), skb->len - ETH_HLEN);
+	return to_backend(skb, cfg, p, true, &t);
+}
+
+static __always_inline int from_task_ip(struct __sk_buff *skb, const struct node_config *cfg)
+{
+	struct endpoint *task;
+	struct session *s;
+	struct packet p;
+	int parsed = tc_parse(skb, 0, &p);
+
+	if (parsed == NOT_IP)
+		return skb->protocol == bpf_htons(ETH_P_IP) ? drop(skb, DROP_UNSUPPORTED) : PASS;
+	task = endpoint(p.saddr);
+	if (!task || task->ifindex != skb->ifindex)
+		return drop(skb, DROP_SPOOFED);
+	if (parsed == WITH_OPTIONS)
+		return drop(skb, DROP_UNSUPPORTED);
+	if (!find_ports(&p))
+		return drop(skb, DROP_FRAGMENT);
+	s = session_reply(&p);
+	if (s)
+		return reply(skb, cfg, &p, s);
+	if (in_pool(cfg, p.daddr))
+		return to_pool(skb, cfg, &p, task);
+	return to_outside(skb, cfg, &p, task);
+}
+
+#endif

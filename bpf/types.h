@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The layouts shared between the programs and user space, and the numbers of
+ * the overlay. Addresses and ports are in network order everywhere.
+ */
+#ifndef ORCH_TYPES_H
+#define ORCH_TYPES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define OVERLAY_PORT bpf_htons(4789)
+#define OVERLAY_OVERHEAD 50 /* IPv4 20, UDP 8, VXLAN 8, Ethernet 14 */
+
+#define IP_DF 0x4000
+#define IP_MF 0x2000
+#define IP_OFFSET 0x1fff
+
+/* What the node is: one entry, index 0. */
+struct node_config {
+	__be32 underlay;
+	__be32 pool;
+	__be32 pool_mask;
+	__u32 mtu;	  /* of the uplink */
+	__u64 generation; /* of the plan that is in the maps */
+};
+
+/* Where a task is and whom it may talk to; the key is its address. */
+struct endpoint {
+	__be32 node;
+	__u32 ifindex; /* host side of its veth; 0 on other nodes */
+	__u64 netset;  /* names its set of networks; 0 is the empty set */
+	__u32 flags;
+	__u32 pad;
+};
+#define ENDPOINT_OUTSIDE 1 /* may send to addresses outside the pool */
+
+/* Two sets of networks that have one in common. */
+struct net_pair {
+	__u64 a;
+	__u64 b;
+};
+
+/* A virtual IP has port and protocol 0; a published port on every address of
+ * the node has address 0.
+ */
+struct frontend_key {
+	__be32 addr;
+	__be16 port;
+	__u8 proto;
+	__u8 pad;
+};
+
+struct frontend {
+	__u32 id;
+	__u32 pad;
+	__u64 netset; /* of a virtual IP: the networks it answers on */
+};
+
+/* One backend of one frontend, by its id; address 0 marks a free id. */
+struct backend {
+	__be32 addr;
+	__be16 port; /* 0: the client's destination port */
+	__u16 flags;
+	__u32 frontend;
+};
+#define BACKEND_DRAINING 1
+
+/* Ingress node: which backend a client's flow goes to. */
+struct flow_key {
+	__be32 client;
+	__be32 dest;
+	__be16 client_port;
+	__be16 dest_port;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+struct flow {
+	__u32 backend;
+	__be32 addr; /* of that backend, as ids are used again */
+	__u32 seen;  /* ticks */
+	__u32 flags;
+};
+
+/* Backend's node: one translated flow, keyed by what the backend sees. The one
+ * entry serves both directions.
+ */
+struct session_key {
+	__be32 client;
+	__be32 backend;
+	__be16 client_port;
+	__be16 backend_port;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+struct session {
+	__be32 client; /* as it is on the wire */
+	__be32 dest;   /* that the client connected to */
+	__be16 client_port;
+	__be16 dest_port;
+	__be32 via; /* underlay address of the ingress node */
+	__u32 seen; /* ticks */
+	__u32 flags;
+};
+
+/* Of flows and sessions. */
+#define SEEN_FIN_CLIENT 1
+#define SEEN_FIN_BACKEND 2
+#define SEEN_RST 4
+#define SEEN_ESTABLISHED 8 /* the client answered the backend's SYN */
+
+/* Ports of a fragmented datagram, which only its first fragment carries. */
+struct fragment_key {
+	__be32 saddr;
+	__be32 daddr;
+	__be16 id;
+	__u8 proto;
+	__u8 pad;
+};
+
+struct fragment {
+	__be16 sport;
+	__be16 dport;
+};
+
+struct counter {
+	__u64 packets;
+	__u64 bytes; /* from the IP header on */
+};
+
+struct stats {
+	__u64 packets;
+	__u64 bytes;
+	__u64 flows;
+};
+
+struct budget {
+	__u32 tick;
+	__u32 spent;
+};
+
+_Static_assert(sizeof(struct node_config) == 24, "node_config");
+_Static_assert(sizeof(struct endpoint) == 24, "endpoint");
+_Static_assert(sizeof(struct net_pair) == 16, "net_pair");
+_Static_assert(sizeof(struct frontend_key) == 8, "frontend_key");
+_Static_assert(sizeof(struct frontend) == 16, "frontend");
+_Static_assert(sizeof(struct backend) == 12, "backend");
+_Static_assert(sizeof(struct flow_key) == 16, "flow_key");
+_Static_assert(sizeof(struct flow) == 16, "flow");
+_Static_assert(sizeof(struct session_key) == 16, "session_key");
+_Static_assert(sizeof(struct session) == 24, "session");
+_Static_assert(sizeof(struct fragment_key) == 12, "fragment_key");
+
+/* Time is kept in ticks of 2^30 ns, about a second. */
+static __always_inline __u32 now_ticks(void)
+{
+	return bpf_ktime_get_coarse_ns() >> 30;
+}
+
+#define TICKS_UDP_IDLE 180
+#define TICKS_TCP_OPENING 60
+#define TICKS_TCP_CLOSED 60
+
+/* Entries are shared between CPUs: write only what changes. */
+static __always_inline void touch(__u32 *seen, __u32 now)
+{
+	if (*seen != now)
+		*seen = now;
+}
+
+static __always_inline void raise_flags(__u32 *flags, __u32 more)
+{
+	if ((*flags & more) != more)
+		*flags |= more;
+}
+
+#endif

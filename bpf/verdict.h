@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The name of everything that can become of a packet. User space takes the
+ * names from the type information: DROP_NOT_MEMBER becomes the drop reason
+ * "not-member", FORWARDED_TUNNEL the verdict "forwarded-tunnel".
+ */
+#ifndef ORCH_VERDICT_H
+#define ORCH_VERDICT_H
+
+enum verdict {
+	VERDICT_NONE = 0,
+
+	/* Went on. */
+	DELIVERED,	    /* into a task on this node */
+	FORWARDED_TUNNEL,   /* client's packet, to the backend's node */
+	FORWARDED_RETURN,   /* reply, to the ingress node */
+	FORWARDED_OVERLAY,  /* task to task, to the other node */
+	SENT_TO_CLIENT,	    /* reply, out of this node to the client */
+	PASSED_NO_BACKEND,  /* published port without a usable backend: the kernel refuses */
+	PASSED_OPTIONS,	    /* IP options: left to the kernel */
+	PASSED_FRAGMENT,    /* fragment of a datagram whose first one was not seen */
+	PASSED_OUTSIDE,	    /* task to an address that is not ours: left to the kernel */
+	ANSWERED_ECHO,	    /* ping of a virtual IP */
+	ANSWERED_TOO_BIG,   /* with ICMP fragmentation needed */
+
+	/* Went nowhere. */
+	DROP_NOT_MEMBER,	 /* VXLAN whose sender is no node of the cluster */
+	DROP_MALFORMED,		 /* VXLAN that is not ours inside, or cut short */
+	DROP_NOT_ENCAPSULATED,	 /* from or to the pool, from outside, bare */
+	DROP_SPOOFED,		 /* task's source address is not its own */
+	DROP_ISOLATED,		 /* the two share no network */
+	DROP_INTERNAL,		 /* outside, but all networks of the task are internal */
+	DROP_UNKNOWN_DESTINATION, /* in the pool, but nobody's address */
+	DROP_NO_BACKEND,	 /* virtual IP without a usable backend */
+	DROP_NOT_HERE,		 /* tunnelled to an endpoint that is not on this node */
+	DROP_UNSUPPORTED,	 /* protocol or IP option a task cannot use here */
+	DROP_FRAGMENT,		 /* from a task: first fragment not seen */
+	DROP_COLLISION,		 /* no free client port for a colliding flow */
+	DROP_NO_ROUTE,		 /* to a node or a client */
+	DROP_REWRITE,		 /* a packet could not be resized */
+
+	VERDICTS
+};
+
+_Static_assert(VERDICTS <= 64, "the verdicts map is too small");
+
+#endif

@@ -1,0 +1,201 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/orch-dev/orch/bpf"
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// sweepEvery is how often Apply looks for entries that nothing needs, apart
+// from those that a change leaves behind.
+const sweepEvery = time.Minute
+
+// Apply makes the kernel's state equal to the plan. It adds before it deletes,
+// and applying the same plan twice changes nothing. On an error the rest of the
+// plan may have been applied; applying again completes it.
+func (d *Dataplane) Apply(ctx context.Context, plan api.NetworkPlan) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.apply(ctx, plan); err != nil {
+		return fmt.Errorf("apply network plan %d: %w", plan.Generation, err)
+	}
+	return nil
+}
+
+func (d *Dataplane) apply(ctx context.Context, plan api.NetworkPlan) error {
+	if err := check(plan, d.cfg); err != nil {
+		return err
+	}
+	uplink, err := net.InterfaceByIndex(d.uplink)
+	if err != nil {
+		return fmt.Errorf("look up uplink: %w", err)
+	}
+	if d.have == nil {
+		if d.have, err = d.read(); err != nil {
+			return fmt.Errorf("read state: %w", err)
+		}
+	}
+	have := d.have
+	want := wanted(plan, have, uplink.MTU)
+	d.have = nil // read again, should a step fail
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := d.add(have, want); err != nil {
+		return err
+	}
+	taskErr := d.attachTasks(want)
+	if !d.switched {
+		if err := d.switchAttachments(); err != nil {
+			return err
+		}
+	}
+	if err := d.remove(have, want); err != nil {
+		return err
+	}
+	d.have = want
+	d.frontends = make(map[bpf.OrchFrontendKey]frontendName)
+	for _, f := range plan.Frontends {
+		d.frontends[frontendKey(f.FrontendKey)] = frontendName{key: f.FrontendKey, service: f.Service}
+	}
+	if leaves(have, want) || time.Since(d.swept) > sweepEvery {
+		if _, err := d.sweep(); err != nil {
+			return errors.Join(taskErr, err)
+		}
+	}
+	return taskErr
+}
+
+// leaves reports whether going from have to want can strand flows or sessions.
+func leaves(have, want *state) bool {
+	_, backends := diff(have.backends, want.backends)
+	_, endpoints := diff(have.endpoints, want.endpoints)
+	return len(backends) > 0 || len(endpoints) > 0
+}
+
+// add puts in what is new or different, each thing before what refers to it.
+func (d *Dataplane) add(have, want *state) error {
+	if have.node != want.node && want.node.Underlay != 0 {
+		if err := d.maps["node_config"].Put(uint32(0), want.node); err != nil {
+			return fmt.Errorf("update node_config: %w", err)
+		}
+	}
+	if err := errors.Join(
+		put(d.maps["members"], have.members, want.members),
+		put(d.maps["net_pairs"], have.pairs, want.pairs),
+		put(d.maps["endpoints"], have.endpoints, want.endpoints),
+		put(d.maps["backends"], have.backends, want.backends),
+	); err != nil {
+		return err
+	}
+	for id, content := range want.tables {
+		if !slices.Equal(have.tables[id], content) {
+			if err := d.replaceTable(id, content); err != nil {
+				return fmt.Errorf("replace table of frontend %d: %w", id, err)
+			}
+		}
+	}
+	return put(d.maps["frontends"], have.frontends, want.frontends)
+}
+
+// remove takes out what is not wanted, in the opposite order.
+func (d *Dataplane) remove(have, want *state) error {
+	if err := del(d.maps["frontends"], have.frontends, want.frontends); err != nil {
+		return err
+	}
+	_, tables := diffKeys(have.tables, want.tables)
+	for _, id := range tables {
+		if err := d.maps["tables"].Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("delete table of frontend %d: %w", id, err)
+		}
+		if err := clearStats(d.maps["frontend_stats"], id); err != nil {
+			return err
+		}
+	}
+	_, backends := diff(have.backends, want.backends)
+	for _, id := range backends {
+		if err := d.maps["backends"].Put(id, bpf.OrchBackend{}); err != nil {
+			return fmt.Errorf("delete backend %d: %w", id, err)
+		}
+		if err := clearStats(d.maps["backend_stats"], id); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(
+		del(d.maps["endpoints"], have.endpoints, want.endpoints),
+		del(d.maps["net_pairs"], have.pairs, want.pairs),
+		del(d.maps["members"], have.members, want.members),
+		d.detachTasks(want),
+	); err != nil {
+		return err
+	}
+	if want.node.Underlay == 0 && have.node.Underlay != 0 {
+		if err := d.maps["node_config"].Put(uint32(0), want.node); err != nil {
+			return fmt.Errorf("clear node_config: %w", err)
+		}
+	}
+	return nil
+}
+
+// replaceTable fills a new inner map and puts it in the place of the old one.
+func (d *Dataplane) replaceTable(id uint32, content []uint32) error {
+	spec := d.spec.Maps["tables"].InnerMap.Copy()
+	spec.MaxEntries = uint32(len(content))
+	inner, err := ebpf.NewMap(spec)
+	if err != nil {
+		return err
+	}
+	defer inner.Close()
+	keys := make([]uint32, len(content))
+	for i := range keys {
+		keys[i] = uint32(i)
+	}
+	if _, err := inner.BatchUpdate(keys, content, nil); err != nil {
+		return err
+	}
+	return d.maps["tables"].Put(id, inner)
+}
+
+// attachTasks attaches the from-task program to the veth of every task here.
+// A veth that has vanished meanwhile does not keep the others from theirs.
+func (d *Dataplane) attachTasks(want *state) error {
+	var err error
+	for addr, e := range want.endpoints {
+		ifindex := int(e.Ifindex)
+		if ifindex == 0 || d.tasks[ifindex] {
+			continue
+		}
+		if attachErr := attach(d.linksDir(), taskTC, ifindex, d.programs.FromTask); attachErr != nil {
+			err = errors.Join(err, fmt.Errorf("endpoint %s: %w", addrOf(addr), attachErr))
+			continue
+		}
+		d.tasks[ifindex] = true
+	}
+	return err
+}
+
+// detachTasks detaches from veths that belong to no task any more.
+func (d *Dataplane) detachTasks(want *state) error {
+	wanted := make(map[int]bool)
+	for _, e := range want.endpoints {
+		wanted[int(e.Ifindex)] = true
+	}
+	attached, err := names(d.linksDir())
+	for _, name := range attached {
+		purpose, ifindex, _ := splitAttachment(name)
+		if purpose == taskTC && !wanted[ifindex] {
+			err = errors.Join(err, detach(filepath.Join(d.linksDir(), name)))
+			delete(d.tasks, ifindex)
+		}
+	}
+	return err
+}

@@ -1,0 +1,163 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/orch-dev/orch/bpf"
+)
+
+// diff gives the entries to put and the keys to delete to get from have to want.
+func diff[K, V comparable](have, want map[K]V) (put map[K]V, del []K) {
+	put = make(map[K]V)
+	for k, v := range want {
+		if old, ok := have[k]; !ok || old != v {
+			put[k] = v
+		}
+	}
+	_, del = diffKeys(have, want)
+	return put, del
+}
+
+// diffKeys gives the keys that only want has and those that only have has.
+func diffKeys[K comparable, V any](have, want map[K]V) (add, del []K) {
+	for k := range want {
+		if _, ok := have[k]; !ok {
+			add = append(add, k)
+		}
+	}
+	for k := range have {
+		if _, ok := want[k]; !ok {
+			del = append(del, k)
+		}
+	}
+	return add, del
+}
+
+// put writes the new and changed entries in one batch.
+func put[K, V comparable](m *ebpf.Map, have, want map[K]V) error {
+	entries, _ := diff(have, want)
+	if len(entries) == 0 {
+		return nil
+	}
+	keys, values := make([]K, 0, len(entries)), make([]V, 0, len(entries))
+	for k, v := range entries {
+		keys, values = append(keys, k), append(values, v)
+	}
+	if _, err := m.BatchUpdate(keys, values, nil); err != nil {
+		return fmt.Errorf("update %s: %w", m, err)
+	}
+	return nil
+}
+
+// del deletes the entries that are not wanted.
+func del[K, V comparable](m *ebpf.Map, have, want map[K]V) error {
+	_, keys := diff(have, want)
+	return deleteKeys(m, keys)
+}
+
+func deleteKeys[K any](m *ebpf.Map, keys []K) error {
+	for _, k := range keys {
+		if err := m.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("delete from %s: %w", m, err)
+		}
+	}
+	return nil
+}
+
+// entries reads a whole map, in batches.
+func entries[K comparable, V any](m *ebpf.Map) (map[K]V, error) {
+	const batch = 4096
+	all := make(map[K]V)
+	keys, values := make([]K, batch), make([]V, batch)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		for i := range n {
+			all[keys[i]] = values[i]
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", m, err)
+		}
+	}
+}
+
+// clearStats zeroes a per-CPU counter whose id becomes free.
+func clearStats(m *ebpf.Map, id uint32) error {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return err
+	}
+	if err := m.Put(id, make([]bpf.OrchStats, cpus)); err != nil {
+		return fmt.Errorf("clear %s: %w", m, err)
+	}
+	return nil
+}
+
+// read gives the state that is in the maps.
+func (d *Dataplane) read() (*state, error) {
+	s := &state{tables: make(map[uint32][]uint32)}
+	var errs [6]error
+	errs[0] = d.maps["node_config"].Lookup(uint32(0), &s.node)
+	s.members, errs[1] = entries[uint32, uint32](d.maps["members"])
+	s.endpoints, errs[2] = entries[uint32, bpf.OrchEndpoint](d.maps["endpoints"])
+	s.pairs, errs[3] = entries[bpf.OrchNetPair, uint32](d.maps["net_pairs"])
+	s.frontends, errs[4] = entries[bpf.OrchFrontendKey, bpf.OrchFrontend](d.maps["frontends"])
+	s.backends, errs[5] = entries[uint32, bpf.OrchBackend](d.maps["backends"])
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+	for id, b := range s.backends {
+		if b == (bpf.OrchBackend{}) {
+			delete(s.backends, id)
+		}
+	}
+	ids, err := d.tableIDs()
+	for _, id := range ids {
+		s.tables[id] = nil
+	}
+	return s, err
+}
+
+// tableIDs gives the frontends that have a Maglev table.
+func (d *Dataplane) tableIDs() ([]uint32, error) {
+	var ids []uint32
+	for id := range d.maps["tables"].MaxEntries() {
+		var inner uint32
+		err := d.maps["tables"].Lookup(id, &inner)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read tables: %w", err)
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// Entries counts the entries in use in each state map, by map name; counters
+// excluded. After the empty plan every count is zero.
+func (d *Dataplane) Entries() (map[string]int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s, err := d.read()
+	if err != nil {
+		return nil, err
+	}
+	count := map[string]int{
+		"members": len(s.members), "endpoints": len(s.endpoints), "net_pairs": len(s.pairs),
+		"frontends": len(s.frontends), "backends": len(s.backends), "tables": len(s.tables),
+		"tasks": len(d.tasks),
+	}
+	flows, err1 := entries[bpf.OrchFlowKey, bpf.OrchFlow](d.maps["flows"])
+	sessions, err2 := entries[bpf.OrchSessionKey, bpf.OrchSession](d.maps["sessions"])
+	fragments, err3 := entries[bpf.OrchFragmentKey, bpf.OrchFragment](d.maps["fragments"])
+	count["flows"], count["sessions"], count["fragments"] = len(flows), len(sessions), len(fragments)
+	return count, errors.Join(err1, err2, err3)
+}

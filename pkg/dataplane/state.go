@@ -1,0 +1,251 @@
+package dataplane
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/orch-dev/orch/bpf"
+	"github.com/orch-dev/orch/loadbalancer"
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// state is the content of the maps that a plan determines, in their own terms.
+type state struct {
+	node      bpf.OrchNodeConfig
+	members   map[uint32]uint32
+	endpoints map[uint32]bpf.OrchEndpoint
+	pairs     map[bpf.OrchNetPair]uint32
+	frontends map[bpf.OrchFrontendKey]bpf.OrchFrontend
+	backends  map[uint32]bpf.OrchBackend
+	// tables has the Maglev table of each frontend, by id, with its size first;
+	// nil stands for one whose content is not known.
+	tables map[uint32][]uint32
+}
+
+// frontendName is what only the plan knows of a frontend.
+type frontendName struct {
+	key     api.FrontendKey
+	service string
+}
+
+const (
+	endpointOutside = 1
+	backendDraining = 1
+)
+
+// check refuses a plan that the maps cannot express.
+func check(plan api.NetworkPlan, cfg Config) error {
+	var err error
+	addr := func(what string, a netip.Addr) {
+		if !a.Unmap().Is4() {
+			err = errors.Join(err, fmt.Errorf("%s %q: want an IPv4 address", what, a))
+		}
+	}
+	empty := len(plan.Members) == 0 && len(plan.Endpoints) == 0 && len(plan.Frontends) == 0
+	if !empty || plan.Underlay.IsValid() {
+		addr("underlay address", plan.Underlay)
+		addr("pool", plan.Pool.Addr())
+	}
+	for _, m := range plan.Members {
+		addr("address of member "+string(m.Node), m.Addr)
+	}
+	for _, e := range plan.Endpoints {
+		addr("endpoint", e.Addr)
+		addr(fmt.Sprintf("node of endpoint %s", e.Addr), e.Node)
+	}
+	seen := make(map[api.FrontendKey]bool)
+	backends := 0
+	for _, f := range plan.Frontends {
+		if seen[f.FrontendKey] {
+			err = errors.Join(err, fmt.Errorf("frontend %s is there twice", describeKey(f.FrontendKey)))
+		}
+		seen[f.FrontendKey] = true
+		if !f.Addr.IsUnspecified() || f.Virtual() {
+			addr("frontend", f.Addr)
+		}
+		for _, b := range f.Backends {
+			addr("backend of "+describeKey(f.FrontendKey), b.Addr)
+		}
+		backends += len(f.Backends)
+	}
+	for _, limit := range []struct {
+		what      string
+		have, max int
+	}{
+		{"members", len(plan.Members), int(cfg.MaxMembers)},
+		{"endpoints", len(plan.Endpoints), int(cfg.MaxEndpoints)},
+		{"frontends", len(plan.Frontends), int(cfg.MaxFrontends) - 1},
+		{"backends", backends, int(cfg.MaxBackends) - 1},
+	} {
+		if limit.have > limit.max {
+			err = errors.Join(err, fmt.Errorf("%d %s, and the data plane was opened for %d", limit.have, limit.what, limit.max))
+		}
+	}
+	return err
+}
+
+func describeKey(k api.FrontendKey) string {
+	if k.Virtual() {
+		return k.Addr.String()
+	}
+	return fmt.Sprintf("%s/%s", netip.AddrPortFrom(k.Addr, k.Port), k.Protocol)
+}
+
+// wanted computes the content that a plan asks for. Frontends and backends
+// that are in have keep their ids.
+func wanted(plan api.NetworkPlan, have *state, mtu int) *state {
+	s := &state{
+		members:   make(map[uint32]uint32),
+		endpoints: make(map[uint32]bpf.OrchEndpoint),
+		pairs:     make(map[bpf.OrchNetPair]uint32),
+		frontends: make(map[bpf.OrchFrontendKey]bpf.OrchFrontend),
+		backends:  make(map[uint32]bpf.OrchBackend),
+		tables:    make(map[uint32][]uint32),
+	}
+	if plan.Underlay.IsValid() {
+		bits := uint32(0xffffffff) << (32 - plan.Pool.Bits())
+		var mask [4]byte
+		binary.BigEndian.PutUint32(mask[:], bits)
+		s.node = bpf.OrchNodeConfig{
+			Underlay:   be32(plan.Underlay),
+			Pool:       be32(plan.Pool.Masked().Addr()),
+			PoolMask:   binary.NativeEndian.Uint32(mask[:]),
+			Mtu:        uint32(mtu),
+			Generation: uint64(plan.Generation),
+		}
+	}
+	for _, m := range plan.Members {
+		s.members[be32(m.Addr)] = 1
+	}
+	sets := make(networkSets)
+	for _, e := range plan.Endpoints {
+		s.endpoints[be32(e.Addr)] = endpointValue(e, plan.Underlay, sets)
+	}
+	s.addFrontends(plan, have, sets)
+	s.pairs = sets.pairs()
+	return s
+}
+
+func endpointValue(e api.PlanEndpoint, underlay netip.Addr, sets networkSets) bpf.OrchEndpoint {
+	v := bpf.OrchEndpoint{Node: be32(e.Node), Netset: sets.add(e.Networks)}
+	if e.Node == underlay {
+		v.Ifindex = uint32(e.IfIndex)
+	}
+	if e.Outside {
+		v.Flags |= endpointOutside
+	}
+	return v
+}
+
+func (s *state) addFrontends(plan api.NetworkPlan, have *state, sets networkSets) {
+	frontendIDs, backendIDs := newIDs(), newIDs()
+	type place struct {
+		frontend uint32
+		addr     uint32
+	}
+	places := make(map[place]uint32)
+	for _, f := range have.frontends {
+		frontendIDs.taken[f.Id] = true
+	}
+	for id, b := range have.backends {
+		backendIDs.taken[id] = true
+		places[place{b.Frontend, b.Addr}] = id
+	}
+	for _, f := range plan.Frontends {
+		key := frontendKey(f.FrontendKey)
+		fe, ok := have.frontends[key]
+		if !ok {
+			fe = bpf.OrchFrontend{Id: frontendIDs.next()}
+		}
+		fe.Netset = sets.add(f.Networks)
+		s.frontends[key] = fe
+		var candidates []loadbalancer.Backend
+		var ids []uint32
+		for _, b := range f.Backends {
+			id, ok := places[place{fe.Id, be32(b.Addr)}]
+			if !ok {
+				id = backendIDs.next()
+			}
+			v := bpf.OrchBackend{Addr: be32(b.Addr), Port: be16(b.Port), Frontend: fe.Id}
+			if b.Draining {
+				v.Flags |= backendDraining
+			}
+			s.backends[id] = v
+			if !b.Draining && s.reachable(v.Addr) {
+				candidates = append(candidates, loadbalancer.Backend{
+					Name:   netip.AddrPortFrom(b.Addr, b.Port).String(),
+					Weight: max(1, uint32(b.Weight)),
+				})
+				ids = append(ids, id)
+			}
+		}
+		s.tables[fe.Id] = table(candidates, ids)
+	}
+}
+
+// reachable reports whether packets can be delivered to an endpoint: one of
+// this node only once its interface is there.
+func (s *state) reachable(addr uint32) bool {
+	e, ok := s.endpoints[addr]
+	return ok && (e.Node != s.node.Underlay || e.Ifindex != 0)
+}
+
+// table is the content of a frontend's inner map: the size M, then M ids.
+func table(candidates []loadbalancer.Backend, ids []uint32) []uint32 {
+	m := loadbalancer.Size(len(candidates))
+	places := loadbalancer.Table(candidates, m)
+	content := make([]uint32, 1, len(places)+1)
+	content[0] = uint32(len(places))
+	for _, i := range places {
+		content = append(content, ids[i])
+	}
+	return content
+}
+
+// ids hands out the lowest numbers, from 1 on, that are not taken.
+type ids struct {
+	taken map[uint32]bool
+	last  uint32
+}
+
+func newIDs() *ids { return &ids{taken: make(map[uint32]bool)} }
+
+func (i *ids) next() uint32 {
+	for i.last++; i.taken[i.last]; i.last++ {
+	}
+	return i.last
+}
+
+// networkSets collects the distinct sets of networks, by their name. The name
+// is a digest, so that it is the same after a restart.
+type networkSets map[uint64][]uint32
+
+func (n networkSets) add(networks []uint32) uint64 {
+	if len(networks) == 0 {
+		return 0
+	}
+	h := sha256.New()
+	for _, id := range networks {
+		h.Write(binary.BigEndian.AppendUint32(nil, id))
+	}
+	name := binary.BigEndian.Uint64(h.Sum(nil))
+	n[name] = networks
+	return name
+}
+
+// pairs gives all pairs of different sets that have a network in common.
+func (n networkSets) pairs() map[bpf.OrchNetPair]uint32 {
+	pairs := make(map[bpf.OrchNetPair]uint32)
+	for a, as := range n {
+		for b, bs := range n {
+			if a != b && slices.ContainsFunc(as, func(id uint32) bool { return slices.Contains(bs, id) }) {
+				pairs[bpf.OrchNetPair{A: a, B: b}] = 1
+			}
+		}
+	}
+	return pairs
+}

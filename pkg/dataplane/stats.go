@@ -1,0 +1,142 @@
+package dataplane
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/orch-dev/orch/bpf"
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// Counter counts packets and their bytes, from the IP header on.
+type Counter struct {
+	Packets uint64
+	Bytes   uint64
+}
+
+// Stats are the data plane's counters since its maps were made.
+type Stats struct {
+	Frontends []FrontendStats
+	Backends  []BackendStats
+	// Drops, by reason: packets that went nowhere.
+	Drops map[string]Counter
+	// Verdicts, by name: what became of every other packet that was looked at.
+	Verdicts map[string]Counter
+}
+
+// FrontendStats counts what clients sent to a frontend through this node.
+type FrontendStats struct {
+	api.FrontendKey
+	Service string
+	Counter
+	Flows uint64 // new flows
+}
+
+// BackendStats counts what this node sent to a backend of a frontend.
+type BackendStats struct {
+	Frontend api.FrontendKey
+	Service  string
+	Addr     netip.Addr
+	Port     uint16
+	Counter
+	Flows uint64 // new flows
+}
+
+// Stats reads every counter, in the order of frontends and backends.
+func (d *Dataplane) Stats() (Stats, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := Stats{Drops: make(map[string]Counter), Verdicts: make(map[string]Counter)}
+	if err := d.readVerdicts(&s); err != nil {
+		return Stats{}, err
+	}
+	if d.have == nil {
+		return s, nil
+	}
+	byID := make(map[uint32]frontendName)
+	for key, f := range d.have.frontends {
+		name, ok := d.frontends[key]
+		if !ok {
+			name.key = apiKey(key)
+		}
+		byID[f.Id] = name
+		sum, err := sumStats(d.maps["frontend_stats"], f.Id)
+		if err != nil {
+			return Stats{}, err
+		}
+		s.Frontends = append(s.Frontends, FrontendStats{
+			FrontendKey: name.key, Service: name.service,
+			Counter: Counter{Packets: sum.Packets, Bytes: sum.Bytes}, Flows: sum.Flows,
+		})
+	}
+	for id, b := range d.have.backends {
+		sum, err := sumStats(d.maps["backend_stats"], id)
+		if err != nil {
+			return Stats{}, err
+		}
+		name := byID[b.Frontend]
+		s.Backends = append(s.Backends, BackendStats{
+			Frontend: name.key, Service: name.service, Addr: addrOf(b.Addr), Port: be16(b.Port),
+			Counter: Counter{Packets: sum.Packets, Bytes: sum.Bytes}, Flows: sum.Flows,
+		})
+	}
+	slices.SortFunc(s.Frontends, func(a, b FrontendStats) int { return compareKeys(a.FrontendKey, b.FrontendKey) })
+	slices.SortFunc(s.Backends, func(a, b BackendStats) int {
+		return cmp.Or(compareKeys(a.Frontend, b.Frontend), a.Addr.Compare(b.Addr))
+	})
+	return s, nil
+}
+
+func compareKeys(a, b api.FrontendKey) int {
+	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
+}
+
+func sumStats(m *ebpf.Map, id uint32) (bpf.OrchStats, error) {
+	var perCPU []bpf.OrchStats
+	var sum bpf.OrchStats
+	if err := m.Lookup(id, &perCPU); err != nil {
+		return sum, fmt.Errorf("read %s: %w", m, err)
+	}
+	for _, s := range perCPU {
+		sum.Packets += s.Packets
+		sum.Bytes += s.Bytes
+		sum.Flows += s.Flows
+	}
+	return sum, nil
+}
+
+// readVerdicts reads the verdicts under the names that the C code gives them.
+func (d *Dataplane) readVerdicts(s *Stats) error {
+	var verdicts *btf.Enum
+	if err := d.spec.Types.TypeByName("verdict", &verdicts); err != nil {
+		return fmt.Errorf("read the verdicts' names: %w", err)
+	}
+	for _, v := range verdicts.Values {
+		if v.Name == "VERDICT_NONE" || v.Name == "VERDICTS" {
+			continue
+		}
+		var perCPU []bpf.OrchCounter
+		if err := d.maps["verdicts"].Lookup(uint32(v.Value), &perCPU); err != nil {
+			return fmt.Errorf("read verdicts: %w", err)
+		}
+		var sum Counter
+		for _, c := range perCPU {
+			sum.Packets += c.Packets
+			sum.Bytes += c.Bytes
+		}
+		name, drop := strings.CutPrefix(v.Name, "DROP_")
+		name = strings.ToLower(strings.ReplaceAll(name, "_", "-"))
+		if drop {
+			s.Drops[name] = sum
+		} else {
+			s.Verdicts[name] = sum
+		}
+	}
+	return nil
+}
