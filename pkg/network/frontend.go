@@ -1,0 +1,94 @@
+package network
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// frontends are every service's virtual IP and published ports. One without
+// backends is there, too: its clients are to be refused, not ignored.
+func frontends(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool) []api.Frontend {
+	serving := backends(view)
+	networks := networkNumbers(view)
+	var out []api.Frontend
+	for _, svc := range api.Sorted(view.Services) {
+		behind := func(port uint16) []api.Backend {
+			var list []api.Backend
+			for _, t := range serving[svc.ID] {
+				list = append(list, api.Backend{
+					Addr:     t.Endpoint.Addr,
+					Port:     port,
+					Weight:   1,
+					Draining: t.Endpoint.State == api.EndpointDraining || suspects[t.NodeID] && t.NodeID != node,
+				})
+			}
+			return list
+		}
+		if svc.VIP.IsValid() {
+			out = append(out, api.Frontend{
+				FrontendKey: api.FrontendKey{Addr: svc.VIP},
+				Service:     svc.Spec.Name,
+				Networks:    networks.of(svc),
+				Backends:    behind(0),
+			})
+		}
+		for _, p := range svc.Ports {
+			out = append(out, api.Frontend{
+				FrontendKey: api.FrontendKey{Addr: hostOf(p), Port: p.Published, Protocol: p.Protocol},
+				Service:     svc.Spec.Name,
+				Backends:    behind(p.Target),
+			})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b api.Frontend) int {
+		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
+	})
+	return out
+}
+
+// backends are the tasks that serve or still may have flows, by service, each
+// list by address.
+func backends(view *api.Snapshot) map[api.ServiceID][]*api.Task {
+	out := map[api.ServiceID][]*api.Task{}
+	for _, t := range located(view) {
+		serves := t.Endpoint.State == api.EndpointReady || t.Endpoint.State == api.EndpointDraining
+		if serves && !t.Status.State.Terminal() && view.Nodes[t.NodeID].State != api.NodeDown {
+			out[t.ServiceID] = append(out[t.ServiceID], t)
+		}
+	}
+	return out
+}
+
+// hostOf is the address that a port is published on, unspecified for all.
+func hostOf(p api.Port) netip.Addr {
+	if !p.HostIP.IsValid() || p.HostIP.IsUnspecified() {
+		return netip.IPv4Unspecified()
+	}
+	return p.HostIP
+}
+
+// byName are networks' numbers by name.
+type byName map[string]uint32
+
+func networkNumbers(view *api.Snapshot) byName {
+	m := make(byName, len(view.Networks))
+	for _, n := range view.Networks {
+		m[n.Name] = n.Number
+	}
+	return m
+}
+
+// of are the numbers of a service's networks, ascending.
+func (m byName) of(svc *api.Service) []uint32 {
+	var out []uint32
+	for _, name := range svc.Spec.Networks {
+		if n := m[name]; n != 0 {
+			out = append(out, n)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}

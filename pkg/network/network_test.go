@@ -1,0 +1,175 @@
+package network
+
+import (
+	"maps"
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+var byValue = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
+
+func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func task(id, service, node, addr string, state api.EndpointState, networks ...api.NetworkID) *api.Task {
+	status := api.TaskRunning
+	if state == api.EndpointPending {
+		status = api.TaskStarting
+	}
+	t := &api.Task{
+		ID: api.TaskID(id), ServiceID: api.ServiceID(service), NodeID: api.NodeID(node), Slot: 1,
+		Networks: networks, Status: api.TaskStatus{State: status}, Endpoint: api.Endpoint{State: state},
+	}
+	if addr != "" {
+		t.Endpoint.Addr = ip(addr)
+	}
+	return t
+}
+
+// blog is three nodes, the last of them down, with two services on two networks.
+func blog() *api.Snapshot {
+	snap := &api.Snapshot{
+		Index:   42,
+		Cluster: &api.Cluster{Pool: "10.128.0.0/10"},
+		Nodes: map[api.NodeID]*api.Node{
+			"a": {ID: "a", Addr: ip("192.0.2.30"), State: api.NodeReady},
+			"b": {ID: "b", Addr: ip("192.0.2.20"), State: api.NodeReady},
+			"c": {ID: "c", Addr: ip("192.0.2.10"), State: api.NodeDown},
+		},
+		Networks: map[api.NetworkID]*api.Network{
+			"front":  {ID: "front", Name: "blog_front", Number: 2},
+			"back":   {ID: "back", Name: "blog_back", Number: 1, Internal: true},
+			"unborn": {ID: "unborn", Name: "blog_unborn"},
+		},
+		Services: map[api.ServiceID]*api.Service{
+			"web": {ID: "web", VIP: ip("10.128.0.2"),
+				Spec: api.ServiceSpec{Name: "blog_Web", Alias: "Web", Networks: []string{"blog_front", "blog_back"}},
+				Ports: []api.Port{
+					{Published: 8080, Target: 80, Protocol: api.TCP},
+					{Published: 53, Target: 5353, Protocol: api.UDP, HostIP: ip("192.0.2.30")},
+				}},
+			"db": {ID: "db", VIP: ip("10.128.0.3"),
+				Spec: api.ServiceSpec{Name: "blog_db", Alias: "db", Networks: []string{"blog_back"}}},
+		},
+		Tasks: map[api.TaskID]*api.Task{},
+	}
+	for _, t := range []*api.Task{
+		task("w1", "web", "a", "10.128.0.12", api.EndpointReady, "front", "back"),
+		task("w2", "web", "b", "10.128.0.11", api.EndpointReady, "front", "back"),
+		task("w3", "web", "b", "10.128.0.13", api.EndpointDraining, "front", "back"),
+		task("w4", "web", "c", "10.128.0.14", api.EndpointReady, "front", "back"),
+		task("w5", "web", "a", "10.128.0.15", api.EndpointPending, "front", "back"),
+		task("w6", "web", "a", "10.128.0.16", api.EndpointGone, "front", "back"),
+		task("w7", "web", "", "10.128.0.17", api.EndpointPending, "front", "back"),
+		task("w8", "web", "a", "", api.EndpointPending, "front", "back"),
+		task("d1", "db", "a", "10.128.0.20", api.EndpointReady, "back"),
+	} {
+		snap.Tasks[t.ID] = t
+	}
+	return snap
+}
+
+func TestPlan(t *testing.T) {
+	got := Plan(blog(), "a", map[api.NodeID]bool{"b": true, "a": true}, map[api.TaskID]int{"w1": 7, "w2": 8, "gone": 9})
+
+	web := func(port uint16) []api.Backend {
+		return []api.Backend{
+			{Addr: ip("10.128.0.11"), Port: port, Weight: 1, Draining: true},
+			{Addr: ip("10.128.0.12"), Port: port, Weight: 1},
+			{Addr: ip("10.128.0.13"), Port: port, Weight: 1, Draining: true},
+		}
+	}
+	on := func(addr, node string, ifindex int) api.PlanEndpoint {
+		return api.PlanEndpoint{Addr: ip(addr), Node: ip(node), Networks: []uint32{1, 2}, Outside: true, IfIndex: ifindex}
+	}
+	want := api.NetworkPlan{
+		Generation: 42,
+		Node:       "a",
+		Underlay:   ip("192.0.2.30"),
+		Pool:       netip.MustParsePrefix("10.128.0.0/10"),
+		Members: []api.Member{
+			{Node: "c", Addr: ip("192.0.2.10")},
+			{Node: "b", Addr: ip("192.0.2.20")},
+			{Node: "a", Addr: ip("192.0.2.30")},
+		},
+		Endpoints: []api.PlanEndpoint{
+			on("10.128.0.11", "192.0.2.20", 0),
+			on("10.128.0.12", "192.0.2.30", 7),
+			on("10.128.0.13", "192.0.2.20", 0),
+			on("10.128.0.14", "192.0.2.10", 0),
+			on("10.128.0.15", "192.0.2.30", 0),
+			{Addr: ip("10.128.0.20"), Node: ip("192.0.2.30"), Networks: []uint32{1}},
+		},
+		Frontends: []api.Frontend{
+			{FrontendKey: api.FrontendKey{Addr: ip("0.0.0.0"), Port: 8080, Protocol: api.TCP}, Service: "blog_Web", Backends: web(80)},
+			{FrontendKey: api.FrontendKey{Addr: ip("10.128.0.2")}, Service: "blog_Web", Networks: []uint32{1, 2}, Backends: web(0)},
+			{FrontendKey: api.FrontendKey{Addr: ip("10.128.0.3")}, Service: "blog_db", Networks: []uint32{1},
+				Backends: []api.Backend{{Addr: ip("10.128.0.20"), Weight: 1}}},
+			{FrontendKey: api.FrontendKey{Addr: ip("192.0.2.30"), Port: 53, Protocol: api.UDP}, Service: "blog_Web", Backends: web(5353)},
+		},
+	}
+	if diff := cmp.Diff(want, got, byValue); diff != "" {
+		t.Errorf("plan (-want +got):\n%s", diff)
+	}
+}
+
+func TestPlanLeavesOutBackendsThatEnded(t *testing.T) {
+	snap := blog()
+	ended := *snap.Tasks["d1"]
+	ended.Status.State = api.TaskFailed
+	snap = snap.With([]api.Change{{Task: &ended}})
+	for _, f := range Plan(snap, "b", nil, nil).Frontends {
+		if f.Service == "blog_db" && len(f.Backends) > 0 {
+			t.Errorf("backends of a service whose task ended: %v", f.Backends)
+		}
+	}
+}
+
+func TestPlanOfAnEmptyView(t *testing.T) {
+	want := api.NetworkPlan{Node: "a"}
+	if diff := cmp.Diff(want, Plan(&api.Snapshot{}, "a", nil, nil), byValue); diff != "" {
+		t.Errorf("plan (-want +got):\n%s", diff)
+	}
+}
+
+func TestNames(t *testing.T) {
+	snap := blog()
+	// Another stack's service shares network and alias.
+	snap.Services["other"] = &api.Service{ID: "other", VIP: ip("10.128.0.1"),
+		Spec: api.ServiceSpec{Name: "shop_db", Alias: "db", Networks: []string{"blog_back"}}}
+	got := Names(snap, "a")
+
+	addrs := func(list ...string) []netip.Addr {
+		var out []netip.Addr
+		for _, s := range list {
+			out = append(out, ip(s))
+		}
+		return out
+	}
+	web := map[string][]netip.Addr{
+		"web": addrs("10.128.0.2"), "blog_web": addrs("10.128.0.2"),
+		"tasks.web": addrs("10.128.0.11", "10.128.0.12"), "tasks.blog_web": addrs("10.128.0.11", "10.128.0.12"),
+	}
+	back := maps.Clone(web)
+	back["db"] = addrs("10.128.0.1", "10.128.0.3")
+	back["blog_db"] = addrs("10.128.0.3")
+	back["shop_db"] = addrs("10.128.0.1")
+	back["tasks.db"] = addrs("10.128.0.20")
+	back["tasks.blog_db"] = addrs("10.128.0.20")
+	back["tasks.shop_db"] = nil
+
+	want := Zone{
+		Clients: map[netip.Addr][]uint32{
+			ip("10.128.0.12"): {2, 1}, ip("10.128.0.15"): {2, 1}, ip("10.128.0.20"): {1},
+		},
+		Inside: map[netip.Addr]bool{ip("10.128.0.20"): true},
+		Names:  map[uint32]map[string][]netip.Addr{1: back, 2: web},
+	}
+	if diff := cmp.Diff(want, got, byValue); diff != "" {
+		t.Errorf("zone (-want +got):\n%s", diff)
+	}
+}
