@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net/netip"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/orch-dev/orch/pkg/agent"
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/dns"
+	"github.com/orch-dev/orch/pkg/netdev"
+	"github.com/orch-dev/orch/pkg/network"
+)
+
+// taskLinks is netdev as the agent wants it.
+type taskLinks struct{ *netdev.Links }
+
+func (l taskLinks) Attach(ctx context.Context, task api.TaskID, netns string, addr netip.Addr) (int, error) {
+	return l.Links.Attach(ctx, netdev.Link{Task: task, NetNS: netns, Addr: addr})
+}
+
+// zoneSetter is dns as the agent wants it.
+type zoneSetter struct{ *dns.Server }
+
+func (z zoneSetter) Set(zone network.Zone) {
+	next := dns.Zone(zone)
+	z.Server.Set(&next)
+}
+
+// nodeRuntime answers for the container runtime of a node that may not be in a
+// cluster yet.
+type nodeRuntime struct{ d *daemon }
+
+var (
+	_ agent.Images = nodeRuntime{}
+	_ agent.Output = nodeRuntime{}
+)
+
+func (r nodeRuntime) ImageStatus(ctx context.Context, ref string) (api.ImageStatus, error) {
+	m := r.d.currentMember()
+	if m == nil {
+		return api.ImageStatus{}, notMember()
+	}
+	return m.engine.ImageStatus(ctx, ref)
+}
+
+func (r nodeRuntime) Logs(ctx context.Context, id api.TaskID, opts api.LogOptions, stdout, stderr io.Writer) error {
+	m := r.d.currentMember()
+	if m == nil {
+		return notMember()
+	}
+	return m.engine.Logs(ctx, id, opts, stdout, stderr)
+}
+
+// nodeInfo says what this machine is. Without an engine that answers, the
+// engine's part stays empty.
+func (d *daemon) nodeInfo(ctx context.Context, m *member) api.NodeInfo {
+	var info api.NodeInfo
+	if m != nil {
+		if engine, err := m.engine.Info(ctx); err == nil {
+			info = engine
+		}
+		info.Datapath = m.plane.Describe()
+	}
+	info.OrchVersion = version
+	if info.EngineVersion == "" {
+		info.OS, info.Arch, info.CPUs = runtime.GOOS, runtime.GOARCH, runtime.NumCPU()
+	}
+	var name unix.Utsname
+	if err := unix.Uname(&name); err == nil {
+		info.Kernel = unix.ByteSliceToString(name.Release[:])
+	}
+	return info
+}
+
+// Info says what this node is and what it knows of its cluster.
+func (d *daemon) Info(ctx context.Context, _ *api.Empty) (*api.Info, error) {
+	id, m := d.identity(), d.currentMember()
+	info := &api.Info{ClusterID: id.ClusterID, Pool: id.Pool}
+	info.Node = *d.nodeObject(ctx, id, m)
+	if m == nil {
+		return info, nil
+	}
+	view := m.agent.View()
+	if m.replica != nil {
+		view = m.replica.Snapshot()
+		stats := m.replica.Raft.Stats()
+		info.Raft = &api.RaftInfo{State: stats.State, Term: stats.Term, Applied: stats.AppliedIndex}
+		if leader, _, ok := m.replica.Raft.Leader(); ok && view.Nodes[leader] != nil {
+			info.Leader = view.Nodes[leader].Hostname
+		}
+	}
+	if view == nil {
+		return info, nil
+	}
+	describeCluster(info, view)
+	if self := view.Nodes[id.Node]; self != nil {
+		known := *self
+		known.Info = info.Node.Info
+		info.Node = known
+	}
+	return info, nil
+}
+
+func describeCluster(info *api.Info, view *api.Snapshot) {
+	stacks := make(map[string]bool)
+	for _, svc := range view.Services {
+		stacks[svc.Stack] = true
+	}
+	for _, n := range view.Nodes {
+		if n.Role == api.RoleManager {
+			info.Managers++
+		}
+	}
+	for _, t := range view.Tasks {
+		if !t.Status.State.Terminal() {
+			info.Tasks++
+		}
+	}
+	info.Nodes, info.Stacks, info.Services = len(view.Nodes), len(stacks), len(view.Services)
+	if view.Cluster != nil {
+		info.Lease = view.Cluster.LeaseTimeout
+	}
+}

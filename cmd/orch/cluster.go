@@ -1,0 +1,233 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+func newInitCommand(c *cli) *cobra.Command {
+	req := &api.InitRequest{}
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Make a new cluster with this node as its first manager",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			res, err := call[api.InitRequest, api.InitResponse](cmd, c, api.ProcInit, req)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			fmt.Fprintf(out, "This node (%s) is now the manager of a new cluster.\n\n", shortID(res.NodeID))
+			fmt.Fprintf(out, "To add a worker, run on it, with orch daemon running:\n\n    orch join %s\n\n", res.Tokens.Worker)
+			fmt.Fprintln(out, "To add a manager, run `orch join-token manager` here and follow what it says.")
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&req.AdvertiseAddr, "advertise-addr", "", "this node's address for other nodes (default: the daemon's, or the one of the default route)")
+	cmd.Flags().StringVar(&req.Pool, "pool", "", "where task addresses and virtual IPs come from (default "+api.DefaultPool+")")
+	return cmd
+}
+
+func newJoinCommand(c *cli) *cobra.Command {
+	req := &api.JoinRequest{}
+	cmd := &cobra.Command{
+		Use:   "join TOKEN@HOST:PORT",
+		Short: "Join this node to a cluster, as the role that the token is for",
+		Args:  exactArgs(1, "a join token, as `orch join-token worker` prints it on a manager"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req.Token = args[0]
+			res, err := call[api.JoinRequest, api.JoinResponse](cmd, c, api.ProcJoin, req)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "This node (%s) joined the cluster as a %s.\n", shortID(res.NodeID), res.Role)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&req.AdvertiseAddr, "advertise-addr", "", "this node's address for other nodes (default: the daemon's, or the one of the default route)")
+	return cmd
+}
+
+func newJoinTokenCommand(c *cli) *cobra.Command {
+	quiet := false
+	cmd := &cobra.Command{
+		Use:       "join-token worker|manager",
+		Short:     "Print the command that joins a node",
+		ValidArgs: []string{"worker", "manager"},
+		Args:      exactArgs(1, "the role of the node that is to join: worker or manager"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			role := api.Role(args[0])
+			if role != api.RoleWorker && role != api.RoleManager {
+				return fmt.Errorf("unknown role %q: give worker or manager", args[0])
+			}
+			tokens, err := call[api.Empty, api.JoinTokens](cmd, c, api.ProcJoinTokens, &api.Empty{})
+			if err != nil {
+				return err
+			}
+			token := tokens.Worker
+			if role == api.RoleManager {
+				token = tokens.Manager
+			}
+			out := cmd.OutOrStdout()
+			if quiet {
+				fmt.Fprintln(out, token)
+				return nil
+			}
+			fmt.Fprintf(out, "To add a %s, run on it, with orch daemon running:\n\n    orch join %s\n\n", role, token)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "the token alone")
+	return cmd
+}
+
+// exactArgs asks for n arguments and says what they are if they are not there.
+func exactArgs(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return fmt.Errorf("%s takes %s (see `%s --help`)", cmd.CommandPath(), what, cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+func newInfoCommand(c *cli) *cobra.Command {
+	l := &list{}
+	cmd := &cobra.Command{
+		Use:   "info",
+		Short: "Show this node and its cluster",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			info, err := call[api.Empty, api.Info](cmd, c, api.ProcInfo, &api.Empty{})
+			if err != nil {
+				return err
+			}
+			return l.print(cmd.OutOrStdout(), info, []string{"Node", info.Node.Hostname}, infoRows(info), []string{string(info.Node.ID)})
+		},
+	}
+	l.flags(cmd)
+	return cmd
+}
+
+func infoRows(info *api.Info) [][]string {
+	n := &info.Node
+	engine := n.Info.EngineVersion
+	if engine == "" {
+		engine = "does not answer"
+	}
+	rows := [][]string{
+		{"  ID", string(n.ID)},
+		{"  Version", n.Info.OrchVersion},
+		{"  Kernel", n.Info.Kernel + ", " + n.Info.OS + "/" + n.Info.Arch},
+		{"  Docker Engine", engine},
+		{"  CPUs, memory", fmt.Sprintf("%d, %.1f GiB", n.Info.CPUs, float64(n.Info.MemoryBytes)/(1<<30))},
+	}
+	if info.ClusterID == "" {
+		return append(rows, []string{"Cluster", "none: use orch init or orch join"})
+	}
+	rows = append(rows,
+		[]string{"  Role", string(n.Role)},
+		[]string{"  Address", n.APIAddr()},
+		[]string{"  Data path", n.Info.Datapath},
+		[]string{"Cluster", info.ClusterID},
+		[]string{"  Nodes", fmt.Sprintf("%d (%d managers)", info.Nodes, info.Managers)},
+		[]string{"  Pool", info.Pool},
+		[]string{"  Lease", info.Lease.String()},
+		[]string{"  Stacks, services, tasks", fmt.Sprintf("%d, %d, %d", info.Stacks, info.Services, info.Tasks)},
+	)
+	if r := info.Raft; r != nil {
+		leader := info.Leader
+		if leader == "" {
+			leader = "none (no quorum)"
+		}
+		rows = append(rows,
+			[]string{"  Leader", leader},
+			[]string{"  Raft", fmt.Sprintf("%s in term %d, index %d", r.State, r.Term, r.Applied)},
+			[]string{"  Managers' failures tolerated", fmt.Sprintf("%d of %d%s", (info.Managers-1)/2, info.Managers, managersHint(info.Managers))},
+		)
+	}
+	return rows
+}
+
+// managersHint points out a number of managers that gains nothing.
+func managersHint(managers int) string {
+	switch {
+	case managers == 1:
+		return " (a single point of failure: use 3 or 5 managers)"
+	case managers%2 == 0:
+		return fmt.Sprintf(" (as many as with %d: use an odd number)", managers-1)
+	}
+	return ""
+}
+
+func newNodeCommand(c *cli) *cobra.Command {
+	cmd := &cobra.Command{Use: "node", Short: "List nodes and change what runs on them"}
+	cmd.AddCommand(newNodeListCommand(c), newNodeUpdateCommand(c))
+	return cmd
+}
+
+func newNodeListCommand(c *cli) *cobra.Command {
+	l := &list{}
+	cmd := &cobra.Command{
+		Use:   "ls",
+		Short: "List the nodes",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			nodes, err := call[api.Empty, api.NodeList](cmd, c, api.ProcNodes, &api.Empty{})
+			if err != nil {
+				return err
+			}
+			var rows [][]string
+			var keys []string
+			for _, n := range nodes.Nodes {
+				role := string(n.Role)
+				if n.Leader {
+					role += " (leader)"
+				}
+				rows = append(rows, []string{shortID(n.ID), n.Hostname, role, string(n.State), string(n.Availability), n.Addr.String(), n.Info.EngineVersion, n.Info.Datapath, labels(n.Labels)})
+				keys = append(keys, string(n.ID))
+			}
+			return l.print(cmd.OutOrStdout(), nodes.Nodes, []string{"ID", "NAME", "ROLE", "STATE", "AVAILABILITY", "ADDRESS", "ENGINE", "DATA PATH", "LABELS"}, rows, keys)
+		},
+	}
+	l.flags(cmd)
+	return cmd
+}
+
+func labels(m map[string]string) string {
+	var out []string
+	for _, k := range api.SortedKeys(m) {
+		out = append(out, k+"="+m[k])
+	}
+	return strings.Join(out, ",")
+}
+
+func newNodeUpdateCommand(c *cli) *cobra.Command {
+	var availability string
+	var add, remove []string
+	cmd := &cobra.Command{
+		Use:   "update NODE",
+		Short: "Set a node's availability and labels",
+		Args:  exactArgs(1, "the name or ID of a node"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req := &api.UpdateNodeRequest{Node: args[0], Availability: api.Availability(availability), RemoveLabels: remove, AddLabels: make(map[string]string)}
+			for _, label := range add {
+				k, v, ok := strings.Cut(label, "=")
+				if !ok || k == "" {
+					return fmt.Errorf("--label-add %q: give KEY=VALUE", label)
+				}
+				req.AddLabels[k] = v
+			}
+			_, err := call[api.UpdateNodeRequest, api.Empty](cmd, c, api.ProcUpdateNode, req)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&availability, "availability", "", "active, pause (takes no new tasks) or drain (its tasks move elsewhere)")
+	cmd.Flags().StringArrayVar(&add, "label-add", nil, "add or change a label, KEY=VALUE")
+	cmd.Flags().StringArrayVar(&remove, "label-rm", nil, "remove a label, KEY")
+	return cmd
+}

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/orch-dev/orch/pkg/agent"
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/dataplane"
+	"github.com/orch-dev/orch/pkg/rpc"
+)
+
+// options are the daemon's flags.
+type options struct {
+	stateDir, runDir, pinDir string
+	advertiseAddr            string
+	hostname                 string
+	datapath                 string
+	dockerHost               string
+	metricsAddr              string
+	resolvConf               string
+	lab                      string
+	apiPort, gossipPort      uint16
+	lease                    time.Duration
+	debug                    bool
+}
+
+func newDaemonCommand() *cobra.Command {
+	o := &options{}
+	cmd := &cobra.Command{
+		Use:   "daemon",
+		Short: "Run this node's part of the cluster, until SIGTERM",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runDaemon(cmd.Context(), o) },
+	}
+	hostname, _ := os.Hostname()
+	f := cmd.Flags()
+	f.StringVar(&o.stateDir, "state-dir", defaultStateDir, "what must survive a reboot: identity, Raft log")
+	f.StringVar(&o.runDir, "run-dir", defaultRunDir, "runtime files: the API's socket, files mounted into tasks")
+	f.StringVar(&o.pinDir, "pin-dir", dataplane.DefaultPinDir, "where kernel programs and maps are pinned, in a BPF file system")
+	f.StringVar(&o.advertiseAddr, "advertise-addr", "", "this node's address for other nodes (default: the one of the default route)")
+	f.StringVar(&o.hostname, "hostname", hostname, "this node's name")
+	f.StringVar(&o.datapath, "datapath", string(dataplane.ModeAuto), "how the uplink is attached to: auto, xdp or tc")
+	f.StringVar(&o.dockerHost, "docker-host", "", "the Docker Engine's socket, unix://PATH (default: DOCKER_HOST, or the usual one)")
+	f.StringVar(&o.metricsAddr, "metrics-addr", fmt.Sprintf(":%d", api.MetricsPort), "where /metrics is served; empty: nowhere")
+	f.StringVar(&o.resolvConf, "resolv-conf", "/etc/resolv.conf", "name servers for names outside the cluster")
+	f.Uint16Var(&o.apiPort, "api-port", api.DefaultAPIPort, "TCP port of the API and of Raft")
+	f.Uint16Var(&o.gossipPort, "gossip-port", api.GossipPort, "TCP and UDP port of gossip")
+	f.DurationVar(&o.lease, "lease", 4*time.Second, "for a new cluster: how long a node may be silent before its tasks are replaced")
+	f.StringVar(&o.lab, "lab", "", "the lab that this node belongs to (set by `orch lab`)")
+	f.BoolVar(&o.debug, "debug", false, "log in detail")
+	return cmd
+}
+
+// check refuses options that cannot work.
+func (o *options) check() error {
+	switch dataplane.Mode(o.datapath) {
+	case dataplane.ModeAuto, dataplane.ModeXDP, dataplane.ModeTC:
+	default:
+		return fmt.Errorf("--datapath %q: use auto, xdp or tc", o.datapath)
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("the daemon must run as root: it loads kernel programs and makes network interfaces")
+	}
+	for _, dir := range []*string{&o.stateDir, &o.runDir} {
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return err
+		}
+		*dir = abs
+		if err := os.MkdirAll(abs, 0o711); err != nil {
+			return fmt.Errorf("make directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// daemon is one node's process. It answers on the local socket from its start
+// on; the rest runs once the node is in a cluster.
+type daemon struct {
+	options
+	log   *slog.Logger
+	mux   *rpc.Mux
+	peers *rpc.Pool
+	sec   rpc.Security
+
+	enrolling sync.Mutex // one init or join at a time
+
+	mu     sync.Mutex
+	id     identity
+	member *member // nil: in no cluster
+
+	group *errgroup.Group // what runs until the daemon ends
+	ctx   context.Context // of group
+}
+
+func runDaemon(ctx context.Context, o *options) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	unlock, err := lockDir(o.stateDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	id, err := loadIdentity(o.stateDir)
+	if err != nil {
+		return err
+	}
+	level := slog.LevelInfo
+	if o.debug {
+		level = slog.LevelDebug
+	}
+	d := &daemon{options: *o, id: *id, mux: rpc.NewMux()}
+	d.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	d.sec = rpc.Plain{Secret: d.secret}
+	d.peers = rpc.NewPool(d.sec)
+	d.group, d.ctx = errgroup.WithContext(ctx)
+	return d.run()
+}
+
+func (d *daemon) run() error {
+	rpc.Handle(d.mux, api.ProcInit, d.Init)
+	rpc.Handle(d.mux, api.ProcJoin, d.Join)
+	rpc.Handle(d.mux, api.ProcInfo, d.Info)
+	d.mux.HandlePrefix("/orch.cluster/", http.HandlerFunc(d.serveCluster))
+	d.mux.Open(api.ProcAdmit)
+	agent.Serve(d.mux, nodeRuntime{d}, nodeRuntime{d})
+
+	server := rpc.NewServer(d.mux, d.sec, d.log)
+	d.group.Go(func() error {
+		return server.ServeLocal(d.ctx, filepath.Join(d.runDir, socketName))
+	})
+	id := d.identity()
+	d.log.Info("orch daemon", "version", version, "node", id.Node, "member", id.member(), "socket", filepath.Join(d.runDir, socketName))
+	if id.member() {
+		m, err := d.startMember(id, true)
+		if err != nil {
+			return fmt.Errorf("rejoin the cluster: %w", err)
+		}
+		d.setMember(id, m)
+	}
+	err := d.group.Wait()
+	if m := d.currentMember(); m != nil {
+		m.stop()
+	}
+	return err
+}
+
+// lockDir makes sure that no other daemon uses a state directory.
+func lockDir(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the state directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("another orch daemon runs with the state directory %s", dir)
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+func (d *daemon) identity() identity {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.id
+}
+
+func (d *daemon) currentMember() *member {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.member
+}
+
+func (d *daemon) setMember(id identity, m *member) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.id, d.member = id, m
+}
+
+// secret is what members of the cluster show each other, "" before there is one.
+func (d *daemon) secret() string { return hex.EncodeToString(d.identity().GossipKey) }
+
+// saveManagers keeps where the managers are for the next start.
+func (d *daemon) saveManagers(addrs []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.id.Managers = addrs; !d.id.member() {
+		return
+	}
+	if err := d.id.save(d.stateDir); err != nil {
+		d.log.Error("cannot keep the managers' addresses", "err", err)
+	}
+}
+
+// serveCluster answers the cluster's API: a manager itself, a worker by asking
+// a manager.
+func (d *daemon) serveCluster(w http.ResponseWriter, r *http.Request) {
+	m := d.currentMember()
+	switch {
+	case m == nil:
+		rpc.WriteError(w, r, notMember())
+	case m.control != nil:
+		m.control.ServeHTTP(w, r)
+	case rpc.Forwarded(r):
+		rpc.WriteError(w, r, api.Errorf(api.CodeUnavailable, "node %s is a worker: ask a manager", d.hostname))
+	default:
+		d.peers.Get(m.managers.Addr()).Forward(w, r)
+	}
+}
+
+func notMember() error {
+	return api.Errorf(api.CodeUnavailable, "this node is not in a cluster: make one with `orch init`, or join one with `orch join TOKEN@HOST:PORT`")
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/compose"
+)
+
+func newDeployCommand(c *cli) *cobra.Command {
+	var files []string
+	var prune, detach bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "deploy -c FILE STACK",
+		Short: "Make a stack be what a compose file says, and wait until it runs",
+		Example: `  orch deploy -c compose.yaml blog
+  orch deploy -c compose.yaml -c compose.prod.yaml --prune blog`,
+		Args: exactArgs(1, "the name of a stack"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req, err := loadStack(cmd, args[0], files)
+			if err != nil {
+				return err
+			}
+			req.Prune = prune
+			res, err := call[api.DeployRequest, api.DeployResponse](cmd, c, api.ProcDeploy, req)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			for _, s := range res.Services {
+				fmt.Fprintf(out, "%s: %s\n", s.Name, s.Action)
+			}
+			if detach {
+				return nil
+			}
+			return awaitStack(cmd.Context(), c, out, req.Stack, res.Index, timeout)
+		},
+	}
+	cmd.Flags().StringArrayVarP(&files, "compose-file", "c", nil, "a compose file, - for standard input; a later one overrides an earlier one")
+	cmd.Flags().BoolVar(&prune, "prune", false, "remove the stack's services that the file does not name")
+	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "do not wait until everything runs")
+	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "how long to wait until everything runs")
+	return cmd
+}
+
+// loadStack reads compose files into a request, and prints their warnings.
+func loadStack(cmd *cobra.Command, stack string, files []string) (*api.DeployRequest, error) {
+	if len(files) == 0 {
+		return nil, fmt.Errorf("say which compose file to deploy, for instance `%s -c compose.yaml %s`", cmd.CommandPath(), stack)
+	}
+	var sources []compose.Source
+	for _, name := range files {
+		content, err := readSource(cmd.InOrStdin(), name)
+		if err != nil {
+			return nil, fmt.Errorf("read the compose file: %w", err)
+		}
+		sources = append(sources, compose.Source{Name: name, Content: content})
+	}
+	dir, err := filepath.Abs(filepath.Dir(files[0]))
+	if err != nil {
+		return nil, err
+	}
+	project, err := compose.Load(cmd.Context(), stack, sources, compose.Options{Env: environment(), WorkingDir: dir})
+	if err != nil {
+		return nil, fmt.Errorf("nothing was deployed:\n%w", err)
+	}
+	for _, w := range project.Warnings {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+	}
+	req := &api.DeployRequest{Stack: stack, Services: project.Services}
+	for _, n := range project.Networks {
+		req.Networks = append(req.Networks, api.NetworkSpec(n))
+	}
+	return req, nil
+}
+
+func readSource(stdin io.Reader, name string) ([]byte, error) {
+	if name == "-" {
+		return io.ReadAll(stdin)
+	}
+	return os.ReadFile(name)
+}
+
+func environment() map[string]string {
+	env := make(map[string]string)
+	for _, kv := range os.Environ() {
+		k, v, _ := strings.Cut(kv, "=")
+		env[k] = v
+	}
+	return env
+}
+
+// errConverged ends the stream of a stack's status.
+var errConverged = errors.New("converged")
+
+// awaitStack shows a stack's progress until all of it runs. It fails when
+// something will not run, or not in time.
+func awaitStack(ctx context.Context, c *cli, out io.Writer, stack string, index api.Index, timeout time.Duration) error {
+	client, err := c.daemon()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	p := newProgress(out, time.Now())
+	watch := &stackWatch{show: p.show, index: index, since: time.Now(), now: time.Now}
+	err = watch.run(ctx, client, stack)
+	p.close()
+	switch {
+	case errors.Is(err, errConverged):
+		fmt.Fprintf(out, "%s: everything runs (%.1f s)\n", stack, time.Since(watch.since).Seconds())
+		for _, s := range watch.last.Services {
+			if len(s.Ports) > 0 {
+				fmt.Fprintf(out, "%s answers on every node: %s\n", s.Name, ports(s.Ports))
+			}
+		}
+		return nil
+	case ctx.Err() == context.DeadlineExceeded:
+		return fmt.Errorf("not everything runs after %s:\n%s", timeout, troubles(watch.last))
+	}
+	return err
+}
+
+// troubles lists what does not run and why.
+func troubles(status *api.StackStatus) string {
+	if status == nil {
+		return "the managers gave no status"
+	}
+	var lines []string
+	for _, s := range status.Services {
+		if !s.Converged {
+			reason := s.Reason
+			if reason == "" {
+				reason = "no reason is known yet"
+			}
+			lines = append(lines, fmt.Sprintf("%s: %d of %d run: %s", s.Name, s.Updated, s.Desired, reason))
+		}
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"sync"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/membership"
+)
+
+// maxHints bounds the hints kept; the store soon says what they said.
+const maxHints = 4096
+
+// gossip is what the agent sees of the membership: who is suspected, and which
+// tasks were seen to die.
+type gossip struct {
+	members *membership.Members
+
+	mu      sync.Mutex
+	died    map[api.TaskID]bool
+	changed chan struct{}
+}
+
+func newGossip(members *membership.Members) *gossip {
+	return &gossip{members: members, died: make(map[api.TaskID]bool), changed: make(chan struct{})}
+}
+
+func (g *gossip) alive() map[api.NodeID]bool { return g.members.Alive() }
+
+// Suspects implements agent.Gossip.
+func (g *gossip) Suspects() map[api.NodeID]bool {
+	suspects := make(map[api.NodeID]bool)
+	for id, alive := range g.members.Alive() {
+		if !alive {
+			suspects[id] = true
+		}
+	}
+	return suspects
+}
+
+// Died implements agent.Gossip.
+func (g *gossip) Died() map[api.TaskID]bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return maps.Clone(g.died)
+}
+
+// Changed implements agent.Gossip.
+func (g *gossip) Changed() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.changed
+}
+
+// Broadcast implements agent.Gossip.
+func (g *gossip) Broadcast(task api.TaskID) {
+	g.note(task)
+	g.members.Broadcast(task)
+}
+
+func (g *gossip) note(task api.TaskID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.died) >= maxHints {
+		clear(g.died)
+	}
+	g.died[task] = true
+	g.notify()
+}
+
+func (g *gossip) notify() {
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
+
+// run joins the two sources of change until ctx ends.
+func (g *gossip) run(ctx context.Context) error {
+	changed := g.members.Changed()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case task := <-g.members.Hints():
+			g.note(task)
+		case <-changed:
+			changed = g.members.Changed() // before anyone is told, so that none is missed
+			g.mu.Lock()
+			g.notify()
+			g.mu.Unlock()
+		}
+	}
+}

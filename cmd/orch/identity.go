@@ -1,0 +1,75 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// identity is what a node must know of itself to take part in its cluster
+// again after a restart. It is kept in the state directory.
+type identity struct {
+	Node      api.NodeID `json:"node"`
+	ClusterID string     `json:"clusterID,omitempty"` // empty: in no cluster yet
+	Role      api.Role   `json:"role,omitempty"`
+	Addr      netip.Addr `json:"addr,omitzero"`
+	Pool      string     `json:"pool,omitempty"`
+	GossipKey []byte     `json:"gossipKey,omitempty"`
+	Managers  []string   `json:"managers,omitempty"` // API addresses
+}
+
+// member reports whether the node is in a cluster.
+func (id *identity) member() bool { return id.ClusterID != "" }
+
+func identityFile(stateDir string) string { return filepath.Join(stateDir, "node.json") }
+
+// loadIdentity reads the node's identity; a node that has none gets an ID.
+func loadIdentity(stateDir string) (*identity, error) {
+	path := identityFile(stateDir)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		id := &identity{Node: api.NodeID(api.NewID(rand.Reader))}
+		return id, id.save(stateDir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the node's identity: %w", err)
+	}
+	id := &identity{}
+	if err := json.Unmarshal(data, id); err != nil || id.Node == "" {
+		return nil, fmt.Errorf("the node's identity in %s is damaged (%v): restore the file, or remove %s to make this a new node", path, err, stateDir)
+	}
+	return id, nil
+}
+
+// save writes the identity so that a crash leaves the old one or the new one.
+func (id *identity) save(stateDir string) error {
+	data, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(identityFile(stateDir), data)
+}
+
+// writeFile replaces a file as one step, readable by root alone.
+func writeFile(path string, data []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(data)
+	err = errors.Join(err, tmp.Sync(), tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}

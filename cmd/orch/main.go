@@ -1,0 +1,83 @@
+// Command orch is all of orch: the daemon that runs on every node and the
+// command line that talks to it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/orch-dev/orch/pkg/rpc"
+)
+
+// version is set by the build.
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := newRootCommand().ExecuteContext(ctx); err != nil {
+		var exit exitError
+		if errors.As(err, &exit) {
+			stop()
+			os.Exit(int(exit))
+		}
+		fmt.Fprintln(os.Stderr, "orch:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// exitError ends the process with a status of its own, with nothing more said.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+const (
+	defaultRunDir   = "/run/orch"
+	defaultStateDir = "/var/lib/orch"
+	socketName      = "orch.sock"
+	hostVariable    = "ORCH_HOST"
+)
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "orch",
+		Short:         "Run compose files on a cluster of Linux machines",
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	cli := &cli{}
+	host := os.Getenv(hostVariable)
+	if host == "" {
+		host = "unix://" + defaultRunDir + "/" + socketName
+	}
+	root.PersistentFlags().StringVarP(&cli.host, "host", "H", host, "the daemon to talk to, unix://PATH; the environment's "+hostVariable+" sets the default")
+	root.AddGroup(
+		&cobra.Group{ID: "cluster", Title: "Cluster:"},
+		&cobra.Group{ID: "work", Title: "Stacks and services:"},
+		&cobra.Group{ID: "node", Title: "This machine:"},
+	)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("cluster", newInitCommand(cli), newJoinCommand(cli), newJoinTokenCommand(cli), newNodeCommand(cli), newInfoCommand(cli))
+	add("work", newDeployCommand(cli), newStackCommand(cli), newServiceCommand(cli))
+	add("node", newDaemonCommand(), newLabCommand())
+	return root
+}
+
+// cli is what all commands that talk to a daemon share.
+type cli struct {
+	host   string
+	client *rpc.Client
+}

@@ -1,0 +1,341 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/orch-dev/orch/consensus"
+	"github.com/orch-dev/orch/consensus/store"
+	"github.com/orch-dev/orch/pkg/agent"
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/control"
+	"github.com/orch-dev/orch/pkg/dataplane"
+	"github.com/orch-dev/orch/pkg/dns"
+	"github.com/orch-dev/orch/pkg/docker"
+	"github.com/orch-dev/orch/pkg/manager"
+	"github.com/orch-dev/orch/pkg/membership"
+	"github.com/orch-dev/orch/pkg/metrics"
+	"github.com/orch-dev/orch/pkg/netdev"
+	"github.com/orch-dev/orch/pkg/rpc"
+)
+
+// dnsAddr is where tasks find their node's name server. It is link-local, so
+// that it can be the same on every node.
+var dnsAddr = netip.MustParseAddr("169.254.20.53")
+
+// member is all that runs while a node is in a cluster.
+type member struct {
+	d  *daemon
+	id identity
+
+	engine   *docker.Engine
+	plane    *dataplane.Dataplane
+	links    *netdev.Links
+	names    *dns.Server
+	gossip   *gossip
+	managers *agent.Directory
+	agent    *agent.Agent
+
+	// Managers only; else nil.
+	replica *manager.Replica
+	tracker *manager.Tracker
+	control *control.Server
+	raft    *consensus.StreamLayer
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	group  *errgroup.Group
+}
+
+// startMember makes the parts of a member and runs them. The agent, which needs
+// the cluster to know the node, is started at once only if withAgent.
+func (d *daemon) startMember(id identity, withAgent bool) (*member, error) {
+	m := &member{d: d, id: id}
+	m.ctx, m.cancel = context.WithCancel(d.ctx)
+	m.group, m.ctx = errgroup.WithContext(m.ctx)
+	steps := []struct {
+		name string
+		do   func() error
+	}{
+		{"the container runtime", m.initRuntime},
+		{"the network", m.initNetwork},
+		{"gossip", m.initGossip},
+		{"the manager", m.initManager},
+		{"the agent", m.initAgent},
+		{"the API", m.serveAPI},
+		{"metrics", m.serveMetrics},
+	}
+	for _, step := range steps {
+		if err := step.do(); err != nil {
+			m.stop()
+			return nil, fmt.Errorf("start %s: %w", step.name, err)
+		}
+	}
+	if withAgent {
+		m.startAgent()
+	}
+	return m, nil
+}
+
+func (m *member) initRuntime() (err error) {
+	cfg := docker.Config{
+		Host: m.d.dockerHost, ClusterID: m.id.ClusterID, Node: m.id.Node,
+		RunDir: m.d.runDir, Lab: m.d.lab,
+	}
+	if m.d.lab != "" {
+		cfg.LabNode = m.d.hostname
+	}
+	m.engine, err = docker.New(cfg)
+	return err
+}
+
+func (m *member) initNetwork() error {
+	pool, err := netip.ParsePrefix(m.id.Pool)
+	if err != nil {
+		return fmt.Errorf("pool: %w", err)
+	}
+	uplink, _, err := netdev.UplinkOf(m.id.Addr)
+	if err != nil {
+		return err
+	}
+	m.links = netdev.New(netdev.Config{Uplink: uplink, DNSAddr: dnsAddr, Pool: pool, Owner: ownerTag(m.id.ClusterID)})
+	if err := m.links.Setup(m.ctx); err != nil {
+		return err
+	}
+	m.plane, err = dataplane.Open(dataplane.Config{PinDir: m.d.pinDir, Uplink: uplink, Mode: dataplane.Mode(m.d.datapath)})
+	if err != nil {
+		return err
+	}
+	m.d.log.Info("data plane active", "datapath", m.plane.Describe())
+	upstreams, err := dns.Upstreams(m.d.resolvConf)
+	if err != nil {
+		m.d.log.Warn("names outside the cluster will not resolve", "err", err)
+	}
+	m.names = dns.New(dns.Config{
+		Listen:    []string{netip.AddrPortFrom(dnsAddr, 53).String()},
+		Upstreams: upstreams, Log: m.d.log.With("part", "dns"),
+	})
+	m.run("dns", m.names.Run)
+	return nil
+}
+
+// ownerTag tells the interfaces of one cluster from those of another.
+func ownerTag(clusterID string) string { return "orch-" + clusterID[:8] }
+
+func (m *member) initGossip() error {
+	members, err := membership.New(membership.Config{
+		ID: m.id.Node, BindAddr: m.id.Addr.String(), Port: int(m.d.gossipPort),
+		Key: m.id.GossipKey, Log: m.d.log.With("part", "gossip"),
+	})
+	if err != nil {
+		return err
+	}
+	m.gossip = newGossip(members)
+	m.run("gossip", func(ctx context.Context) error { return members.Run(ctx, m.gossipPeers) })
+	m.run("gossip hints", m.gossip.run)
+	return nil
+}
+
+// gossipPeers are the gossip addresses of the other nodes, as far as this one
+// knows of any.
+func (m *member) gossipPeers() []string {
+	var nodes map[api.NodeID]*api.Node
+	if m.replica != nil {
+		nodes = m.replica.Snapshot().Nodes
+	}
+	if m.agent != nil && len(nodes) == 0 {
+		if view := m.agent.View(); view != nil {
+			nodes = view.Nodes
+		}
+	}
+	var peers []string
+	for id, n := range nodes {
+		if id != m.id.Node {
+			peers = append(peers, netip.AddrPortFrom(n.Addr, n.GossipPort).String())
+		}
+	}
+	if len(peers) == 0 {
+		for _, addr := range m.id.Managers { // all that is known before the first contact
+			if host, _, err := net.SplitHostPort(addr); err == nil && host != m.id.Addr.String() {
+				peers = append(peers, net.JoinHostPort(host, fmt.Sprint(m.d.gossipPort)))
+			}
+		}
+	}
+	return peers
+}
+
+// initManager starts Raft, the leader's loop and the API, on a manager.
+func (m *member) initManager() error {
+	if m.id.Role != api.RoleManager {
+		return nil
+	}
+	addr := netip.AddrPortFrom(m.id.Addr, m.d.apiPort)
+	state := store.New()
+	m.raft = consensus.NewStreamLayer(net.TCPAddrFromAddrPort(addr), func(ctx context.Context, addr string) (net.Conn, error) {
+		return rpc.DialRaft(ctx, m.d.sec, addr)
+	})
+	raft, err := consensus.New(consensus.Config{
+		ID: m.id.Node, Addr: addr.String(), Dir: m.d.raftDir(),
+		Transport: m.raft, FSM: state, Log: m.d.log.With("part", "raft"),
+	})
+	if err != nil {
+		return err
+	}
+	m.run("raft", func(ctx context.Context) error {
+		<-ctx.Done()
+		return raft.Shutdown()
+	})
+	newID := func() string { return api.NewID(rand.Reader) }
+	m.replica = &manager.Replica{Store: state, Raft: raft}
+	m.tracker = manager.NewTracker()
+	m.control = control.New(control.Config{
+		Node: m.id.Node, Replica: m.replica, Tracker: m.tracker, Peers: m.d.peers,
+		NewID: newID, Now: time.Now, Log: m.d.log,
+	})
+	loop := manager.New(m.replica, m.tracker, newID, time.Now, m.d.log.With("part", "manager"))
+	m.run("manager", loop.Run)
+	m.run("gossip watch", m.watchGossip)
+	return nil
+}
+
+// gossipSample is how often a manager notes who is alive by gossip.
+const gossipSample = 250 * time.Millisecond
+
+func (m *member) watchGossip(ctx context.Context) error {
+	ticker := time.NewTicker(gossipSample)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-ticker.C:
+			m.tracker.Gossiped(m.gossip.alive(), now)
+		}
+	}
+}
+
+func (m *member) initAgent() error {
+	home := ""
+	if m.id.Role == api.RoleManager {
+		home = m.d.apiAddr(m.id.Addr)
+	}
+	if home == "" && len(m.id.Managers) == 0 {
+		return errors.New("no manager's address is known")
+	}
+	m.managers = agent.NewDirectory(m.id.Node, m.d.peers, home, m.id.Managers, m.d.saveManagers)
+	m.agent = agent.New(agent.Config{
+		Node: m.id.Node, Runtime: m.engine, Links: taskLinks{m.links}, Dataplane: m.plane,
+		Names: zoneSetter{m.names}, Gossip: m.gossip, Managers: m.managers, DNS: dnsAddr,
+		Info: func(ctx context.Context) api.NodeInfo { return m.d.nodeInfo(ctx, m) },
+		Now:  time.Now, Log: m.d.log.With("part", "agent"),
+	})
+	return nil
+}
+
+// startAgent lets the node work for the cluster.
+func (m *member) startAgent() { m.run("agent", m.agent.Run) }
+
+// serveAPI answers other nodes.
+func (m *member) serveAPI() error {
+	l, err := net.Listen("tcp", m.d.apiAddr(m.id.Addr))
+	if err != nil {
+		return err
+	}
+	var raft func(net.Conn)
+	if m.raft != nil {
+		raft = m.raft.Deliver
+	}
+	server := rpc.NewServer(m.d.mux, m.d.sec, m.d.log.With("part", "api"))
+	m.run("api", func(ctx context.Context) error { return server.ServePeers(ctx, l, raft) })
+	return nil
+}
+
+func (m *member) serveMetrics() error {
+	if m.d.metricsAddr == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", m.d.metricsAddr)
+	if err != nil {
+		return err
+	}
+	src := metrics.Sources{Node: m.id.Node, Version: version, Dataplane: m.plane, View: m.agent.View}
+	if m.replica != nil {
+		src.Raft = m.replica.Raft
+	}
+	m.run("metrics", func(ctx context.Context) error { return metrics.Serve(ctx, l, src) })
+	return nil
+}
+
+// run runs one part until the member stops. The daemon does not outlive a part
+// that fails: its supervisor starts it afresh, and nothing notices.
+func (m *member) run(name string, part func(context.Context) error) {
+	m.group.Go(func() error {
+		if err := part(m.ctx); err != nil && m.ctx.Err() == nil {
+			err = fmt.Errorf("%s: %w", name, err)
+			m.d.log.Error("a part of the daemon failed", "err", err)
+			m.d.group.Go(func() error { return err })
+			return err
+		}
+		return nil
+	})
+}
+
+// stop ends all parts. The kernel's programs and the containers go on.
+func (m *member) stop() {
+	m.cancel()
+	if err := m.group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		m.d.log.Warn("stop", "err", err)
+	}
+	if m.plane != nil {
+		_ = m.plane.Close()
+	}
+	if m.engine != nil {
+		_ = m.engine.Close()
+	}
+}
+
+// purge takes away what a failed attempt to become a member made of the network.
+func (m *member) purge() {
+	ctx := context.Background()
+	if err := errors.Join(m.links.Purge(ctx), dataplane.Purge(m.d.pinDir)); err != nil {
+		m.d.log.Warn("clean up", "err", err)
+	}
+}
+
+// bootstrap makes the first state of a new cluster.
+func (m *member) bootstrap(ctx context.Context, cluster *api.Cluster, self *api.Node) error {
+	if err := m.replica.Raft.Bootstrap(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, enrollTimeout)
+	defer cancel()
+	if _, _, err := m.replica.Raft.WaitLeader(ctx); err != nil {
+		return err
+	}
+	if _, err := m.replica.Commit(ctx, []api.Change{{Cluster: cluster}, {Node: self}}); err != nil {
+		return fmt.Errorf("write the cluster's first state: %w", err)
+	}
+	return nil
+}
+
+// awaitState waits until a new manager has its copy of the cluster's state.
+func (m *member) awaitState(ctx context.Context) error {
+	for {
+		changed := m.replica.Changed()
+		if m.replica.Snapshot().Nodes[m.id.Node] != nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return api.Errorf(api.CodeUnavailable, "the cluster's state did not arrive: can the managers reach %s?", m.d.apiAddr(m.id.Addr))
+		case <-changed:
+		}
+	}
+}

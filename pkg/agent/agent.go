@@ -1,0 +1,194 @@
+// Package agent is a node's loop: it follows the cluster's state on a stream
+// from a manager, makes the node's kernel and container runtime be what that
+// state says, and reports what became of it.
+//
+// Nothing it does depends on having run before: what it finds in the kernel and
+// in the runtime when it starts is adopted.
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/network"
+)
+
+// Runtime runs containers. All operations are idempotent; an error that wraps
+// api.ErrRuntimeUnavailable says nothing about the task.
+type Runtime interface {
+	Tasks(ctx context.Context) (map[api.TaskID]api.ContainerState, error)
+	Task(ctx context.Context, id api.TaskID) (api.ContainerState, error)
+	Watch(ctx context.Context, notify func(api.TaskID)) error
+	Output
+	Lifecycle
+}
+
+// Lifecycle takes a task's containers from nothing to nothing.
+type Lifecycle interface {
+	EnsureImage(ctx context.Context, ref string) error
+	// CreateSandbox returns the path of the task's network namespace.
+	CreateSandbox(ctx context.Context, t *api.Task, net api.SandboxNet) (string, error)
+	StartTask(ctx context.Context, t *api.Task) error
+	StopTask(ctx context.Context, id api.TaskID, grace time.Duration) error
+	RemoveTask(ctx context.Context, id api.TaskID) error
+}
+
+// Links makes the interfaces of tasks.
+type Links interface {
+	// Attach gives the namespace its eth0 and returns the index of the host's
+	// side. It is idempotent.
+	Attach(ctx context.Context, task api.TaskID, netns string, addr netip.Addr) (ifindex int, err error)
+	Detach(ctx context.Context, task api.TaskID) error
+	List(ctx context.Context) (map[api.TaskID]int, error)
+}
+
+// Dataplane makes the kernel's state equal to a plan.
+type Dataplane interface {
+	Apply(ctx context.Context, plan api.NetworkPlan) error
+}
+
+// Names answers for services and tasks.
+type Names interface {
+	Set(zone network.Zone)
+}
+
+// Gossip carries liveness, and hints of tasks that were seen to die.
+type Gossip interface {
+	// Suspects are the nodes believed dead, Died the tasks hinted at.
+	Suspects() map[api.NodeID]bool
+	Died() map[api.TaskID]bool
+	// Changed returns a channel that is closed when either changes.
+	Changed() <-chan struct{}
+	Broadcast(task api.TaskID)
+}
+
+// Managers is the way to the cluster's managers.
+type Managers interface {
+	// Session calls each with every update until something fails.
+	Session(ctx context.Context, each func(*api.Update) error) error
+	Report(ctx context.Context, report *api.Report) error
+	// Know tells the managers' present addresses.
+	Know(addrs []string)
+}
+
+// Config is what an Agent needs.
+type Config struct {
+	Node      api.NodeID
+	Runtime   Runtime
+	Links     Links
+	Dataplane Dataplane
+	Names     Names
+	Gossip    Gossip
+	Managers  Managers
+	DNS       netip.Addr // what tasks use as name server
+	Info      func(ctx context.Context) api.NodeInfo
+	Now       func() time.Time
+	Log       *slog.Logger
+}
+
+// Agent runs one node's part of the cluster.
+type Agent struct {
+	Config
+	view    cell[*api.Snapshot]      // what the managers say; nil until they have
+	links   cell[map[api.TaskID]int] // interfaces that are up, by task
+	applied cell[applied]
+	tasks   *tasks
+	reports *reports
+}
+
+// applied is what is in the kernel.
+type applied struct {
+	index api.Index
+	links map[api.TaskID]int
+}
+
+func New(cfg Config) *Agent {
+	a := &Agent{Config: cfg, reports: newReports()}
+	a.tasks = newTasks(a)
+	return a
+}
+
+// retryDelay is waited after a failure before the same is tried again.
+const retryDelay = 500 * time.Millisecond
+
+// Run does the node's work until ctx ends. What runs in containers and in the
+// kernel goes on without it.
+func (a *Agent) Run(ctx context.Context) error {
+	links, err := a.Links.List(ctx)
+	if err != nil {
+		return err
+	}
+	a.links.Set(links)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.followManagers(ctx) })
+	g.Go(func() error { return a.syncNetwork(ctx) })
+	g.Go(func() error { return a.sendReports(ctx) })
+	g.Go(func() error { return a.tasks.run(ctx) })
+	g.Go(func() error { return a.watchRuntime(ctx) })
+	return g.Wait()
+}
+
+// View returns the cluster as this node knows it, nil before it has heard of it.
+func (a *Agent) View() *api.Snapshot {
+	view, _ := a.view.Get()
+	return view
+}
+
+// followManagers keeps the view up to date.
+func (a *Agent) followManagers(ctx context.Context) error {
+	for ctx.Err() == nil {
+		err := a.Managers.Session(ctx, func(u *api.Update) error {
+			view := a.View()
+			if u.Reset || view == nil {
+				view = &api.Snapshot{}
+			}
+			next := *view.With(u.Changes)
+			next.Index = u.Index
+			a.view.Set(&next)
+			a.Managers.Know(managerAddrs(&next))
+			return nil
+		})
+		if ctx.Err() == nil {
+			a.Log.Info("lost the stream from a manager, looking for another", "err", err)
+			pause(ctx, retryDelay)
+		}
+	}
+	return nil
+}
+
+func managerAddrs(view *api.Snapshot) []string {
+	var addrs []string
+	for _, n := range api.Sorted(view.Nodes) {
+		if n.Role == api.RoleManager {
+			addrs = append(addrs, n.APIAddr())
+		}
+	}
+	return addrs
+}
+
+// watchRuntime passes the runtime's events on to the tasks.
+func (a *Agent) watchRuntime(ctx context.Context) error {
+	for ctx.Err() == nil {
+		err := a.Runtime.Watch(ctx, a.tasks.poke)
+		if ctx.Err() == nil {
+			a.Log.Warn("lost the container runtime's events", "err", err)
+			pause(ctx, retryDelay)
+		}
+	}
+	return nil
+}
+
+// pause waits for d or for the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

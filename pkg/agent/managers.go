@@ -1,0 +1,104 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/rpc"
+)
+
+// reportTimeout bounds a report: a manager that does not answer for so long is
+// given up for another.
+const reportTimeout = 2 * time.Second
+
+// Directory is the way to the managers over the API. A manager's own agent
+// calls its own process; a worker's stays with a manager that answers and moves
+// on to the next when it does not.
+type Directory struct {
+	node  api.NodeID
+	home  bool
+	peers *rpc.Pool
+	save  func(addrs []string) // keeps the addresses for the next start
+
+	mu      sync.Mutex
+	addrs   []string
+	current string
+	drop    context.CancelFunc // ends the session with current
+}
+
+// NewDirectory begins with the managers at addrs, at least one; save is called
+// when they change. A manager gives its own address as home, others none.
+func NewDirectory(node api.NodeID, peers *rpc.Pool, home string, addrs []string, save func([]string)) *Directory {
+	d := &Directory{node: node, peers: peers, addrs: slices.Clone(addrs), save: save}
+	if d.current = home; home == "" {
+		d.current = addrs[0]
+	}
+	d.home = home != ""
+	return d
+}
+
+// Know implements Managers.
+func (d *Directory) Know(addrs []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(addrs) == 0 || slices.Equal(addrs, d.addrs) {
+		return
+	}
+	d.addrs = slices.Clone(addrs)
+	d.save(d.addrs)
+}
+
+// Addr returns the manager that calls go to now.
+func (d *Directory) Addr() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.current
+}
+
+// Session implements Managers.
+func (d *Directory) Session(ctx context.Context, each func(*api.Update) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	d.mu.Lock()
+	addr := d.current
+	d.drop = cancel
+	d.mu.Unlock()
+	err := rpc.Stream(ctx, d.peers.Get(addr), api.ProcSession, &api.SessionRequest{Node: d.node}, each)
+	d.leave(addr)
+	if err == nil {
+		err = errors.New("the manager closed the stream")
+	}
+	return err
+}
+
+// Report implements Managers.
+func (d *Directory) Report(ctx context.Context, report *api.Report) error {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	addr := d.Addr()
+	_, err := rpc.Call[api.Report, api.ReportResponse](ctx, d.peers.Get(addr), api.ProcReport, report)
+	var answered *api.Error
+	if err != nil && !errors.As(err, &answered) {
+		d.leave(addr)
+	}
+	return err
+}
+
+// leave moves on from a manager that does not answer, if it still is the
+// current one, and ends the session with it.
+func (d *Directory) leave(addr string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.home || d.current != addr {
+		return
+	}
+	next := slices.Index(d.addrs, addr) + 1
+	d.current = d.addrs[next%len(d.addrs)]
+	if d.current != addr && d.drop != nil {
+		d.drop()
+	}
+}

@@ -1,0 +1,110 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/network"
+)
+
+// syncNetwork keeps the kernel and the names as the view says, less what gossip
+// holds for dead, and acknowledges each index once it is in the kernel.
+func (a *Agent) syncNetwork(ctx context.Context) error {
+	for ctx.Err() == nil {
+		gossip := a.Gossip.Changed()
+		view, viewChanged := a.view.Get()
+		links, linksChanged := a.links.Get()
+		if view != nil && view.Cluster != nil {
+			if err := a.applyNetwork(ctx, view, links); err != nil {
+				a.Log.Error("cannot put the network into the kernel", "index", view.Index, "err", err)
+				pause(ctx, retryDelay)
+				continue
+			}
+			a.applied.Set(applied{view.Index, links})
+			a.reports.acknowledge(view.Index)
+		}
+		select {
+		case <-ctx.Done():
+		case <-gossip:
+		case <-viewChanged:
+		case <-linksChanged:
+		}
+	}
+	return nil
+}
+
+func (a *Agent) applyNetwork(ctx context.Context, view *api.Snapshot, links map[api.TaskID]int) error {
+	view = view.With(withoutDead(view, a.Gossip.Died()))
+	plan := network.Plan(view, a.Node, a.Gossip.Suspects(), links)
+	if err := a.Dataplane.Apply(ctx, plan); err != nil {
+		return err
+	}
+	a.Names.Set(network.Names(view, a.Node))
+	return nil
+}
+
+// withoutDead takes endpoints that their own node saw die out of the view. The
+// store will say the same soon; only it can ever put one back.
+func withoutDead(view *api.Snapshot, died map[api.TaskID]bool) []api.Change {
+	var changes []api.Change
+	for id := range died {
+		if t := view.Tasks[id]; t != nil && t.Endpoint.State != api.EndpointGone {
+			dead := *t
+			dead.Endpoint.State = api.EndpointGone
+			changes = append(changes, api.Change{Task: &dead})
+		}
+	}
+	return changes
+}
+
+// attach makes a task's interface and waits until the kernel's programs know it.
+func (a *Agent) attach(ctx context.Context, t *api.Task, netns string) error {
+	ifindex, err := a.Links.Attach(ctx, t.ID, netns, t.Endpoint.Addr)
+	if err != nil {
+		return fmt.Errorf("connect to the network: %w", err)
+	}
+	a.setLink(t.ID, ifindex)
+	for {
+		now, changed := a.applied.Get()
+		if now.links[t.ID] == ifindex && now.index >= t.Meta.Created {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+func (a *Agent) detach(ctx context.Context, id api.TaskID) error {
+	if err := a.Links.Detach(ctx, id); err != nil {
+		return fmt.Errorf("disconnect from the network: %w", err)
+	}
+	a.setLink(id, 0)
+	return nil
+}
+
+// setLink notes the index of a task's interface, 0 for none.
+func (a *Agent) setLink(id api.TaskID, ifindex int) {
+	if links, _ := a.links.Get(); links[id] == ifindex {
+		return
+	}
+	a.links.Update(func(links map[api.TaskID]int) map[api.TaskID]int {
+		next := maps.Clone(links)
+		if next == nil {
+			next = make(map[api.TaskID]int)
+		}
+		if next[id] = ifindex; ifindex == 0 {
+			delete(next, id)
+		}
+		return next
+	})
+}
+
+// sandboxNet is what a task's files say of its network.
+func (a *Agent) sandboxNet(t *api.Task) api.SandboxNet {
+	return api.SandboxNet{DNS: a.DNS, Addr: t.Endpoint.Addr}
+}

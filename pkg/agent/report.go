@@ -1,0 +1,113 @@
+package agent
+
+import (
+	"context"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+const (
+	// heartbeat is the longest time between two reports: a quarter of the
+	// default lease.
+	heartbeat = time.Second
+	// infoInterval is how often the node looks at what it is.
+	infoInterval = 30 * time.Second
+)
+
+// reports collects what the managers do not know yet.
+type reports struct {
+	mu       sync.Mutex
+	applied  api.Index
+	statuses map[api.TaskID]api.TaskStatus
+	news     chan struct{} // holds one token while there is something new
+}
+
+func newReports() *reports {
+	return &reports{statuses: make(map[api.TaskID]api.TaskStatus), news: make(chan struct{}, 1)}
+}
+
+// acknowledge notes the index that is in the kernel.
+func (r *reports) acknowledge(index api.Index) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if index != r.applied {
+		r.applied = index
+		r.signal()
+	}
+}
+
+// status notes what has become of a task.
+func (r *reports) status(id api.TaskID, s api.TaskStatus) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.statuses[id] = s
+	r.signal()
+}
+
+func (r *reports) signal() {
+	select {
+	case r.news <- struct{}{}:
+	default:
+	}
+}
+
+// next makes the report to send.
+func (r *reports) next(node api.NodeID) *api.Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	report := &api.Report{Node: node, Applied: r.applied, Statuses: make(map[api.TaskID]api.TaskStatus)}
+	for id, s := range r.statuses {
+		report.Statuses[id] = s
+	}
+	return report
+}
+
+// accepted forgets the statuses of a report that a manager has stored, unless
+// there are newer ones.
+func (r *reports) accepted(report *api.Report) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, s := range report.Statuses {
+		if r.statuses[id] == s {
+			delete(r.statuses, id)
+		}
+	}
+}
+
+// sendReports reports news at once, and that the node lives at every heartbeat.
+func (a *Agent) sendReports(ctx context.Context) error {
+	var told api.NodeInfo
+	var asked time.Time
+	ticker := time.NewTicker(heartbeat)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		report := a.reports.next(a.Node)
+		if now := a.Now(); now.Sub(asked) >= infoInterval {
+			asked = now
+			if info := a.Info(ctx); !reflect.DeepEqual(info, told) {
+				report.Info = &info
+			}
+		}
+		if err := a.Managers.Report(ctx, report); err != nil {
+			if ctx.Err() == nil {
+				a.Log.Warn("cannot report to the managers", "err", err)
+				asked = time.Time{}
+				pause(ctx, retryDelay)
+			}
+			continue
+		}
+		a.reports.accepted(report)
+		if report.Info != nil {
+			told = *report.Info
+		}
+		select {
+		case <-ctx.Done():
+		case <-a.reports.news:
+		case <-ticker.C:
+		}
+	}
+	return nil
+}

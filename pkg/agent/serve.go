@@ -1,0 +1,52 @@
+package agent
+
+import (
+	"context"
+	"io"
+	"sync"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/rpc"
+)
+
+// Images says what the node's runtime knows of an image.
+type Images interface {
+	ImageStatus(ctx context.Context, ref string) (api.ImageStatus, error)
+}
+
+// Output reads what tasks wrote.
+type Output interface {
+	Logs(ctx context.Context, id api.TaskID, opts api.LogOptions, stdout, stderr io.Writer) error
+}
+
+// Serve adds what managers ask of every node to a mux.
+func Serve(mux *rpc.Mux, images Images, output Output) {
+	rpc.Handle(mux, api.ProcImageStatus, func(ctx context.Context, req *api.ImageStatusRequest) (*api.ImageStatus, error) {
+		status, err := images.ImageStatus(ctx, req.Image)
+		return &status, err
+	})
+	rpc.HandleStream(mux, api.ProcTaskLogs, func(ctx context.Context, req *api.TaskLogsRequest, send func(*api.LogChunk) error) error {
+		var mu sync.Mutex
+		out := &chunkWriter{mu: &mu, send: send}
+		errOut := &chunkWriter{mu: &mu, send: send, stderr: true}
+		return output.Logs(ctx, req.Task, req.Options, out, errOut)
+	})
+}
+
+// chunkWriter sends what is written as chunks of one of a task's two outputs.
+type chunkWriter struct {
+	mu     *sync.Mutex
+	send   func(*api.LogChunk) error
+	stderr bool
+}
+
+var _ io.Writer = (*chunkWriter)(nil)
+
+func (w *chunkWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.send(&api.LogChunk{Stderr: w.stderr, Data: p}); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}

@@ -1,0 +1,256 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// wish is what the managers want of a task; told is false before they said.
+type wish struct {
+	told bool
+	task *api.Task // nil: the task is not this node's (any more)
+}
+
+// worker brings one task to where it should be. Each step looks at what is
+// there, so that it does not matter what happened before it.
+type worker struct {
+	agent  *Agent
+	id     api.TaskID
+	wish   cell[wish]
+	events chan struct{} // holds one token after an event of the runtime
+	status api.TaskStatus
+}
+
+func newWorker(a *Agent, id api.TaskID) *worker {
+	return &worker{agent: a, id: id, events: make(chan struct{}, 1)}
+}
+
+func (w *worker) tell(t *api.Task) {
+	w.wish.Update(func(old wish) wish {
+		if old.told && old.task == t {
+			return old
+		}
+		return wish{true, t}
+	})
+}
+
+func (w *worker) poke() {
+	select {
+	case w.events <- struct{}{}:
+	default:
+	}
+}
+
+// run takes steps until nothing of the task is left on this node.
+func (w *worker) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		want, changed := w.wish.Get()
+		var retry <-chan time.Time
+		if want.told {
+			finished, err := w.step(ctx, want.task)
+			if finished {
+				return
+			}
+			if err != nil && ctx.Err() == nil {
+				w.agent.Log.Warn("task step", "task", w.id, "err", err)
+				retry = time.After(retryDelay)
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-w.events:
+		case <-retry:
+		}
+	}
+}
+
+// step does what is to be done next. An error is to be tried again; what went
+// wrong with the task itself is reported.
+func (w *worker) step(ctx context.Context, t *api.Task) (finished bool, err error) {
+	if t == nil {
+		return w.remove(ctx)
+	}
+	if t.Status.State == api.TaskPending && t.Desired == api.DesiredRun {
+		return false, nil // placed, but waits for an address or a dependency
+	}
+	w.status = t.Status.Advance(w.status)
+	if t.Desired == api.DesiredRemove {
+		if finished, err = w.remove(ctx); finished {
+			w.status.Removed = true
+			w.agent.reports.status(w.id, w.status)
+		}
+		return finished, err
+	}
+	if w.status.State.Terminal() {
+		return false, nil
+	}
+	state, err := w.agent.Runtime.Task(ctx, w.id)
+	if err != nil {
+		return false, err
+	}
+	switch {
+	case t.Desired == api.DesiredStop:
+		return false, w.stop(ctx, t, state)
+	case state.Phase == api.ContainerExited:
+		w.exited(ctx, state)
+	case state.Phase == api.ContainerRunning:
+		return false, w.observe(ctx, t, state)
+	default:
+		return false, w.start(ctx, t)
+	}
+	return false, nil
+}
+
+// start makes image, sandbox and network ready and runs the task.
+func (w *worker) start(ctx context.Context, t *api.Task) error {
+	select {
+	case w.agent.tasks.starts <- struct{}{}:
+		defer func() { <-w.agent.tasks.starts }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if want, _ := w.wish.Get(); want.task == nil || want.task.Desired != api.DesiredRun {
+		return nil // no longer wanted: the next step sees to it
+	}
+	w.report(api.TaskStatus{State: api.TaskPreparing})
+	err := w.launch(ctx, t)
+	switch {
+	case err == nil:
+		state, err := w.agent.Runtime.Task(ctx, w.id)
+		if err != nil {
+			return err
+		}
+		if state.Phase == api.ContainerRunning {
+			return w.observe(ctx, t, state)
+		}
+		w.poke()
+		return nil
+	case ctx.Err() != nil, errors.Is(err, api.ErrRuntimeUnavailable):
+		return err
+	}
+	w.report(api.TaskStatus{State: api.TaskRejected, Message: err.Error()})
+	return nil
+}
+
+func (w *worker) launch(ctx context.Context, t *api.Task) error {
+	runtime := w.agent.Runtime
+	if err := runtime.EnsureImage(ctx, t.Spec.Image); err != nil {
+		return err
+	}
+	netns, err := runtime.CreateSandbox(ctx, t, w.agent.sandboxNet(t))
+	if err != nil {
+		return err
+	}
+	if err := w.agent.attach(ctx, t, netns); err != nil {
+		return err
+	}
+	return runtime.StartTask(ctx, t)
+}
+
+// observe reports a running task's health, and ends one that cannot go on. It
+// also adopts: a task that was running before this process began gets its
+// network looked after again.
+func (w *worker) observe(ctx context.Context, t *api.Task, state api.ContainerState) error {
+	if !state.SandboxRunning {
+		return w.fail(ctx, t, state, "its sandbox died, and its network with it")
+	}
+	if err := w.agent.attach(ctx, t, state.NetNS); err != nil {
+		return err
+	}
+	status := api.TaskStatus{State: api.TaskRunning, ContainerID: state.ContainerID}
+	switch state.Health {
+	case api.HealthStarting:
+		status.State = api.TaskStarting
+	case api.HealthUnhealthy:
+		return w.fail(ctx, t, state, "unhealthy: "+strings.TrimSpace(state.HealthOutput))
+	}
+	w.report(status)
+	return nil
+}
+
+// fail ends a task that runs but is of no use.
+func (w *worker) fail(ctx context.Context, t *api.Task, state api.ContainerState, why string) error {
+	w.agent.Gossip.Broadcast(w.id)
+	if err := w.agent.Runtime.StopTask(ctx, w.id, t.Spec.StopGrace); err != nil {
+		return err
+	}
+	w.report(api.TaskStatus{State: api.TaskFailed, Message: why, ContainerID: state.ContainerID})
+	return nil
+}
+
+// exited reports a task that ended by itself.
+func (w *worker) exited(ctx context.Context, state api.ContainerState) {
+	w.agent.Gossip.Broadcast(w.id)
+	status := api.TaskStatus{State: api.TaskComplete, ExitCode: state.ExitCode, ContainerID: state.ContainerID}
+	if state.ExitCode != 0 || state.Error != "" || state.OOMKilled {
+		status.State = api.TaskFailed
+		status.Message = w.explain(ctx, state)
+	}
+	w.report(status)
+}
+
+// explain says why a task ended, with the last of its output.
+func (w *worker) explain(ctx context.Context, state api.ContainerState) string {
+	why := fmt.Sprintf("exited with code %d", state.ExitCode)
+	switch {
+	case state.Error != "":
+		return state.Error
+	case state.OOMKilled:
+		why = "out of memory"
+	}
+	var out bytes.Buffer
+	if err := w.agent.Runtime.Logs(ctx, w.id, api.LogOptions{Tail: 5}, &out, &out); err != nil || out.Len() == 0 {
+		return why
+	}
+	const most = 600
+	text := strings.TrimSpace(out.String())
+	if len(text) > most {
+		text = "..." + text[len(text)-most:]
+	}
+	return why + ": " + text
+}
+
+// stop ends a task that is no longer wanted.
+func (w *worker) stop(ctx context.Context, t *api.Task, state api.ContainerState) error {
+	if state.Phase == api.ContainerRunning {
+		if err := w.agent.Runtime.StopTask(ctx, w.id, t.Spec.StopGrace); err != nil {
+			return err
+		}
+		var err error
+		if state, err = w.agent.Runtime.Task(ctx, w.id); err != nil {
+			return err
+		}
+	}
+	w.report(api.TaskStatus{State: api.TaskShutdown, ExitCode: state.ExitCode, ContainerID: state.ContainerID})
+	return nil
+}
+
+// remove takes away all that the node holds of the task.
+func (w *worker) remove(ctx context.Context) (finished bool, err error) {
+	if err := w.agent.detach(ctx, w.id); err != nil {
+		return false, err
+	}
+	if err := w.agent.Runtime.RemoveTask(ctx, w.id); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+// report notes a status and sends it if it says something new.
+func (w *worker) report(s api.TaskStatus) {
+	next := w.status.Advance(s)
+	next.At = w.status.At
+	if next == w.status {
+		return
+	}
+	next.At = w.agent.Now().UTC().Round(0)
+	w.status = next
+	w.agent.reports.status(w.id, next)
+}

@@ -1,0 +1,48 @@
+package control
+
+import (
+	"context"
+	"reflect"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// Report takes an agent's heartbeat: it renews the node's lease, notes what the
+// node has acknowledged and stores what became of its tasks.
+func (s *Server) Report(ctx context.Context, req *api.Report) (*api.ReportResponse, error) {
+	snap := s.Replica.Snapshot()
+	if snap.Nodes[req.Node] == nil {
+		return nil, api.Errorf(api.CodeDenied, "node %s is not a member of this cluster (any more)", req.Node)
+	}
+	s.Tracker.Reported(req.Node, req.Applied, snap.Index, s.Now())
+	if _, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
+		return planReport(snap, req), nil
+	}); err != nil {
+		return nil, err
+	}
+	return &api.ReportResponse{Lease: snap.Cluster.LeaseTimeout}, nil
+}
+
+// planReport stores the news of a report. A node can report only its own tasks,
+// and a task never moves back.
+func planReport(snap *api.Snapshot, req *api.Report) []api.Change {
+	var changes []api.Change
+	if node := snap.Nodes[req.Node]; node != nil && req.Info != nil && !reflect.DeepEqual(node.Info, *req.Info) {
+		next := *node
+		next.Info = *req.Info
+		changes = append(changes, api.Change{Node: &next})
+	}
+	for _, id := range api.SortedKeys(req.Statuses) {
+		task := snap.Tasks[id]
+		if task == nil || task.NodeID != req.Node {
+			continue
+		}
+		status := task.Status.Advance(req.Statuses[id])
+		if status != task.Status {
+			next := *task
+			next.Status = status
+			changes = append(changes, api.Change{Task: &next})
+		}
+	}
+	return changes
+}

@@ -1,0 +1,58 @@
+// Package manager is what the leader does: a loop that looks at the state of
+// the cluster, asks the planners what should change and proposes it, and the
+// leases and acknowledgements that it needs beside the replicated state.
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/orch-dev/orch/consensus"
+	"github.com/orch-dev/orch/consensus/store"
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// Replica is this manager's copy of the cluster's state and its way to change it.
+type Replica struct {
+	*store.Store
+	Raft *consensus.Node
+}
+
+// updateAttempts bounds how often an optimistic update is tried again.
+const updateAttempts = 10
+
+// Commit proposes changes as one entry and returns its index once it is applied
+// here. It fails with store.ErrConflict if an object has another version than a
+// change was made from.
+func (r *Replica) Commit(ctx context.Context, changes []api.Change) (api.Index, error) {
+	data, err := store.Encode(changes)
+	if err != nil {
+		return 0, fmt.Errorf("encode %d changes: %w", len(changes), err)
+	}
+	index, result, err := r.Raft.Propose(ctx, data)
+	if err != nil {
+		return 0, err
+	}
+	if err, failed := result.(error); failed {
+		return 0, err
+	}
+	return index, nil
+}
+
+// Update commits what fn plans from the current state, again from a newer one
+// if another update came between. An fn that plans nothing commits nothing, and
+// the index is the state's.
+func (r *Replica) Update(ctx context.Context, fn func(*api.Snapshot) ([]api.Change, error)) (api.Index, error) {
+	for attempt := 1; ; attempt++ {
+		snap := r.Snapshot()
+		changes, err := fn(snap)
+		if err != nil || len(changes) == 0 {
+			return snap.Index, err
+		}
+		index, err := r.Commit(ctx, changes)
+		if !errors.Is(err, store.ErrConflict) || attempt == updateAttempts {
+			return index, err
+		}
+	}
+}
