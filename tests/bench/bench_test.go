@@ -129,24 +129,28 @@ func TestReport(t *testing.T) {
 		paths:    []path{{name: "plain", sees: "client"}, {name: "a longer name", sees: "n1"}},
 		measures: []measure{keepAlive},
 	}}
-	r := newResult(machine{Kernel: "6.18.0", CPUs: 2, Load: "0.10 0.20 0.30"}, options{rounds: 2, seconds: 1, connections: 32, streamBytes: 2e9}, tables)
-	for i, cost := range []float64{40, 60, 30, 50} {
-		r.add(0, i%2, 0, sample{Cost: cost, Others: 0.04})
+	r := newResult(machine{Kernel: "6.18.0", CPUs: 2, Load: "0.10 0.20 0.30"}, options{rounds: 3, seconds: 1, connections: 32, streamBytes: 2e9}, tables)
+	for i, s := range []sample{
+		{Cost: 40}, {Cost: 60, Others: 0.2},
+		{Cost: 30}, {Cost: 50, Others: 0.3},
+		{Cost: 20, Others: 0.9}, {Cost: 70, Others: 0.1}, // left out; none is calm
+	} {
+		r.add(0, i%2, 0, s)
 	}
 	r.finish()
 	var got strings.Builder
 	if err := r.print(&got); err != nil {
 		t.Fatal(err)
 	}
-	want := `CPU time of the whole machine, client and workload included; best and median of 2 interleaved rounds,
-and both as multiples of the first line. 1 s and 32 connections per measurement, streams of 2.0 GB.
-Kernel 6.18.0, 2 CPUs, load average 0.10 0.20 0.30 at start; other programs used 4.0 % (median) of the CPU time counted.
-The machine was not calm: this is a trial of the tool, not a result.
+	want := `CPU time of the whole machine, client and workload included; best and median of 3 interleaved rounds
+(disturbed ones left out), and both as multiples of the first line. 1 s and 32 connections per measurement, streams of 2.0 GB.
+Kernel 6.18.0, 2 CPUs, load average 0.10 0.20 0.30 at start; other programs used 15.0 % (median) of the CPU time counted.
+In no round of a line marked * did they use less than 5 %: do not quote it, nor its ratio. Run again when the machine is calm, or with more rounds.
 
-client -> workload  seen   |        keep-alive, us/request
+client -> workload  seen   |         keep-alive, us/request
                     from   |    best  median x best  x med
 plain               client |    30.0    35.0   1.00   1.00
-a longer name       n1     |    50.0    55.0   1.67   1.57
+a longer name       n1     |    50.0    60.0   1.67   1.71*
 `
 	if diff := cmp.Diff(want, got.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -48,8 +48,8 @@ type result struct {
 	Tables []tableResult `json:"tables"`
 }
 
-// noisy is the part of others from which on the figures are not to be trusted.
-const noisy = 0.03
+// noisy is the part of others from which on a sample is not to be trusted.
+const noisy = 0.05
 
 type tableResult struct {
 	Title string `json:"title"`
@@ -63,7 +63,7 @@ type row struct {
 }
 
 // cell is one path under one measure. Best, Median and those of the baseline
-// they are divided by are over the rounds.
+// they are divided by are over the calm rounds, and over all where none was.
 type cell struct {
 	Measure     string   `json:"measure"`
 	Unit        string   `json:"unit"`
@@ -71,7 +71,8 @@ type cell struct {
 	Median      float64  `json:"median"`
 	BestRatio   float64  `json:"bestRatio"`
 	MedianRatio float64  `json:"medianRatio"`
-	Samples     []sample `json:"samples"` // in order of rounds
+	CalmRounds  int      `json:"calmRounds"` // in which others used less than noisy
+	Samples     []sample `json:"samples"`    // in order of rounds
 }
 
 // newResult makes the empty tables.
@@ -104,8 +105,11 @@ func (r *result) finish() {
 		for _, row := range t.Rows {
 			for i := range row.Cells {
 				c, base := &row.Cells[i], t.Rows[0].Cells[i]
-				c.Best, c.Median = bestAndMedian(costs(c.Samples))
-				baseBest, baseMedian := bestAndMedian(costs(base.Samples))
+				var calm []float64
+				calm, c.CalmRounds = calmCosts(c.Samples)
+				c.Best, c.Median = bestAndMedian(calm)
+				baseCalm, _ := calmCosts(base.Samples)
+				baseBest, baseMedian := bestAndMedian(baseCalm)
 				c.BestRatio, c.MedianRatio = c.Best/baseBest, c.Median/baseMedian
 				for _, s := range c.Samples {
 					others = append(others, s.Others)
@@ -116,12 +120,20 @@ func (r *result) finish() {
 	_, r.Others = bestAndMedian(others)
 }
 
-func costs(samples []sample) []float64 {
-	costs := make([]float64, len(samples))
-	for i, s := range samples {
-		costs[i] = s.Cost
+// calmCosts are the costs of the calm samples and how many they are; where
+// none is calm, the costs of all and 0.
+func calmCosts(samples []sample) (costs []float64, calm int) {
+	var all []float64
+	for _, s := range samples {
+		all = append(all, s.Cost)
+		if s.Others < noisy {
+			costs = append(costs, s.Cost)
+		}
 	}
-	return costs
+	if len(costs) == 0 {
+		return all, 0
+	}
+	return costs, len(costs)
 }
 
 // bestAndMedian are the smallest and the middle of at least one value.
@@ -137,11 +149,11 @@ func bestAndMedian(values []float64) (best, median float64) {
 // print writes the tables for people.
 func (r *result) print(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "CPU time of the whole machine, client and workload included; best and median of %d interleaved rounds,\n", r.Rounds)
-	fmt.Fprintf(&b, "and both as multiples of the first line. %d s and %d connections per measurement, streams of %.1f GB.\n", r.Seconds, r.Connections, float64(r.StreamBytes)/1e9)
+	fmt.Fprintf(&b, "CPU time of the whole machine, client and workload included; best and median of %d interleaved rounds\n", r.Rounds)
+	fmt.Fprintf(&b, "(disturbed ones left out), and both as multiples of the first line. %d s and %d connections per measurement, streams of %.1f GB.\n", r.Seconds, r.Connections, float64(r.StreamBytes)/1e9)
 	fmt.Fprintf(&b, "Kernel %s, %d CPUs, load average %s at start; other programs used %.1f %% (median) of the CPU time counted.\n", r.Machine.Kernel, r.Machine.CPUs, r.Machine.Load, r.Others*100)
-	if r.Others > noisy {
-		b.WriteString("The machine was not calm: this is a trial of the tool, not a result.\n")
+	if r.disturbed() {
+		fmt.Fprintf(&b, "In no round of a line marked * did they use less than %.0f %%: do not quote it, nor its ratio. Run again when the machine is calm, or with more rounds.\n", noisy*100)
 	}
 	for _, t := range r.Tables {
 		b.WriteString("\n")
@@ -151,27 +163,46 @@ func (r *result) print(w io.Writer) error {
 	return err
 }
 
+// disturbed reports whether any figure is without a calm round.
+func (r *result) disturbed() bool {
+	for _, t := range r.Tables {
+		for _, row := range t.Rows {
+			for _, c := range row.Cells {
+				if c.CalmRounds == 0 {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
 func (t tableResult) print(b *strings.Builder) {
 	width := len(t.Title)
 	for _, row := range t.Rows {
 		width = max(width, len(row.Path))
 	}
-	fmt.Fprintf(b, "%-*s  %-6s", width, t.Title, "seen")
-	for _, c := range t.Rows[0].Cells {
-		fmt.Fprintf(b, " | %29s", c.Measure+", "+c.Unit)
-	}
-	fmt.Fprintf(b, "\n%-*s  %-6s", width, "", "from")
-	for range t.Rows[0].Cells {
-		fmt.Fprintf(b, " | %7s %7s %6s %6s", "best", "median", "x best", "x med")
-	}
-	b.WriteString("\n")
-	for _, row := range t.Rows {
-		fmt.Fprintf(b, "%-*s  %-6s", width, row.Path, row.Sees)
-		for _, c := range row.Cells {
-			fmt.Fprintf(b, " | %7.1f %7.1f %6.2f %6.2f", c.Best, c.Median, c.BestRatio, c.MedianRatio)
+	line := func(name, sees string, cells []cell, format func(cell) string) {
+		l := fmt.Sprintf("%-*s  %-6s", width, name, sees)
+		for _, c := range cells {
+			l += " | " + format(c)
 		}
-		b.WriteString("\n")
+		b.WriteString(strings.TrimRight(l, " ") + "\n")
 	}
+	head := t.Rows[0].Cells
+	line(t.Title, "seen", head, func(c cell) string { return fmt.Sprintf("%30s", c.Measure+", "+c.Unit) })
+	line("", "from", head, func(cell) string { return fmt.Sprintf("%7s %7s %6s %6s ", "best", "median", "x best", "x med") })
+	for _, row := range t.Rows {
+		line(row.Path, row.Sees, row.Cells, cell.figures)
+	}
+}
+
+func (c cell) figures() string {
+	mark := " "
+	if c.CalmRounds == 0 {
+		mark = "*"
+	}
+	return fmt.Sprintf("%7.1f %7.1f %6.2f %6.2f%s", c.Best, c.Median, c.BestRatio, c.MedianRatio, mark)
 }
 
 // writeJSON writes the whole result, every sample included.
