@@ -2,8 +2,10 @@ package dataplane_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/md5"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,7 +14,10 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The application in every task speaks a line protocol over TCP:
@@ -121,6 +126,9 @@ func (s *space) dialFrom(from, addr netip.AddrPort, timeout time.Duration) (c ne
 		d.SetMultipathTCP(false)
 		if from.IsValid() {
 			d.LocalAddr = net.TCPAddrFromAddrPort(from)
+			d.Control = func(_, _ string, raw syscall.RawConn) error {
+				return raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
+			}
 		}
 		c, err = d.Dial("tcp4", addr.String())
 		return err
@@ -163,6 +171,32 @@ func (s *space) datagrams(addr netip.AddrPort) (c net.Conn, err error) {
 		return err
 	})
 	return c, err
+}
+
+// ping sends an ICMP echo request and waits for its reply.
+func (s *space) ping(addr netip.Addr) error {
+	return s.do(func() error {
+		c, err := net.Dial("ip4:icmp", addr.String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(patience))
+		request := []byte{8, 0, 0, 0, 0x12, 0x34, 0, 1} // type, code, checksum, id, sequence
+		binary.BigEndian.PutUint16(request[2:], ^uint16(0x0800+0x1234+1))
+		if _, err := c.Write(request); err != nil {
+			return err
+		}
+		reply := make([]byte, 1500)
+		n, err := c.Read(reply)
+		if err != nil {
+			return err
+		}
+		if want := []byte{0, 0, 0xed, 0xca, 0x12, 0x34, 0, 1}; !bytes.HasSuffix(reply[:n], want) {
+			return fmt.Errorf("reply % x, want it to end in % x", reply[:n], want)
+		}
+		return nil
+	})
 }
 
 // exchange sends a datagram of a length until it is answered in full, and

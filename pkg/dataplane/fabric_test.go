@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -64,9 +65,11 @@ var (
 
 func run(t *testing.T, command string, args ...string) string {
 	t.Helper()
-	out, err := exec.Command(command, args...).CombinedOutput()
+	out, err := exec.Command(command, args...).Output()
 	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", command, strings.Join(args, " "), err, out)
+		var exit *exec.ExitError
+		errors.As(err, &exit)
+		t.Fatalf("%s %s: %v\n%+v", command, strings.Join(args, " "), err, exit)
 	}
 	return string(out)
 }
@@ -197,6 +200,8 @@ func (f *fabric) index(s *space, dev string) int {
 
 func (n *node) open() {
 	n.t.Helper()
+	start := time.Now()
+	defer func() { n.t.Logf("%s: opened in %v", n.name, time.Since(start)) }()
 	n.must(func() (err error) {
 		n.dp, err = dataplane.Open(dataplane.Config{PinDir: n.pins, Uplink: "eth0", Mode: n.mode, MaxFlows: 16384, MaxSessions: 16384})
 		return err
