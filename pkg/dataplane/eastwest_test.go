@@ -1,0 +1,172 @@
+package dataplane_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func virtual(port uint16) netip.AddrPort { return netip.AddrPortFrom(virtualIP, port) }
+
+func (k *task) app() netip.AddrPort { return netip.AddrPortFrom(k.addr, appPort) }
+
+// asks expects a task to answer another one, which it sees under seen.
+func (k *task) asks(to netip.AddrPort, want string, seen netip.Addr) {
+	k.t.Helper()
+	name, client, err := k.who(to)
+	if err != nil || name != want || client.Addr() != seen {
+		k.t.Errorf("%s to %s: %q answers and sees %s: %v; verdicts %v", k.name, to, name, client, err, nonZero(k.node))
+	}
+	u, err := k.datagrams(to)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	defer u.Close()
+	name, addr, err := exchange(u, 64)
+	if err != nil || name != want || addr != seen {
+		k.t.Errorf("%s to %s by udp: %q answers and sees %s: %v; verdicts %v", k.name, to, name, addr, err, nonZero(k.node))
+	}
+}
+
+// refused expects a connection to fail at once with an error.
+func (k *task) refused(to netip.AddrPort, want syscall.Errno) {
+	k.t.Helper()
+	start := time.Now()
+	c, err := k.dial(to)
+	if err == nil {
+		c.Close()
+	}
+	if !errors.Is(err, want) || time.Since(start) > patience/2 {
+		k.t.Errorf("%s to %s: %v after %v, want %v", k.name, to, err, time.Since(start), want)
+	}
+}
+
+func (n *node) wantDrop(reason string) {
+	n.t.Helper()
+	if n.stats().Drops[reason].Packets == 0 {
+		n.t.Errorf("%s counted no drop %q: %v", n.name, reason, nonZero(n))
+	}
+}
+
+func TestEastWest(t *testing.T) {
+	inEachMode(t, func(t *testing.T, c *cluster) {
+		for i, w := range c.web {
+			c.apply(c.backends(i + 1)...)
+			c.caller.asks(virtual(appPort), w.name, c.caller.addr)
+			c.caller.asks(w.app(), w.name, c.caller.addr)
+		}
+		if err := c.caller.ping(virtualIP); err != nil {
+			t.Errorf("ping of the virtual IP: %v; verdicts %v", err, nonZero(c.nodes[0]))
+		}
+	})
+}
+
+// A task that calls its own service and is chosen itself sees the frontend's
+// address as its client's.
+func TestTaskCallsItself(t *testing.T) {
+	inEachMode(t, func(t *testing.T, c *cluster) {
+		c.apply(c.backends(1)...)
+		c.web[0].asks(virtual(appPort), "web1", virtualIP)
+		c.web[0].asks(c.nodes[0].published(), "web1", c.nodes[0].addr)
+	})
+}
+
+func TestTaskCallsPublishedPort(t *testing.T) {
+	inEachMode(t, func(t *testing.T, c *cluster) {
+		for i := range c.web {
+			c.apply(c.backends(i + 1)...)
+			for _, n := range c.nodes {
+				c.caller.asks(n.published(), c.web[i].name, c.caller.addr)
+			}
+		}
+		// Anybody may call a published port, also from another network.
+		c.other.asks(c.nodes[1].published(), "web3", c.other.addr)
+	})
+}
+
+func TestNodeCallsTask(t *testing.T) {
+	inEachMode(t, func(t *testing.T, c *cluster) {
+		c.apply(c.backends(1)...)
+		name, _, err := c.nodes[0].who(c.web[0].app())
+		if err != nil || name != "web1" {
+			t.Errorf("%q: %v; verdicts %v", name, err, nonZero(c.nodes[0]))
+		}
+	})
+}
+
+func TestIsolation(t *testing.T) {
+	inEachMode(t, func(t *testing.T, c *cluster) {
+		c.apply(c.backends(1, 2, 3)...)
+		n := c.nodes[0]
+		c.other.refused(virtual(appPort), syscall.EHOSTUNREACH)
+		c.other.refused(c.web[0].app(), syscall.EHOSTUNREACH)
+		c.other.refused(c.web[1].app(), syscall.EHOSTUNREACH)
+		n.wantDrop("isolated")
+		c.caller.refused(netip.MustParseAddrPort("10.190.1.1:80"), syscall.EHOSTUNREACH)
+		n.wantDrop("unknown-destination")
+		c.apply()
+		c.caller.refused(virtual(appPort), syscall.ECONNREFUSED)
+		n.wantDrop("no-backend")
+	})
+}
+
+// A task whose networks are all internal reaches its node and nothing beyond.
+func TestInternal(t *testing.T) {
+	inEachMode(t, func(t *testing.T, c *cluster) {
+		plan := c.plan(c.nodes[0], c.backends(1)...)
+		for i := range plan.Endpoints {
+			plan.Endpoints[i].Outside = false
+		}
+		c.nodes[0].apply(plan)
+		c.caller.refused(netip.AddrPortFrom(clientAddr, 9), syscall.EHOSTUNREACH)
+		c.nodes[0].wantDrop("internal")
+		c.caller.refused(netip.MustParseAddrPort("169.254.20.53:53"), syscall.ECONNREFUSED)
+	})
+}
+
+func TestSpoofedSource(t *testing.T) {
+	inEachMode(t, func(t *testing.T, c *cluster) {
+		c.apply(c.backends(2)...)
+		c.caller.ip(fmt.Sprintf("addr add %s/32 dev eth0\n", c.web[0].addr))
+		conn, err := c.caller.dialFrom(netip.AddrPortFrom(c.web[0].addr, 0), virtual(appPort), time.Second)
+		if err == nil {
+			conn.Close()
+			t.Error("connected under another task's address")
+		}
+		c.nodes[0].wantDrop("spoofed")
+	})
+}
+
+// A connection may share its client port and backend with others that reach
+// the backend through other addresses.
+func TestCollidingFlows(t *testing.T) {
+	inEachMode(t, func(t *testing.T, c *cluster) {
+		c.apply(c.backends(2)...)
+		from := netip.AddrPortFrom(clientAddr, 45678)
+		var conns []net.Conn
+		seen := make(map[string]bool)
+		for _, n := range c.nodes {
+			conn, err := c.client.dialFrom(from, n.published(), patience)
+			if err != nil {
+				t.Fatalf("through %s: %v", n.name, err)
+			}
+			defer conn.Close()
+			conns = append(conns, conn)
+			answer, err := ask(conn, "who")
+			if err != nil || seen[answer] {
+				t.Errorf("through %s: %q (%v), before %v", n.name, answer, err, seen)
+			}
+			seen[answer] = true
+		}
+		for i, conn := range conns {
+			want := fmt.Sprint("call ", i)
+			if got, err := ask(conn, "echo "+want); err != nil || got != want {
+				t.Errorf("later, through %s: %q, %v", c.nodes[i].name, got, err)
+			}
+		}
+	})
+}
