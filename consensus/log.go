@@ -3,21 +3,59 @@ package consensus
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
 
 // hclogger writes what Raft and its log store say to a slog.Logger. Their
-// levels are kept, but for trace, which is debug here.
+// levels are kept, but for trace, which is debug here. A warning about the same
+// peer comes at that level once in a while and as debug in between: Raft repeats
+// them several times a second for as long as a node is dead.
 type hclogger struct {
 	log  *slog.Logger
 	name string
+	said *said
 }
 
-func newHCLog(log *slog.Logger) *hclogger { return &hclogger{log: log} }
+func newHCLog(log *slog.Logger) *hclogger {
+	return &hclogger{log: log, said: &said{last: map[string]time.Time{}}}
+}
+
+// said remembers when warnings were last given.
+type said struct {
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+const repeatWarning = 30 * time.Second
+
+// lately reports whether the warning was given within repeatWarning, and
+// remembers it if not.
+func (s *said) lately(msg string, args []any) bool {
+	for i := 0; i+1 < len(args); i += 2 {
+		switch args[i] {
+		case "peer", "server-id", "server-address", "target":
+			msg += fmt.Sprint(" ", args[i+1])
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if now.Sub(s.last[msg]) < repeatWarning {
+		return true
+	}
+	if len(s.last) > 1000 { // never, with a handful of peers
+		clear(s.last)
+	}
+	s.last[msg] = now
+	return false
+}
 
 func level(l hclog.Level) slog.Level {
 	switch l {
@@ -35,14 +73,18 @@ func level(l hclog.Level) slog.Level {
 func (h *hclogger) enabled(l slog.Level) bool { return h.log.Enabled(context.Background(), l) }
 
 func (h *hclogger) Log(l hclog.Level, msg string, args ...any) {
-	h.log.Log(context.Background(), level(l), msg, args...)
+	to := level(l)
+	if to >= slog.LevelWarn && h.said.lately(msg, args) {
+		to = slog.LevelDebug
+	}
+	h.log.Log(context.Background(), to, "raft: "+msg, args...)
 }
 
-func (h *hclogger) Trace(msg string, args ...any) { h.log.Debug(msg, args...) }
-func (h *hclogger) Debug(msg string, args ...any) { h.log.Debug(msg, args...) }
-func (h *hclogger) Info(msg string, args ...any)  { h.log.Info(msg, args...) }
-func (h *hclogger) Warn(msg string, args ...any)  { h.log.Warn(msg, args...) }
-func (h *hclogger) Error(msg string, args ...any) { h.log.Error(msg, args...) }
+func (h *hclogger) Trace(msg string, args ...any) { h.Log(hclog.Trace, msg, args...) }
+func (h *hclogger) Debug(msg string, args ...any) { h.Log(hclog.Debug, msg, args...) }
+func (h *hclogger) Info(msg string, args ...any)  { h.Log(hclog.Info, msg, args...) }
+func (h *hclogger) Warn(msg string, args ...any)  { h.Log(hclog.Warn, msg, args...) }
+func (h *hclogger) Error(msg string, args ...any) { h.Log(hclog.Error, msg, args...) }
 
 func (h *hclogger) IsTrace() bool { return false }
 func (h *hclogger) IsDebug() bool { return h.enabled(slog.LevelDebug) }
@@ -54,11 +96,13 @@ func (h *hclogger) ImpliedArgs() []any { return nil }
 func (h *hclogger) Name() string       { return h.name }
 
 func (h *hclogger) With(args ...any) hclog.Logger {
-	return &hclogger{log: h.log.With(args...), name: h.name}
+	return &hclogger{log: h.log.With(args...), name: h.name, said: h.said}
 }
 
-func (h *hclogger) Named(name string) hclog.Logger      { return h.ResetNamed(name) }
-func (h *hclogger) ResetNamed(name string) hclog.Logger { return &hclogger{log: h.log, name: name} }
+func (h *hclogger) Named(name string) hclog.Logger { return h.ResetNamed(name) }
+func (h *hclogger) ResetNamed(name string) hclog.Logger {
+	return &hclogger{log: h.log, name: name, said: h.said}
+}
 
 func (h *hclogger) SetLevel(hclog.Level) {} // the slog.Handler decides
 func (h *hclogger) GetLevel() hclog.Level {

@@ -28,11 +28,11 @@ func (n *Node) Bootstrap() error {
 // entry on it counts in the quorum, and a second manager that does not answer
 // would leave the first without one.
 func (n *Node) AddVoter(ctx context.Context, id api.NodeID, addr string) error {
-	conn, err := n.transport.dial(ctx, addr)
+	probe, err := n.transport.dial(ctx, addr)
 	if err != nil {
 		return fmt.Errorf("add manager %s: it does not answer at %s: %w", id, addr, err)
 	}
-	conn.Close()
+	probe.Close()
 	err = n.await(ctx, func(timeout time.Duration) raft.Future {
 		return n.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(addr), 0, timeout)
 	})

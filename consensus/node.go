@@ -17,6 +17,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 
 	"github.com/orch-dev/orch/pkg/api"
 )
@@ -165,12 +166,13 @@ func HasState(dir string) (bool, error) {
 func (n *Node) Shutdown() error {
 	n.shutdown.Do(func() {
 		close(n.closing)
-		var errs []error
-		if err := n.raft.Shutdown().Error(); err != nil {
-			errs = append(errs, fmt.Errorf("stop raft: %w", err))
+		stopped := n.raft.Shutdown()
+		n.transport.hangUp() // Raft waits for its calls, some to nodes that are dead
+		err := stopped.Error()
+		if err != nil {
+			err = fmt.Errorf("stop raft: %w", err)
 		}
-		// Raft has closed the transport, and with it the stream layer.
-		n.err = errors.Join(append(errs, n.files.Close())...)
+		n.err = errors.Join(err, n.files.Close())
 	})
 	return n.err
 }
@@ -178,6 +180,7 @@ func (n *Node) Shutdown() error {
 // files is what a node keeps on disk.
 type files struct {
 	lock      *os.File
+	meta      *metadb.BoltMetaDB // of the log, which leaves it open when it closes
 	wal       *wal.WAL
 	snapshots *raft.FileSnapshotStore
 }
@@ -194,11 +197,12 @@ func openFiles(dir string, log *hclogger) (*files, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open raft state: %w", err)
 	}
-	f := &files{lock: lock}
+	f := &files{lock: lock, meta: &metadb.BoltMetaDB{}}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft state in %s: another process uses it: %w", dir, err), f.Close())
 	}
-	f.wal, err = wal.Open(filepath.Join(dir, walDir), wal.WithLogger(log.Named("wal")), wal.WithSegmentSize(segmentSize))
+	f.wal, err = wal.Open(filepath.Join(dir, walDir), wal.WithMetaStore(f.meta),
+		wal.WithLogger(log.Named("wal")), wal.WithSegmentSize(segmentSize))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft log in %s: %w", dir, err), f.Close())
 	}
@@ -215,7 +219,8 @@ func (f *files) Close() error {
 	if f.wal != nil {
 		errs = append(errs, f.wal.Close())
 	}
-	if err := errors.Join(append(errs, f.lock.Close())...); err != nil {
+	errs = append(errs, f.meta.Close(), f.lock.Close())
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close raft state: %w", err)
 	}
 	return nil
