@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -103,7 +104,8 @@ func newStackRemoveCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
-// awaitGone waits until no task of a stack is left.
+// awaitGone waits until no task of a stack is left on a node that answers. What
+// is on a lost node is removed when it comes back.
 func awaitGone(ctx context.Context, client *rpc.Client, stack string) error {
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
@@ -112,7 +114,7 @@ func awaitGone(ctx context.Context, client *rpc.Client, stack string) error {
 		switch {
 		case api.CodeOf(err) == api.CodeNotFound:
 			return nil
-		case err == nil && len(tasks.Tasks) == 0:
+		case err == nil && !slices.ContainsFunc(tasks.Tasks, holdsOn):
 			return nil
 		case err != nil && api.CodeOf(err) != api.CodeUnavailable:
 			return err
@@ -123,4 +125,9 @@ func awaitGone(ctx context.Context, client *rpc.Client, stack string) error {
 		case <-ticker.C:
 		}
 	}
+}
+
+// holdsOn reports whether a node that answers still has something of the task.
+func holdsOn(t api.TaskEntry) bool {
+	return !t.Status.Removed && t.Status.State != api.TaskOrphaned
 }

@@ -71,7 +71,9 @@ type Gossip interface {
 type Managers interface {
 	// Session calls each with every update until something fails.
 	Session(ctx context.Context, each func(*api.Update) error) error
-	Report(ctx context.Context, report *api.Report) error
+	Report(ctx context.Context, report *api.Report) (*api.ReportResponse, error)
+	// MoveOn ends the session, because its manager lags: the next is with another.
+	MoveOn()
 	// Know tells the managers' present addresses.
 	Know(addrs []string)
 }

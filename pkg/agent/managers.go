@@ -15,13 +15,14 @@ import (
 // given up for another.
 const reportTimeout = 2 * time.Second
 
-// Directory is the way to the managers over the API. A manager's own agent
-// calls its own process; a worker's stays with a manager that answers and moves
-// on to the next when it does not.
+// Directory is the way to the managers over the API. It stays with a manager
+// that answers and moves on to the next when it does not. A manager's own agent
+// reports to its own process, which knows the leader or nobody does, and begins
+// there with its sessions too.
 type Directory struct {
 	node  api.NodeID
-	home  bool
 	peers *rpc.Pool
+	home  string               // this node's own API if it is a manager, else ""
 	save  func(addrs []string) // keeps the addresses for the next start
 
 	mu      sync.Mutex
@@ -33,11 +34,10 @@ type Directory struct {
 // NewDirectory begins with the managers at addrs, at least one; save is called
 // when they change. A manager gives its own address as home, others none.
 func NewDirectory(node api.NodeID, peers *rpc.Pool, home string, addrs []string, save func([]string)) *Directory {
-	d := &Directory{node: node, peers: peers, addrs: slices.Clone(addrs), save: save}
+	d := &Directory{node: node, peers: peers, home: home, save: save, addrs: slices.Clone(addrs)}
 	if d.current = home; home == "" {
 		d.current = addrs[0]
 	}
-	d.home = home != ""
 	return d
 }
 
@@ -76,24 +76,30 @@ func (d *Directory) Session(ctx context.Context, each func(*api.Update) error) e
 }
 
 // Report implements Managers.
-func (d *Directory) Report(ctx context.Context, report *api.Report) error {
+func (d *Directory) Report(ctx context.Context, report *api.Report) (*api.ReportResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
-	addr := d.Addr()
-	_, err := rpc.Call[api.Report, api.ReportResponse](ctx, d.peers.Get(addr), api.ProcReport, report)
+	addr := d.home
+	if addr == "" {
+		addr = d.Addr()
+	}
+	res, err := rpc.Call[api.Report, api.ReportResponse](ctx, d.peers.Get(addr), api.ProcReport, report)
 	var answered *api.Error
-	if err != nil && !errors.As(err, &answered) {
+	if err != nil && d.home == "" && !errors.As(err, &answered) {
 		d.leave(addr)
 	}
-	return err
+	return res, err
 }
 
-// leave moves on from a manager that does not answer, if it still is the
-// current one, and ends the session with it.
+// MoveOn implements Managers.
+func (d *Directory) MoveOn() { d.leave(d.Addr()) }
+
+// leave moves on from a manager, if it still is the current one, and ends the
+// session with it.
 func (d *Directory) leave(addr string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.home || d.current != addr {
+	if d.current != addr {
 		return
 	}
 	next := slices.Index(d.addrs, addr) + 1

@@ -15,6 +15,8 @@ const (
 	heartbeat = time.Second
 	// infoInterval is how often the node looks at what it is.
 	infoInterval = 30 * time.Second
+	// lagPatience is how long a manager may not pass on what the leader has.
+	lagPatience = time.Second
 )
 
 // reports collects what the managers do not know yet.
@@ -81,6 +83,7 @@ func (r *reports) accepted(report *api.Report) {
 func (a *Agent) sendReports(ctx context.Context) error {
 	var told api.NodeInfo
 	var asked time.Time
+	lag := lag{patience: lagPatience}
 	ticker := time.NewTicker(heartbeat)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
@@ -91,7 +94,8 @@ func (a *Agent) sendReports(ctx context.Context) error {
 				report.Info = &info
 			}
 		}
-		if err := a.Managers.Report(ctx, report); err != nil {
+		res, err := a.Managers.Report(ctx, report)
+		if err != nil {
 			if ctx.Err() == nil {
 				a.Log.Warn("cannot report to the managers", "err", err)
 				asked = time.Time{}
@@ -100,6 +104,10 @@ func (a *Agent) sendReports(ctx context.Context) error {
 			continue
 		}
 		a.reports.accepted(report)
+		if lag.tooLong(a.known(), res.Index, a.Now()) {
+			a.Log.Info("the manager lags behind the leader, looking for another", "have", a.known(), "newest", res.Index)
+			a.Managers.MoveOn()
+		}
 		if report.Info != nil {
 			told = *report.Info
 		}
@@ -110,4 +118,34 @@ func (a *Agent) sendReports(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// known is the index of the newest state that the node has heard of.
+func (a *Agent) known() api.Index {
+	if view := a.View(); view != nil {
+		return view.Index
+	}
+	return 0
+}
+
+// lag watches for news that do not come.
+type lag struct {
+	patience time.Duration
+	want     api.Index // the oldest news waited for
+	since    time.Time
+}
+
+// tooLong reports whether what the leader had patience ago is not known yet,
+// and then begins to wait anew.
+func (l *lag) tooLong(have, newest api.Index, now time.Time) bool {
+	switch {
+	case have >= newest:
+		l.want = 0
+	case l.want == 0 || have >= l.want:
+		l.want, l.since = newest, now
+	case now.Sub(l.since) >= l.patience:
+		l.want = 0
+		return true
+	}
+	return false
 }

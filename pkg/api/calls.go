@@ -269,6 +269,7 @@ type ScaleRequest struct {
 
 // ScaleResponse names the services scaled, by full name.
 type ScaleResponse struct {
+	Index    Index    `json:"index"`
 	Services []string `json:"services"`
 	Stacks   []string `json:"stacks"`
 }
@@ -321,7 +322,9 @@ type Report struct {
 	Info     *NodeInfo             `json:"info,omitempty"` // when it changed
 }
 
-// ReportResponse says until when the node may consider itself a member.
+// ReportResponse says for how long the node's lease is good, and what the newest
+// state is: an agent that does not see it come has a manager that lags.
 type ReportResponse struct {
 	Lease time.Duration `json:"lease"`
+	Index Index         `json:"index"`
 }

@@ -71,9 +71,6 @@ func planService(snap *api.Snapshot, stack string, spec api.ServiceSpec, newID f
 		}
 		copied := *old
 		copied.Spec = spec
-		if !slices.Equal(old.Spec.Ports, spec.Ports) {
-			copied.Ports = nil // to be allocated anew
-		}
 		next, action = &copied, "updated"
 	}
 	if err := ipam.PortConflict(snap, next); err != nil {

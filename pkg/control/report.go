@@ -20,7 +20,7 @@ func (s *Server) Report(ctx context.Context, req *api.Report) (*api.ReportRespon
 	}); err != nil {
 		return nil, err
 	}
-	return &api.ReportResponse{Lease: snap.Cluster.LeaseTimeout}, nil
+	return &api.ReportResponse{Lease: snap.Cluster.LeaseTimeout, Index: snap.Index}, nil
 }
 
 // planReport stores the news of a report. A node can report only its own tasks,

@@ -14,7 +14,10 @@ import (
 func (s *Server) Session(ctx context.Context, req *api.SessionRequest, send func(*api.Update) error) error {
 	for {
 		snap := s.Replica.Snapshot()
-		if snap.Cluster != nil && snap.Nodes[req.Node] == nil {
+		if snap.Cluster == nil {
+			return api.Errorf(api.CodeUnavailable, "this manager does not have the cluster's state yet")
+		}
+		if snap.Nodes[req.Node] == nil {
 			return api.Errorf(api.CodeDenied, "node %s is not a member of this cluster (any more)", req.Node)
 		}
 		if err := send(fullView(req.Node, snap)); err != nil {
@@ -51,9 +54,7 @@ func (s *Server) follow(ctx context.Context, node api.NodeID, after api.Index, s
 func fullView(node api.NodeID, snap *api.Snapshot) *api.Update {
 	u := &api.Update{Index: snap.Index, Reset: true}
 	add := func(c api.Change) { u.Changes = append(u.Changes, viewOf(node, c)) }
-	if snap.Cluster != nil {
-		add(api.Change{Cluster: snap.Cluster})
-	}
+	add(api.Change{Cluster: snap.Cluster})
 	for _, n := range api.Sorted(snap.Nodes) {
 		add(api.Change{Node: n})
 	}
