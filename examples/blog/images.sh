@@ -7,7 +7,14 @@ set -eu
 
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 repo=$(CDPATH= cd -- "$here/../.." && pwd)
-work=$(mktemp -d "${TMPDIR:-/tmp}/blog-images.XXXXXX")
+# One place, emptied first: a run that was killed leaves nothing that grows. One
+# run at a time uses it.
+work=$repo/.cache/blog-images
+mkdir -p "$repo/.cache"
+exec 9>"$work.lock"
+flock 9
+rm -rf "$work"
+mkdir "$work"
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
@@ -35,6 +42,7 @@ build() {
 		[ -d "$f" ] || sha256sum "$f"
 	done | sha256sum | cut -d' ' -f1)
 	label=dev.orch.example.content
+	old=$("$docker" image inspect -f '{{.Id}}' "$1" 2>/dev/null) || old=
 	if [ "$("$docker" image inspect -f "{{index .Config.Labels \"$label\"}}" "$1" 2>/dev/null)" = "$content" ]; then
 		echo "$1: up to date"
 		return
@@ -43,6 +51,8 @@ build() {
 		cat "$work/log" >&2
 		die "cannot build $1"
 	}
+	# What had the name is of no use any more, unless a container runs it.
+	[ -z "$old" ] || "$docker" image rm "$old" >/dev/null 2>&1 || true
 	echo "$1: built"
 }
 
