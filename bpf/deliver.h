@@ -15,7 +15,7 @@
 const volatile __u32 uplink_ifindex;
 
 /* Straight into the namespace of a task on this node. */
-static __always_inline int deliver(struct __sk_buff *skb, __be32 addr, const struct endpoint *ep)
+static __noinline int deliver(struct __sk_buff *skb, __be32 addr, const struct endpoint *ep)
 {
 	struct ethhdr eth;
 
@@ -32,7 +32,7 @@ static __always_inline int deliver(struct __sk_buff *skb, __be32 addr, const str
 }
 
 /* Out to an address of the underlay or beyond, by the routing table. */
-static __always_inline int send_out(struct __sk_buff *skb, __be32 from, __be32 to, enum verdict v)
+static __noinline int send_out(struct __sk_buff *skb, __be32 from, __be32 to, enum verdict v)
 {
 	struct bpf_fib_lookup fib = {.family = 2 /* AF_INET */, .ifindex = uplink_ifindex};
 	struct bpf_redir_neigh next = {.nh_family = 2};
@@ -72,21 +72,20 @@ static __always_inline __u32 wire_length(const struct __sk_buff *skb, const stru
 }
 
 /* Back to where it came from, as an ICMP error; counted as v. */
-static __always_inline int complain(struct __sk_buff *skb, const struct packet *p, bool from_task,
-				    __u8 type, __u8 code, __u16 mtu, enum verdict v)
+static __noinline int complain(struct __sk_buff *skb, const struct packet *p, __u8 code, __u16 mtu,
+			       enum verdict v)
 {
 	tc_count(skb, v);
-	if (!may_complain(p) || !tc_icmp_error(skb, p, type, code, mtu))
+	if (!may_complain(p) || !tc_icmp_error(skb, p, code, mtu))
 		return TC_ACT_SHOT;
-	if (!from_task)
+	if (skb->ifindex == uplink_ifindex)
 		return bpf_redirect(skb->ifindex, 0);
 	return bpf_redirect_peer(skb->ifindex, 0);
 }
 
-/* Into the tunnel to another node. */
-static __always_inline int tunnel(struct __sk_buff *skb, const struct node_config *cfg,
-				  const struct packet *p, bool from_task, enum overlay_kind kind,
-				  const struct target *t, enum verdict v)
+/* Into the tunnel: to the endpoint's node, or to the node t->addr itself. */
+static __noinline int tunnel(struct __sk_buff *skb, const struct node_config *cfg,
+			     const struct packet *p, enum overlay_kind kind, const struct target *t)
 {
 	__u64 flags = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
 		      BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN) | BPF_F_ADJ_ROOM_FIXED_GSO;
@@ -95,19 +94,21 @@ static __always_inline int tunnel(struct __sk_buff *skb, const struct node_confi
 	struct encapsulation *h;
 
 	if (wire_length(skb, p) + OVERLAY_OVERHEAD > mtu)
-		return complain(skb, p, from_task, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED,
-				mtu - OVERLAY_OVERHEAD, ANSWERED_TOO_BIG);
+		return complain(skb, p, ICMP_FRAG_NEEDED, mtu - OVERLAY_OVERHEAD, ANSWERED_TOO_BIG);
 	if (bpf_skb_adjust_room(skb, OVERLAY_OVERHEAD, BPF_ADJ_ROOM_MAC, flags))
 		return drop(skb, DROP_REWRITE);
 	h = (void *)(long)skb->data;
 	if ((void *)(h + 1) > (void *)(long)skb->data_end)
 		return drop(skb, DROP_REWRITE);
 	write_encapsulation(h, from, to, kind, t->port, t->addr, len, flow_hash(p, 0));
-	return send_out(skb, from, to, v);
+	return send_out(skb, from, to,
+			kind == OVERLAY_CLIENT	 ? FORWARDED_TUNNEL
+			: kind == OVERLAY_RETURN ? FORWARDED_RETURN
+						 : FORWARDED_OVERLAY);
 }
 
 /* A client's packet to a backend on this node: translate and deliver. */
-static __always_inline int translate(struct __sk_buff *skb, struct packet *p,
+static __noinline int translate(struct __sk_buff *skb, struct packet *p,
 				     const struct target *t, __be32 via)
 {
 	struct session_key key;
@@ -131,11 +132,11 @@ static __always_inline int to_client(struct __sk_buff *skb, const struct packet 
 
 /* A client's packet at its ingress node, to the backend chosen. */
 static __always_inline int to_backend(struct __sk_buff *skb, const struct node_config *cfg,
-				      struct packet *p, bool from_task, const struct target *t)
+				      struct packet *p, const struct target *t)
 {
 	if (t->endpoint->node == cfg->underlay)
 		return translate(skb, p, t, cfg->underlay);
-	return tunnel(skb, cfg, p, from_task, OVERLAY_CLIENT, t, FORWARDED_TUNNEL);
+	return tunnel(skb, cfg, p, OVERLAY_CLIENT, t);
 }
 
 #endif

@@ -41,7 +41,7 @@ static __always_inline int express_too_big(struct xdp_md *xdp, const struct pack
 
 	if ((void *)eth + ETH_HLEN + QUOTED > (void *)(long)xdp->data_end)
 		return XDP_PASS;
-	write_icmp_error(&e, eth, p->daddr, p->saddr, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, mtu);
+	write_icmp_error(&e, eth, p->daddr, p->saddr, ICMP_FRAG_NEEDED, mtu);
 	xdp_count(xdp, ANSWERED_TOO_BIG);
 	if (bpf_xdp_adjust_tail(xdp, (int)sizeof(e) - (int)(xdp->data_end - xdp->data)))
 		return XDP_PASS;

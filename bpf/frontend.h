@@ -78,6 +78,8 @@ static __always_inline bool may_remember(const struct packet *p, __u32 now)
 	__u32 zero = 0;
 	struct budget *b;
 
+	if (p->error)
+		return false;
 	if (!is_syn(p))
 		return true;
 	b = bpf_map_lookup_elem(&flow_budget, &zero);
@@ -132,7 +134,7 @@ static __always_inline struct backend *pick(const struct packet *p, const struct
 /* Chooses the backend of a packet to a frontend, remembers and counts it.
  * False if no backend can be used.
  */
-static __always_inline bool choose(const struct packet *p, const struct frontend *fe,
+static __noinline bool choose(const struct packet *p, const struct frontend *fe,
 				   struct target *t, __u32 *backend_id)
 {
 	struct flow_key key = {.client = p->saddr,
@@ -160,8 +162,8 @@ static __always_inline bool choose(const struct packet *p, const struct frontend
 		fresh.addr = b->addr;
 		if (may_remember(p, now))
 			bpf_map_update_elem(&flows, &key, &fresh, BPF_ANY);
-		count_stats(&frontend_stats, fe->id, 0, 0, 1);
-		count_stats(&backend_stats, *backend_id, 0, 0, 1);
+		count_stats(&frontend_stats, fe->id, 0, 0, !p->error);
+		count_stats(&backend_stats, *backend_id, 0, 0, !p->error);
 	}
 	t->addr = b->addr;
 	t->port = b->port ? b->port : p->dport;

@@ -8,19 +8,6 @@
 
 #include "overlay.h"
 
-/* Ours, as linux/icmp.h drags in the C library. */
-struct icmphdr {
-	__u8 type;
-	__u8 code;
-	__u16 checksum;
-	__be16 unused; /* the identifier of an echo */
-	__be16 mtu;    /* the sequence number of an echo */
-};
-
-#define ICMP_ECHOREPLY 0
-#define ICMP_DEST_UNREACH 3
-#define ICMP_ECHO 8
-
 #define ICMP_HOST_UNREACHABLE 1
 #define ICMP_PORT_UNREACHABLE 3
 #define ICMP_FRAG_NEEDED 4
@@ -40,13 +27,12 @@ _Static_assert(sizeof(struct icmp_error) == 70, "icmp_error");
 /* Is the packet one that may be answered with an error? (RFC 1122, 3.2.2) */
 static __always_inline bool may_complain(const struct packet *p)
 {
-	return p->fragment != LATER_FRAGMENT && has_ports(p);
+	return p->fragment != LATER_FRAGMENT && has_ports(p) && !p->error;
 }
 
-/* Builds the error about the frame at eth, whose IP header follows it. */
+/* Builds the error (destination unreachable) about the frame at eth, whose IP header follows it. */
 static __always_inline void write_icmp_error(struct icmp_error *e, const struct ethhdr *eth,
-					     __be32 from, __be32 to, __u8 type, __u8 code,
-					     __u16 mtu)
+					     __be32 from, __be32 to, __u8 code, __u16 mtu)
 {
 	__builtin_memcpy(e->eth.h_dest, eth->h_source, ETH_ALEN);
 	__builtin_memcpy(e->eth.h_source, eth->h_dest, ETH_ALEN);
@@ -63,7 +49,7 @@ static __always_inline void write_icmp_error(struct icmp_error *e, const struct 
 	e->ip.saddr = from;
 	e->ip.daddr = to;
 	ip_checksum(&e->ip);
-	e->icmp.type = type;
+	e->icmp.type = ICMP_DEST_UNREACH;
 	e->icmp.code = code;
 	e->icmp.unused = 0;
 	e->icmp.mtu = bpf_htons(mtu);
@@ -73,8 +59,8 @@ static __always_inline void write_icmp_error(struct icmp_error *e, const struct 
 }
 
 /* Turns the packet into the error about it. False if it cannot be. */
-static __always_inline bool tc_icmp_error(struct __sk_buff *skb, const struct packet *p, __u8 type,
-					  __u8 code, __u16 mtu)
+static __always_inline bool tc_icmp_error(struct __sk_buff *skb, const struct packet *p, __u8 code,
+					  __u16 mtu)
 {
 	struct {
 		struct ethhdr eth;
@@ -84,7 +70,7 @@ static __always_inline bool tc_icmp_error(struct __sk_buff *skb, const struct pa
 
 	if (bpf_skb_load_bytes(skb, 0, &head, sizeof(head)))
 		return false;
-	write_icmp_error(&e, &head.eth, p->daddr, p->saddr, type, code, mtu);
+	write_icmp_error(&e, &head.eth, p->daddr, p->saddr, code, mtu);
 	if (bpf_skb_change_tail(skb, sizeof(e), 0))
 		return false;
 	return bpf_skb_store_bytes(skb, 0, &e, sizeof(e), 0) == 0;

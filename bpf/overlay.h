@@ -107,7 +107,7 @@ struct tunnelled {
 static __always_inline bool is_overlay(const struct node_config *cfg, const struct packet *p)
 {
 	return p->proto == IPPROTO_UDP && p->dport == OVERLAY_PORT && p->daddr == cfg->underlay &&
-	       p->fragment == WHOLE;
+	       p->fragment == WHOLE && !p->error;
 }
 
 static __always_inline bool read_encapsulation(void *data, void *data_end, struct tunnelled *t)

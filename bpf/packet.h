@@ -15,9 +15,25 @@ struct packet {
 	__u8 tcp;	 /* flags of a TCP header */
 	__u8 l4_len;	 /* length of the transport header, where it is known */
 	__u8 fragment;	 /* one of the below */
-	bool df;
+	bool error;	 /* an ICMP error, see read_quoted */
 	__be16 id;
+	__be32 origin; /* source of the packet itself: differs in an ICMP error */
 };
+
+/* Ours, as linux/icmp.h drags in the C library. */
+struct icmphdr {
+	__u8 type;
+	__u8 code;
+	__u16 checksum;
+	__be16 unused; /* the identifier of an echo */
+	__be16 mtu;    /* the sequence number of an echo */
+};
+
+#define ICMP_ECHOREPLY 0
+#define ICMP_DEST_UNREACH 3
+#define ICMP_ECHO 8
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETER_PROBLEM 12
 
 #define WHOLE 0
 #define FIRST_FRAGMENT 1
@@ -85,7 +101,7 @@ static __always_inline int parse(void *data, void *data_end, int off, struct pac
 		return NOT_IP;
 	if (eth->h_proto != bpf_htons(ETH_P_IP) || ip->version != 4)
 		return NOT_IP;
-	p->saddr = ip->saddr;
+	p->saddr = p->origin = ip->saddr;
 	p->daddr = ip->daddr;
 	p->proto = ip->protocol;
 	p->len = bpf_ntohs(ip->tot_len);
@@ -93,7 +109,6 @@ static __always_inline int parse(void *data, void *data_end, int off, struct pac
 	if (ip->ihl != 5)
 		return WITH_OPTIONS;
 	frag = bpf_ntohs(ip->frag_off);
-	p->df = frag & IP_DF;
 	if (frag & IP_OFFSET) {
 		p->fragment = LATER_FRAGMENT;
 		return PARSED;
@@ -114,6 +129,36 @@ static __always_inline int tc_parse(struct __sk_buff *skb, int off, struct packe
 		bpf_skb_pull_data(skb, want);
 	}
 	return parse((void *)(long)skb->data, (void *)(long)skb->data_end, off, p);
+}
+
+/* Of an ICMP error, takes the ports, and the protocol that they belong to, of
+ * the packet that it quotes, turned round: p is then like a packet of that flow
+ * in the direction in which the error goes, and finds the same entries.
+ */
+static __always_inline void read_quoted(struct __sk_buff *skb, struct packet *p)
+{
+	struct {
+		struct icmphdr icmp;
+		struct iphdr ip;
+		__be16 sport;
+		__be16 dport;
+	} e;
+
+	if (p->proto != IPPROTO_ICMP || p->fragment != WHOLE ||
+	    bpf_skb_load_bytes(skb, L4_AT(0), &e, sizeof(e)))
+		return;
+	if (e.icmp.type != ICMP_DEST_UNREACH && e.icmp.type != ICMP_TIME_EXCEEDED &&
+	    e.icmp.type != ICMP_PARAMETER_PROBLEM)
+		return;
+	if (e.ip.version != 4 || e.ip.ihl != 5 || (e.ip.frag_off & bpf_htons(IP_OFFSET)) ||
+	    e.ip.saddr != p->daddr ||
+	    (e.ip.protocol != IPPROTO_TCP && e.ip.protocol != IPPROTO_UDP))
+		return;
+	p->error = true;
+	p->proto = e.ip.protocol;
+	p->saddr = e.ip.daddr;
+	p->sport = e.dport;
+	p->dport = e.sport;
 }
 
 /* Gives a later fragment the ports of its first one. False if that one was

@@ -20,7 +20,7 @@
 static __always_inline int l4_check_at(const struct packet *p, __u64 *flags)
 {
 	*flags = 0;
-	if (p->fragment == LATER_FRAGMENT)
+	if (p->fragment == LATER_FRAGMENT || p->error)
 		return 0;
 	if (p->proto == IPPROTO_TCP)
 		return L4_AT(0) + (int)offsetof(struct tcphdr, check);
@@ -57,11 +57,37 @@ static __always_inline void rewrite_port(struct __sk_buff *skb, const struct pac
 	bpf_skb_store_bytes(skb, at, &to, sizeof(to), 0);
 }
 
+/* In the packet that an ICMP error quotes. A changed address and the changed
+ * checksum of its header cancel out in the error's own checksum; the checksum
+ * of the quoted transport header stays as it was, as nobody can verify it.
+ */
+#define QUOTED_AT (L4_AT(0) + (int)sizeof(struct icmphdr))
+#define QUOTED_L4_AT (QUOTED_AT + (int)sizeof(struct iphdr))
+
+static __always_inline void rewrite_quoted(struct __sk_buff *skb, int addr_at, int port_at,
+					   __be32 from, __be32 to, __be16 from_port, __be16 to_port)
+{
+	bpf_l3_csum_replace(skb, QUOTED_AT + offsetof(struct iphdr, check), from, to, 4);
+	bpf_skb_store_bytes(skb, addr_at, &to, sizeof(to), 0);
+	bpf_l4_csum_replace(skb, L4_AT(0) + offsetof(struct icmphdr, checksum), from_port, to_port,
+			    2);
+	bpf_skb_store_bytes(skb, port_at, &to_port, sizeof(to_port), 0);
+}
+
 static __always_inline void rewrite_source(struct __sk_buff *skb, struct packet *p, __be32 addr,
 					   __be16 port)
 {
-	rewrite_addr(skb, p, IP_SADDR_AT, p->saddr, addr);
-	rewrite_port(skb, p, SPORT_AT, p->sport, port);
+	if (p->error) {
+		rewrite_quoted(skb, QUOTED_AT + offsetof(struct iphdr, daddr), QUOTED_L4_AT + 2,
+			       p->saddr, addr, p->sport, port);
+		if (p->origin == p->saddr) {
+			rewrite_addr(skb, p, IP_SADDR_AT, p->saddr, addr);
+			p->origin = addr;
+		}
+	} else {
+		rewrite_addr(skb, p, IP_SADDR_AT, p->saddr, addr);
+		rewrite_port(skb, p, SPORT_AT, p->sport, port);
+	}
 	p->saddr = addr;
 	p->sport = port;
 }
@@ -70,7 +96,11 @@ static __always_inline void rewrite_dest(struct __sk_buff *skb, struct packet *p
 					 __be16 port)
 {
 	rewrite_addr(skb, p, IP_DADDR_AT, p->daddr, addr);
-	rewrite_port(skb, p, DPORT_AT, p->dport, port);
+	if (p->error)
+		rewrite_quoted(skb, QUOTED_AT + offsetof(struct iphdr, saddr), QUOTED_L4_AT,
+			       p->daddr, addr, p->dport, port);
+	else
+		rewrite_port(skb, p, DPORT_AT, p->dport, port);
 	p->daddr = addr;
 	p->dport = port;
 }

@@ -61,6 +61,7 @@ static __always_inline bool session_find(const struct packet *p, struct session_
 		*room = false;
 	else if (is_syn(p))
 		return false;
+#pragma clang loop unroll(disable)
 	for (__u32 i = 1; i <= OTHER_PORTS; i++) {
 		key->client_port = other_port(p, i);
 		s = bpf_map_lookup_elem(&sessions, key);
@@ -78,6 +79,8 @@ static __always_inline bool session_find(const struct packet *p, struct session_
 static __always_inline void session_see(struct session *s, const struct packet *p, bool from_client,
 					__u32 now)
 {
+	if (p->error)
+		return;
 	touch(&s->seen, now);
 	if (p->proto != IPPROTO_TCP)
 		return;
@@ -120,7 +123,7 @@ static __always_inline bool session_open(const struct packet *p, const struct ta
 			session_see(s, p, true, now);
 			return true;
 		}
-	} else if (!room) {
+	} else if (!room || p->error) {
 		return false;
 	}
 	session_see(&fresh, p, true, now);

@@ -8,7 +8,7 @@
 static __always_inline int refuse(struct __sk_buff *skb, const struct packet *p, __u8 code,
 				  enum verdict reason)
 {
-	return complain(skb, p, true, ICMP_DEST_UNREACH, code, 0, reason);
+	return complain(skb, p, code, 0, reason);
 }
 
 /* The reply of a translated flow, to its client. */
@@ -23,7 +23,7 @@ static __always_inline int reply(struct __sk_buff *skb, const struct node_config
 	rewrite_dest(skb, p, client, client_port);
 	if (back.addr == cfg->underlay)
 		return to_client(skb, p);
-	return tunnel(skb, cfg, p, true, OVERLAY_RETURN, &back, FORWARDED_RETURN);
+	return tunnel(skb, cfg, p, OVERLAY_RETURN, &back);
 }
 
 /* A ping of a virtual IP is answered here: it says that the name resolves and
@@ -62,7 +62,7 @@ static __always_inline int to_virtual(struct __sk_buff *skb, const struct node_c
 	if (!choose(p, fe, &t, &backend))
 		return refuse(skb, p, ICMP_PORT_UNREACHABLE, DROP_NO_BACKEND);
 	count_target(fe, backend, tc_packets(skb), skb->len - ETH_HLEN);
-	return to_backend(skb, cfg, p, true, &t);
+	return to_backend(skb, cfg, p, &t);
 }
 
 /* To an address of the pool: a virtual IP or another task. */
@@ -81,7 +81,7 @@ static __always_inline int to_pool(struct __sk_buff *skb, const struct node_conf
 		return refuse(skb, p, ICMP_PROHIBITED, DROP_ISOLATED);
 	if (t.endpoint->node == cfg->underlay)
 		return deliver(skb, t.addr, t.endpoint);
-	return tunnel(skb, cfg, p, true, OVERLAY_DIRECT, &t, FORWARDED_OVERLAY);
+	return tunnel(skb, cfg, p, OVERLAY_DIRECT, &t);
 }
 
 /* To anywhere else: a published port of some node, or the kernel's business. */
@@ -102,7 +102,7 @@ static __always_inline int to_outside(struct __sk_buff *skb, const struct node_c
 	if (!choose(p, fe, &t, &backend))
 		return pass(skb, PASSED_NO_BACKEND);
 	count_target(fe, backend, tc_packets(skb), skb->len - ETH_HLEN);
-	return to_backend(skb, cfg, p, true, &t);
+	return to_backend(skb, cfg, p, &t);
 }
 
 static __always_inline int from_task_ip(struct __sk_buff *skb, const struct node_config *cfg)
@@ -114,11 +114,14 @@ static __always_inline int from_task_ip(struct __sk_buff *skb, const struct node
 
 	if (parsed == NOT_IP)
 		return skb->protocol == bpf_htons(ETH_P_IP) ? drop(skb, DROP_UNSUPPORTED) : PASS;
-	task = endpoint(p.saddr);
+	task = endpoint(p.origin);
 	if (!task || task->ifindex != skb->ifindex)
 		return drop(skb, DROP_SPOOFED);
 	if (parsed == WITH_OPTIONS)
 		return drop(skb, DROP_UNSUPPORTED);
+	read_quoted(skb, &p);
+	if (p.saddr != p.origin)
+		return drop(skb, DROP_SPOOFED);
 	if (!find_ports(&p))
 		return drop(skb, DROP_FRAGMENT);
 	s = session_reply(&p);

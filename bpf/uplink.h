@@ -10,7 +10,10 @@ static __always_inline bool decapsulate(struct __sk_buff *skb, struct packet *p)
 {
 	if (bpf_skb_adjust_room(skb, -OVERLAY_OVERHEAD, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
 		return false;
-	return tc_parse(skb, 0, p) == PARSED;
+	if (tc_parse(skb, 0, p) != PARSED)
+		return false;
+	read_quoted(skb, p);
+	return true;
 }
 
 static __always_inline int from_overlay(struct __sk_buff *skb, const struct node_config *cfg,
@@ -54,10 +57,11 @@ static __always_inline int from_uplink(struct __sk_buff *skb, const struct node_
 		return PASS;
 	if (parsed == PARSED && is_overlay(cfg, &p))
 		return from_overlay(skb, cfg, &p);
-	if (in_pool(cfg, p.saddr) || in_pool(cfg, p.daddr))
+	if (in_pool(cfg, p.origin) || in_pool(cfg, p.daddr))
 		return drop(skb, DROP_NOT_ENCAPSULATED);
 	if (parsed == WITH_OPTIONS)
 		return pass(skb, PASSED_OPTIONS);
+	read_quoted(skb, &p);
 	if (!find_ports(&p))
 		return pass(skb, PASSED_FRAGMENT);
 	fe = find_published(skb, cfg, skb->ifindex, &p, false);
@@ -66,7 +70,7 @@ static __always_inline int from_uplink(struct __sk_buff *skb, const struct node_
 	if (!choose(&p, fe, &t, &backend))
 		return pass(skb, PASSED_NO_BACKEND);
 	count_target(fe, backend, tc_packets(skb), skb->len - ETH_HLEN);
-	return to_backend(skb, cfg, &p, false, &t);
+	return to_backend(skb, cfg, &p, &t);
 }
 
 #endif

@@ -1,9 +1,14 @@
 package dataplane_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -311,4 +316,61 @@ func TestNoBackendIsRefusedByTheKernel(t *testing.T) {
 			t.Error("not counted")
 		}
 	})
+}
+
+// ICMP errors about a translated flow reach the end that they are for.
+func TestErrorsFollowTheFlow(t *testing.T) {
+	inEachMode(t, func(t *testing.T, c *cluster) {
+		backends := c.backends(2)
+		backends[0].Port = 81 // where nobody listens
+		c.apply(backends...)
+		closed, err := c.client.datagrams(c.nodes[0].published())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer closed.Close()
+		closed.Write([]byte("hello"))
+		closed.SetDeadline(time.Now().Add(patience))
+		if _, err := closed.Read(make([]byte, 10)); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("a datagram to a closed port: %v, want connection refused; verdicts %v, %v", err, nonZero(c.nodes[0]), nonZero(c.nodes[1]))
+		}
+
+		c.apply(c.backends(2)...)
+		before := c.web[1].icmpErrors()
+		for deadline := time.Now().Add(patience); c.web[1].icmpErrors() == before; {
+			if time.Now().After(deadline) {
+				t.Fatalf("the task was not told; verdicts %v, %v", nonZero(c.nodes[0]), nonZero(c.nodes[1]))
+			}
+			gone, err := c.client.datagrams(c.nodes[0].published())
+			if err != nil {
+				t.Fatal(err)
+			}
+			gone.Write([]byte("hello"))
+			gone.Close() // mostly before the answer is there, which the client's kernel then refuses
+			time.Sleep(time.Millisecond)
+		}
+	})
+}
+
+// icmpErrors counts the destination unreachable messages that a task accepted.
+func (k *task) icmpErrors() string {
+	k.t.Helper()
+	var value string
+	k.must(func() error {
+		snmp, err := os.ReadFile("/proc/thread-self/net/snmp")
+		var names []string
+		for _, line := range strings.Split(string(snmp), "\n") {
+			fields := strings.Fields(line)
+			if len(fields) == 0 || fields[0] != "Icmp:" {
+				continue
+			}
+			if names == nil {
+				names = fields
+				continue
+			}
+			value = fields[slices.Index(names, "InDestUnreachs")]
+		}
+		return err
+	})
+	return value
 }
