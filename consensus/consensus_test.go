@@ -32,7 +32,7 @@ type peer struct {
 type settings func(*consensus.Config)
 
 // start starts a node, on a new port if addr is empty.
-func start(t *testing.T, id api.NodeID, dir, addr string, set ...settings) *peer {
+func start(t testing.TB, id api.NodeID, dir, addr string, set ...settings) *peer {
 	t.Helper()
 	if addr == "" {
 		addr = "127.0.0.1:0"
@@ -72,7 +72,7 @@ func start(t *testing.T, id api.NodeID, dir, addr string, set ...settings) *peer
 
 // stop ends a node as a crash would for the others: nobody is told. Any number
 // of times.
-func (p *peer) stop(t *testing.T) {
+func (p *peer) stop(t testing.TB) {
 	t.Helper()
 	p.listener.Close()
 	if err := p.Shutdown(); err != nil {
@@ -81,7 +81,7 @@ func (p *peer) stop(t *testing.T) {
 }
 
 // testLog shows log lines with the test, as long as it runs.
-type testLog struct{ t *testing.T }
+type testLog struct{ t testing.TB }
 
 func (l testLog) Write(b []byte) (int, error) {
 	if l.t.Context().Err() == nil {
@@ -90,14 +90,14 @@ func (l testLog) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func within(t *testing.T) context.Context {
+func within(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
 	return ctx
 }
 
 // waitLead waits until the node leads and has applied all of its log.
-func waitLead(t *testing.T, p *peer) {
+func waitLead(t testing.TB, p *peer) {
 	t.Helper()
 	timeout := time.After(limit)
 	lead := p.Leadership()
@@ -120,7 +120,7 @@ func waitLead(t *testing.T, p *peer) {
 }
 
 // waitNewLeader waits until one of the peers leads.
-func waitNewLeader(t *testing.T, peers []*peer) *peer {
+func waitNewLeader(t testing.TB, peers []*peer) *peer {
 	t.Helper()
 	found := make(chan *peer, len(peers))
 	for _, p := range peers {
@@ -144,7 +144,7 @@ func waitNewLeader(t *testing.T, peers []*peer) *peer {
 }
 
 // propose puts one network with that name into the cluster.
-func propose(t *testing.T, p *peer, name string) api.Index {
+func propose(t testing.TB, p *peer, name string) api.Index {
 	t.Helper()
 	index, err := tryPropose(within(t), p, name)
 	if err != nil {
@@ -163,7 +163,7 @@ func tryPropose(ctx context.Context, p *peer, name string) (api.Index, error) {
 }
 
 // cluster starts n nodes that are one group; the first leads.
-func cluster(t *testing.T, n int, set ...settings) []*peer {
+func cluster(t testing.TB, n int, set ...settings) []*peer {
 	t.Helper()
 	var peers []*peer
 	for i := range n {
@@ -181,7 +181,7 @@ func cluster(t *testing.T, n int, set ...settings) []*peer {
 	return peers
 }
 
-func waitState(t *testing.T, p *peer, index api.Index, want []byte) {
+func waitState(t testing.TB, p *peer, index api.Index, want []byte) {
 	t.Helper()
 	if err := p.store.Wait(within(t), index); err != nil {
 		t.Fatalf("%s: %v", p.id, err)
@@ -191,7 +191,7 @@ func waitState(t *testing.T, p *peer, index api.Index, want []byte) {
 	}
 }
 
-func state(t *testing.T, p *peer) []byte {
+func state(t testing.TB, p *peer) []byte {
 	t.Helper()
 	write, err := p.store.Save()
 	if err != nil {

@@ -1,0 +1,26 @@
+package consensus_test
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+)
+
+// Acknowledged writes of 64 clients at once to three managers on one machine,
+// each with a log of its own that is synced to disk.
+func BenchmarkPropose(b *testing.B) {
+	peers := cluster(b, 3)
+	ctx := within(b)
+	var n atomic.Int64
+	b.SetParallelism(64)
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := tryPropose(ctx, peers[0], fmt.Sprint("net", n.Add(1))); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "writes/s")
+}
