@@ -87,9 +87,11 @@ func (f *fabric) startNode(i int, mode dataplane.Mode) error {
 	if err := f.start(nodeHost(i), cmd); err != nil {
 		return err
 	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		return fmt.Errorf("ended after %q%s", line, f.logs())
+	attached, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return fmt.Errorf("ended after %q%s", attached, f.logs())
 	}
+	fmt.Fprintf(os.Stderr, "n%d: %s", i, attached)
 	return nil
 }
 
