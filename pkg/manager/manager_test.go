@@ -1,0 +1,194 @@
+package manager
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/orch-dev/orch/consensus"
+	"github.com/orch-dev/orch/consensus/store"
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// lead starts the manager of a cluster of one, on a real log in a directory of
+// the test.
+func lead(t *testing.T) (*Replica, *Tracker) {
+	t.Helper()
+	addr := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}
+	state := store.New()
+	log := slog.New(slog.DiscardHandler)
+	raft, err := consensus.New(consensus.Config{
+		ID: "n1", Addr: addr.String(), Dir: t.TempDir(), FSM: state, Log: log,
+		Transport: consensus.NewStreamLayer(addr, func(context.Context, string) (net.Conn, error) {
+			return nil, errors.New("there are no others")
+		}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raft.Bootstrap(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	replica, tracker := &Replica{Store: state, Raft: raft}, NewTracker()
+	done := make(chan error, 1)
+	m := New(replica, tracker, func() string { return api.NewID(rand.Reader) }, time.Now, log)
+	go func() { done <- m.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-done, raft.Shutdown()); err != nil {
+			t.Error(err)
+		}
+	})
+	wait, stop := context.WithTimeout(ctx, 30*time.Second)
+	defer stop()
+	if _, _, err := raft.WaitLeader(wait); err != nil {
+		t.Fatal(err)
+	}
+	return replica, tracker
+}
+
+// await waits until the state is as cond says.
+func await(t *testing.T, r *Replica, what string, cond func(*api.Snapshot) bool) *api.Snapshot {
+	t.Helper()
+	timeout := time.After(30 * time.Second)
+	for {
+		changed := r.Changed()
+		snap := r.Snapshot()
+		if cond(snap) {
+			return snap
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+// One service goes from its spec to running tasks and away again, with the test
+// in the place of the agent.
+func TestServiceFromSpecToNothing(t *testing.T) {
+	r, tracker := lead(t)
+	ctx := context.Background()
+	svc := &api.Service{ID: "s", Spec: api.ServiceSpec{
+		Name: "web", Mode: api.ModeReplicated, Replicas: 2, Networks: []string{"net"},
+		Task: api.TaskSpec{Image: "i"}, Ports: []api.Port{{Published: 8080, Target: 80, Protocol: api.TCP}},
+	}}
+	if _, err := r.Commit(ctx, []api.Change{
+		{Cluster: &api.Cluster{ID: "c", Pool: api.DefaultPool, LeaseTimeout: time.Minute}},
+		{Node: &api.Node{ID: "n1", Hostname: "n1", State: api.NodeDown, Role: api.RoleManager, Availability: api.AvailabilityActive}},
+		{Network: &api.Network{ID: "net", Name: "net"}},
+		{Service: svc},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, r, "two tasks wait for a node", func(s *api.Snapshot) bool { return len(s.Tasks) == 2 })
+
+	acknowledge := func() {
+		index := r.Snapshot().Index
+		tracker.Reported("n1", index, index, time.Now())
+	}
+	acknowledge()
+	snap := await(t, r, "the node is ready and has the tasks, with addresses", func(s *api.Snapshot) bool {
+		n := 0
+		for _, task := range s.Tasks {
+			if task.NodeID == "n1" && task.Status.State == api.TaskAssigned && task.Endpoint.Addr.IsValid() {
+				n++
+			}
+		}
+		return n == 2
+	})
+	if got := snap.Services["s"]; !got.VIP.IsValid() || len(got.Ports) != 1 || snap.Networks["net"].Number == 0 {
+		t.Errorf("not all is allocated: vip %v, ports %v, network %d", got.VIP, got.Ports, snap.Networks["net"].Number)
+	}
+
+	setAll(t, r, api.TaskStatus{State: api.TaskRunning})
+	await(t, r, "running tasks are ready", func(s *api.Snapshot) bool {
+		for _, task := range s.Tasks {
+			if task.Endpoint.State != api.EndpointReady {
+				return false
+			}
+		}
+		return true
+	})
+	acknowledge()
+
+	if _, err := r.Update(ctx, func(s *api.Snapshot) ([]api.Change, error) {
+		return []api.Change{{Service: s.Services["s"], Delete: true}}, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	snap = await(t, r, "the tasks drain", func(s *api.Snapshot) bool { return every(s, api.DesiredDrain) })
+	for _, task := range snap.Tasks {
+		if task.Endpoint.State != api.EndpointDraining {
+			t.Errorf("task %s drains, its endpoint is %s", task.ID, task.Endpoint.State)
+		}
+	}
+	acknowledge()
+	await(t, r, "acknowledged, they are stopped", func(s *api.Snapshot) bool { return every(s, api.DesiredStop) })
+	setAll(t, r, api.TaskStatus{State: api.TaskShutdown})
+	await(t, r, "stopped, they are removed", func(s *api.Snapshot) bool { return every(s, api.DesiredRemove) })
+	setAll(t, r, api.TaskStatus{State: api.TaskShutdown, Removed: true})
+	await(t, r, "nothing is left", func(s *api.Snapshot) bool { return len(s.Tasks) == 0 })
+}
+
+func every(s *api.Snapshot, desired api.DesiredState) bool {
+	for _, task := range s.Tasks {
+		if task.Desired != desired {
+			return false
+		}
+	}
+	return len(s.Tasks) > 0
+}
+
+func setAll(t *testing.T, r *Replica, status api.TaskStatus) {
+	t.Helper()
+	if _, err := r.Update(context.Background(), func(s *api.Snapshot) (changes []api.Change, err error) {
+		for _, task := range api.Sorted(s.Tasks) {
+			next := *task
+			next.Status = task.Status.Advance(status)
+			changes = append(changes, api.Change{Task: &next})
+		}
+		return changes, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestUpdateTriesAgainAfterAConflict(t *testing.T) {
+	r, _ := lead(t)
+	ctx := context.Background()
+	if _, err := r.Commit(ctx, []api.Change{{Network: &api.Network{ID: "n", Name: "n"}}}); err != nil {
+		t.Fatal(err)
+	}
+	calls := 0
+	_, err := r.Update(ctx, func(s *api.Snapshot) ([]api.Change, error) {
+		if calls++; calls == 1 { // somebody else comes between
+			other := *s.Networks["n"]
+			other.Internal = true
+			if _, err := r.Commit(ctx, []api.Change{{Network: &other}}); err != nil {
+				return nil, err
+			}
+		}
+		next := *s.Networks["n"]
+		next.Number = 7
+		return []api.Change{{Network: &next}}, nil
+	})
+	if got := r.Snapshot().Networks["n"]; err != nil || calls != 2 || !got.Internal || got.Number != 7 {
+		t.Errorf("after %d calls: %+v, %v; want both updates after 2", calls, got, err)
+	}
+}
+
+func TestUpdateKeepsTheErrorOfItsFunction(t *testing.T) {
+	r, _ := lead(t)
+	want := fmt.Errorf("no")
+	if _, err := r.Update(context.Background(), func(*api.Snapshot) ([]api.Change, error) { return nil, want }); !errors.Is(err, want) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,149 @@
+package manager
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+var comparable = cmpopts.EquateComparable(netip.Addr{})
+
+func at(d time.Duration) time.Time { return t0.Add(d) }
+
+// cluster is a state with nodes of the given states, at index 10.
+func cluster(nodes map[api.NodeID]api.NodeState) *api.Snapshot {
+	snap := &api.Snapshot{Index: 10, Cluster: &api.Cluster{LeaseTimeout: 4 * time.Second}, Nodes: make(map[api.NodeID]*api.Node)}
+	for id, state := range nodes {
+		snap.Nodes[id] = &api.Node{ID: id, State: state}
+	}
+	return snap
+}
+
+func TestAcked(t *testing.T) {
+	ready := map[api.NodeID]api.NodeState{"a": api.NodeReady, "b": api.NodeReady}
+	tests := []struct {
+		name   string
+		nodes  map[api.NodeID]api.NodeState
+		report func(*Tracker)
+		now    time.Duration
+		want   api.Index
+	}{
+		{"the lowest counts", ready, func(tr *Tracker) {
+			tr.Reported("a", 10, 10, at(0))
+			tr.Reported("b", 7, 10, at(0))
+		}, time.Second, 7},
+		{"a node that has not reported holds all back", ready, func(tr *Tracker) {
+			tr.Reported("a", 10, 10, at(0))
+		}, time.Second, 0},
+		{"a silent node is not waited for", ready, func(tr *Tracker) {
+			tr.Reported("b", 7, 10, at(0))
+			tr.Reported("a", 10, 10, at(2500*time.Millisecond))
+		}, 2600 * time.Millisecond, 10},
+		{"a node that reports but is stuck is waited for, not for ever", ready, func(tr *Tracker) {
+			for i := range 12 {
+				tr.Reported("a", 10, 10, at(time.Duration(i)*500*time.Millisecond))
+				tr.Reported("b", 7, 10, at(time.Duration(i)*500*time.Millisecond))
+			}
+		}, 5600 * time.Millisecond, 10},
+		{"a node that is down does not count", map[api.NodeID]api.NodeState{"a": api.NodeReady, "b": api.NodeDown}, func(tr *Tracker) {
+			tr.Reported("a", 9, 10, at(0))
+		}, time.Second, 9},
+		{"an idle node is not stuck", ready, func(tr *Tracker) {
+			for i := range 20 {
+				tr.Reported("a", 9, 9, at(time.Duration(i)*time.Second))
+				tr.Reported("b", 10, 10, at(time.Duration(i)*time.Second))
+			}
+		}, 19500 * time.Millisecond, 9},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tr := NewTracker()
+			snap := cluster(tt.nodes)
+			tr.Lead(snap.Nodes, at(0))
+			tt.report(tr)
+			if got := tr.Acked(snap, at(tt.now)); got != tt.want {
+				t.Errorf("acked %d, want %d", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestLeases(t *testing.T) {
+	tests := []struct {
+		name   string
+		before api.NodeState
+		report func(*Tracker)
+		now    time.Duration
+		want   api.NodeState // "": no change
+	}{
+		{"within the lease", api.NodeReady, func(tr *Tracker) { tr.Reported("a", 5, 10, at(time.Second)) }, 5 * time.Second, ""},
+		{"silent for longer", api.NodeReady, func(tr *Tracker) { tr.Reported("a", 5, 10, at(time.Second)) }, 5*time.Second + time.Millisecond, api.NodeDown},
+		{"a report brings it back", api.NodeDown, func(tr *Tracker) { tr.Reported("a", 5, 10, at(time.Minute)) }, time.Minute, api.NodeReady},
+		{"gossip alone does not", api.NodeDown, func(tr *Tracker) { tr.Gossiped(map[api.NodeID]bool{"a": true}, at(time.Minute)) }, time.Minute, ""},
+		{"gossip of the dead extends nothing", api.NodeReady, func(tr *Tracker) { tr.Gossiped(map[api.NodeID]bool{"a": false}, at(time.Minute)) }, time.Minute, api.NodeDown},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tr := NewTracker()
+			snap := cluster(map[api.NodeID]api.NodeState{"a": tt.before})
+			tr.Lead(snap.Nodes, at(0))
+			tt.report(tr)
+			var want []api.Change
+			if tt.want != "" {
+				want = []api.Change{{Node: &api.Node{ID: "a", State: tt.want}}}
+			}
+			if diff := cmp.Diff(want, tr.Leases(snap, at(tt.now)), comparable); diff != "" {
+				t.Errorf("changes (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A manager that becomes the leader knows from gossip since when a node has been
+// silent, and does not give it another whole lease.
+func TestLeaseOverChangeOfLeader(t *testing.T) {
+	tr := NewTracker()
+	snap := cluster(map[api.NodeID]api.NodeState{"dead": api.NodeReady, "unknown": api.NodeReady})
+	tr.Gossiped(map[api.NodeID]bool{"dead": true}, at(0))
+	tr.Lead(snap.Nodes, at(3*time.Second))
+	want := []api.Change{{Node: &api.Node{ID: "dead", State: api.NodeDown}}}
+	if diff := cmp.Diff(want, tr.Leases(snap, at(4500*time.Millisecond)), comparable); diff != "" {
+		t.Errorf("changes (-want +got):\n%s", diff)
+	}
+	if got, want := tr.NextExpiry(snap, at(4500*time.Millisecond)), at(4*time.Second+time.Millisecond); !got.Equal(want) {
+		t.Errorf("next expiry %v, want %v", got.Sub(t0), want.Sub(t0))
+	}
+}
+
+func TestReportsWakeTheLeader(t *testing.T) {
+	tr := NewTracker()
+	woken := func(report func()) bool {
+		changed := tr.Changed()
+		report()
+		select {
+		case <-changed:
+			return true
+		default:
+			return false
+		}
+	}
+	if !woken(func() { tr.Reported("a", 1, 2, at(0)) }) {
+		t.Error("a first report is news")
+	}
+	if woken(func() { tr.Reported("a", 1, 2, at(time.Second)) }) {
+		t.Error("a heartbeat is no news")
+	}
+	if !woken(func() { tr.Reported("a", 2, 2, at(2*time.Second)) }) {
+		t.Error("an acknowledgement is news")
+	}
+	if !woken(func() { tr.Reported("a", 2, 2, at(time.Minute)) }) {
+		t.Error("a node that is back is news")
+	}
+}
