@@ -123,6 +123,7 @@ func (s *scan) value(n *yaml.Node, path, pattern string) {
 		if len(n.Content) == 0 {
 			s.check(n, "", path, pattern)
 		}
+		s.unique(n, path, pattern)
 		for i, item := range n.Content {
 			at := fmt.Sprintf("%s[%d]", path, i)
 			s.places[at] = place{s.file, item.Line, item.Column}

@@ -3,9 +3,11 @@ package compose
 import (
 	"fmt"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 
+	"github.com/compose-spec/compose-go/v2/format"
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/distribution/reference"
 	"github.com/orch-dev/orch/pkg/api"
@@ -44,7 +46,7 @@ var checks = map[string]func(value string) finding{
 	"volumes.*.driver":                           checkVolumeDriver,
 }
 
-func (s *scan) check(n *yaml.Node, value, path, pattern string) {
+func (s *scan) check(n *yaml.Node, value, at, pattern string) {
 	check, ok := checks[pattern]
 	if !ok {
 		return
@@ -55,9 +57,61 @@ func (s *scan) check(n *yaml.Node, value, path, pattern string) {
 	}
 	switch f.verdict {
 	case warned:
-		s.warn(n, path, f.message, f.hint)
+		s.warn(n, at, f.message, f.hint)
 	case refused:
-		s.fail(n, path, f.message, f.hint)
+		s.fail(n, at, f.message, f.hint)
+	}
+}
+
+// identities say what an item of a list is about. Two items about one thing are
+// a mistake within one list, while compose-go takes the later one, as it should
+// between files.
+var identities = map[string]func(item string) string{
+	"services.*.environment":   beforeEquals,
+	"services.*.labels":        beforeEquals,
+	"services.*.deploy.labels": beforeEquals,
+	"services.*.volumes":       mountTarget,
+}
+
+func beforeEquals(item string) string {
+	key, _, _ := strings.Cut(item, "=")
+	return key
+}
+
+func mountTarget(item string) string {
+	volume, err := format.ParseVolume(item)
+	if err != nil {
+		return ""
+	}
+	return path.Clean(volume.Target)
+}
+
+// unique refuses two items of the list n that are about one thing.
+func (s *scan) unique(n *yaml.Node, at, pattern string) {
+	identity, ok := identities[pattern]
+	if !ok {
+		return
+	}
+	lines := map[string]int{}
+	for i, item := range n.Content {
+		id := ""
+		switch item.Kind {
+		case yaml.ScalarNode:
+			id = identity(item.Value)
+		case yaml.MappingNode: // the long form of a mount
+			for k := 0; k+1 < len(item.Content); k += 2 {
+				if item.Content[k].Value == "target" {
+					id = path.Clean(item.Content[k+1].Value)
+				}
+			}
+		}
+		switch first := lines[id]; {
+		case id == "":
+		case first > 0:
+			s.fail(item, fmt.Sprintf("%s[%d]", at, i), fmt.Sprintf("%s is given twice, first on line %d", id, first), "")
+		default:
+			lines[id] = item.Line
+		}
 	}
 }
 
