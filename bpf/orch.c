@@ -1,6 +1,76 @@
 //go:build ignore
 
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * orch's data plane. Three programs, one source:
+ *
+ *   uplink_xdp  on the device of the underlay, where it has native XDP
+ *   uplink_tc   on the same device at TC ingress, always
+ *   from_task   at TC ingress on the host side of every task's veth
+ *
+ * What XDP finds too involved it passes up unchanged, and uplink_tc does it: a
+ * packet takes the same way with and without XDP.
+ *
+ * Published port, through any node
+ *
+ *   client --> A: frontend, flow or Maglev table --> backend's node B, its task T
+ *              the packet, byte for byte, in VXLAN: kind CLIENT, inner MAC = T,
+ *              VNI = T's port
+ *   B: session {client, T} remembers {destination used, A}
+ *      destination becomes T:port --> into T's namespace
+ *   T --> B: the session; source becomes the destination used
+ *              in VXLAN: kind RETURN --> A
+ *   A: takes the VXLAN off --> client, by the routing table
+ *
+ * A keeps no translation: losing A loses the flows that physically enter there,
+ * and another node that gets them chooses the same backend. Where A is B the
+ * packet does not leave the node. The client's address is always kept.
+ *
+ * Task to virtual IP, or to a published port of any node
+ *
+ *   The same walk, with the task's node as A: the backend's node translates, the
+ *   reply comes back as RETURN and is delivered to the task. Virtual IPs keep
+ *   the port and answer only tasks that share a network with the service.
+ *
+ * Task to task
+ *
+ *   Both must share a network. On one node: straight into the other namespace.
+ *   Else in VXLAN, kind DIRECT.
+ *
+ * Anything else from a task is the kernel's (masqueraded by rules of its own),
+ * if a network of the task reaches outside. A task sends from its own address
+ * only. Refusals are ICMP errors, so that applications fail at once.
+ *
+ * VXLAN is taken from members only, before anything in it is looked at; bare
+ * packets from or to the pool are not taken at all.
+ *
+ * Fragments follow their first one, which has the ports. ICMP errors follow the
+ * flow of the packet that they quote. A packet too big for the tunnel is
+ * answered with fragmentation needed, also where it may be fragmented: hosts
+ * then fragment by themselves, and the fragments pass.
+ *
+ * Known limits: the ports of one client cannot at the same time be connected to
+ * a backend directly and by virtual IP from the same port; a TCP packet that
+ * lands on a published port but belongs to a connection of the node's own, from
+ * an ephemeral port of that number, is taken for a client's (reserve published
+ * ports with net.ipv4.ip_local_reserved_ports); IPv6 and VLAN tags pass.
+ *
+ * Maps. Those that user space writes are made equal to the plan on each change;
+ * flows, sessions and fragments are written here and swept there.
+ *
+ *   node_config    array     this node                        user space
+ *   members        hash      underlay addresses of the nodes  user space
+ *   endpoints      hash      task address -> node, veth       user space
+ *   net_pairs      hash      sets of networks that overlap    user space
+ *   frontends      hash      address, port -> id              user space
+ *   backends       array     id -> address, port, draining    user space
+ *   tables         array of  frontend id -> Maglev table      user space
+ *   flows          LRU hash  client's flow -> backend         at A
+ *   sessions       LRU hash  {client, T} -> way back          at B
+ *   fragments      LRU hash  datagram -> its ports            everywhere
+ *   frontend_stats, backend_stats, verdicts   per-CPU counters
+ *   flow_budget    per-CPU   new flows in this second         at A
+ */
 #include "express.h"
 #include "task.h"
 #include "uplink.h"

@@ -24,6 +24,8 @@ type state struct {
 	// tables has the Maglev table of each frontend, by id, with its size first;
 	// nil stands for one whose content is not known.
 	tables map[uint32][]uint32
+	// candidates has what each table was computed from, as text.
+	candidates map[uint32]string
 }
 
 // frontendName is what only the plan knows of a frontend.
@@ -105,6 +107,8 @@ func wanted(plan api.NetworkPlan, have *state, mtu int) *state {
 		frontends: make(map[bpf.OrchFrontendKey]bpf.OrchFrontend),
 		backends:  make(map[uint32]bpf.OrchBackend),
 		tables:    make(map[uint32][]uint32),
+
+		candidates: make(map[uint32]string),
 	}
 	if plan.Underlay.IsValid() {
 		bits := uint32(0xffffffff) << (32 - plan.Pool.Bits())
@@ -182,6 +186,11 @@ func (s *state) addFrontends(plan api.NetworkPlan, have *state, sets networkSets
 				})
 				ids = append(ids, id)
 			}
+		}
+		s.candidates[fe.Id] = fmt.Sprint(candidates, ids)
+		if known := have.tables[fe.Id]; known != nil && have.candidates[fe.Id] == s.candidates[fe.Id] {
+			s.tables[fe.Id] = known
+			continue
 		}
 		s.tables[fe.Id] = table(candidates, ids)
 	}

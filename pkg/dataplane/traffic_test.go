@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -373,4 +374,49 @@ func (k *task) icmpErrors() string {
 		return err
 	})
 	return value
+}
+
+// Kernels without TCX have clsact filters instead; the mark of one makes the
+// data plane stay with it.
+func TestClsact(t *testing.T) {
+	c := newCluster(t, dataplane.ModeTC)
+	n := c.nodes[0]
+	n.purge()
+	n.dp = nil
+	links := filepath.Join(n.pins, "links")
+	marks := []string{
+		fmt.Sprintf("uplink_tc_%d", c.index(n.space, "eth0")),
+		fmt.Sprintf("task_%d", c.caller.ifindex),
+		fmt.Sprintf("task_%d", c.web[0].ifindex),
+	}
+	for _, mark := range marks {
+		if err := os.MkdirAll(filepath.Join(links, mark), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	filters := func() string {
+		return run(t, "tc", "-n", n.space.name, "filter", "show", "dev", "eth0", "ingress") +
+			run(t, "tc", "-n", n.space.name, "filter", "show", "dev", "t-web1", "ingress")
+	}
+	for range 2 { // the second time they are replaced
+		n.open()
+		c.apply(c.backends(1, 2)...)
+		c.caller.asks(c.web[0].app(), "web1", c.caller.addr)
+		if _, client, err := c.client.who(n.published()); err != nil || client.Addr() != clientAddr {
+			t.Errorf("%s: %v; verdicts %v", client, err, nonZero(n))
+		}
+		if got := strings.Count(filters(), "direct-action"); got != 2 {
+			t.Errorf("%d filters on two interfaces:\n%s", got, filters())
+		}
+		if got := n.dp.Describe(); got != "clsact on eth0" {
+			t.Error(got)
+		}
+		n.must(n.dp.Close)
+	}
+	n.open()
+	n.purge()
+	n.dp = nil
+	if got := filters(); got != "" {
+		t.Errorf("filters are left:\n%s", got)
+	}
 }
