@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/scheduler"
 )
 
 // statuses computes how far each service of a stack is, or of all stacks if
@@ -100,7 +101,7 @@ func explain(status *api.ServiceStatus, svc *api.Service, tasks []*api.Task, upd
 		}
 		if t.Status.State == api.TaskPending && t.Reason != "" {
 			status.Reason = t.Reason
-			status.Unplaceable = status.Unplaceable || t.NodeID == "" && t.NotBefore.IsZero()
+			status.Unplaceable = status.Unplaceable || scheduler.Unplaceable(t)
 		}
 		if failed && (newest == nil || t.Meta.Created > newest.Meta.Created) {
 			newest = t

@@ -115,6 +115,12 @@ const (
 	waitingReason     = "waits for "
 )
 
+// Unplaceable reports whether a task waits because no node suits it, rather than
+// for a delay or another service.
+func Unplaceable(t *api.Task) bool {
+	return t.Status.State == api.TaskPending && strings.HasPrefix(t.Reason, unplaceableReason)
+}
+
 // isOwnReason reports whether a task's reason is one that this package gave: it
 // is void once the task is placed, where another goes on to tell why the task
 // was made.

@@ -1,0 +1,231 @@
+package control
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+var comparable = cmpopts.EquateComparable(netip.Addr{})
+
+// ids makes id1, id2, ...
+func ids() func() string {
+	n := 0
+	return func() string { n++; return fmt.Sprintf("id%d", n) }
+}
+
+func spec(name string, published ...uint16) api.ServiceSpec {
+	s := api.ServiceSpec{Name: name, Mode: api.ModeReplicated, Replicas: 2, Task: api.TaskSpec{Image: "i:1"}}
+	for _, p := range published {
+		s.Ports = append(s.Ports, api.Port{Published: p, Target: 80, Protocol: api.TCP})
+	}
+	return s
+}
+
+// state is a cluster with one stack "blog" of one service "blog_web" on 8080.
+func state() *api.Snapshot {
+	web := &api.Service{ID: "web", Stack: "blog", Spec: spec("blog_web", 8080), SpecVersion: 5, Meta: api.Meta{Created: 5, Modified: 5}}
+	web.Ports = web.Spec.Ports
+	return &api.Snapshot{
+		Index:    9,
+		Cluster:  &api.Cluster{ID: "c", Pool: api.DefaultPool, WorkerToken: "w", ManagerToken: "m", GossipKey: []byte("k")},
+		Services: map[api.ServiceID]*api.Service{"web": web},
+		Networks: map[api.NetworkID]*api.Network{"net": {ID: "net", Name: "blog_default", Stack: "blog", Number: 1, Meta: api.Meta{Modified: 4}}},
+	}
+}
+
+func TestPlanDeploy(t *testing.T) {
+	changed := spec("blog_web", 8080)
+	changed.Task.Image = "i:2"
+	tests := []struct {
+		name    string
+		req     api.DeployRequest
+		changes []string
+		actions []api.ServiceChange
+		err     string
+	}{
+		{"the same again changes nothing",
+			api.DeployRequest{Stack: "blog", Services: []api.ServiceSpec{spec("blog_web", 8080)}, Networks: []api.NetworkSpec{{Name: "blog_default"}}},
+			nil, []api.ServiceChange{{Name: "blog_web", Action: "unchanged"}}, ""},
+		{"a new spec updates",
+			api.DeployRequest{Stack: "blog", Services: []api.ServiceSpec{changed}},
+			[]string{"put service web"}, []api.ServiceChange{{Name: "blog_web", Action: "updated"}}, ""},
+		{"what is missing is made",
+			api.DeployRequest{Stack: "blog", Services: []api.ServiceSpec{spec("blog_web", 8080), spec("blog_db")}, Networks: []api.NetworkSpec{{Name: "blog_back"}}},
+			[]string{"put network id1", "put service id3"}, []api.ServiceChange{{Name: "blog_web", Action: "unchanged"}, {Name: "blog_db", Action: "created"}}, ""},
+		{"what is not named stays",
+			api.DeployRequest{Stack: "blog", Services: []api.ServiceSpec{spec("blog_db")}},
+			[]string{"put service id1"}, []api.ServiceChange{{Name: "blog_db", Action: "created"}}, ""},
+		{"what is not named goes when asked",
+			api.DeployRequest{Stack: "blog", Prune: true, Services: []api.ServiceSpec{spec("blog_db")}},
+			[]string{"put service id1", "delete service web"}, []api.ServiceChange{{Name: "blog_db", Action: "created"}, {Name: "blog_web", Action: "removed"}}, ""},
+		{"a port of another service",
+			api.DeployRequest{Stack: "shop", Services: []api.ServiceSpec{spec("shop_web", 8080)}}, nil, nil, "8080/tcp is already published by service blog_web"},
+		{"a port twice in one stack",
+			api.DeployRequest{Stack: "shop", Services: []api.ServiceSpec{spec("shop_a", 81), spec("shop_b", 81)}}, nil, nil, "81/tcp is already published by service shop_a"},
+		{"a service of another stack",
+			api.DeployRequest{Stack: "shop", Services: []api.ServiceSpec{spec("blog_web")}}, nil, nil, `belongs to stack "blog"`},
+		{"an external network that is not there",
+			api.DeployRequest{Stack: "shop", Services: []api.ServiceSpec{spec("shop_a")}, Networks: []api.NetworkSpec{{Name: "x", External: true}}}, nil, nil, "network x is external but does not exist"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			changes, actions, err := planDeploy(state(), &tt.req, ids())
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Fatalf("error %v, want %q", err, tt.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.changes, describe(changes)); diff != "" {
+				t.Errorf("changes (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tt.actions, actions); diff != "" {
+				t.Errorf("actions (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func describe(changes []api.Change) (out []string) {
+	for _, c := range changes {
+		verb := "put"
+		if c.Delete {
+			verb = "delete"
+		}
+		out = append(out, fmt.Sprintf("%s %s %s", verb, c.Ref().Kind, c.Ref().ID))
+	}
+	return out
+}
+
+func TestStatus(t *testing.T) {
+	running := api.TaskStatus{State: api.TaskRunning}
+	ready := api.Endpoint{State: api.EndpointReady, Since: 7}
+	up := func(slot int) *api.Task {
+		return &api.Task{ID: api.TaskID(fmt.Sprint("t", slot)), ServiceID: "web", ServiceName: "blog_web", Slot: slot, Desired: api.DesiredRun, SpecVersion: 5, Status: running, Endpoint: ready}
+	}
+	with := func(t *api.Task, edit func(*api.Task)) *api.Task { edit(t); return t }
+	tests := []struct {
+		name  string
+		tasks []*api.Task
+		acked api.Index
+		want  api.ServiceStatus
+	}{
+		{"all run", []*api.Task{up(1), up(2)}, 7, api.ServiceStatus{Desired: 2, Running: 2, Updated: 2, Converged: true}},
+		{"not every node knows yet", []*api.Task{up(1), up(2)}, 6, api.ServiceStatus{Desired: 2, Running: 2}},
+		{"one is of an old spec", []*api.Task{up(1), with(up(2), func(t *api.Task) { t.SpecVersion = 4 })}, 7,
+			api.ServiceStatus{Desired: 2, Running: 2, Updated: 1}},
+		{"one too many still leaves", []*api.Task{up(1), up(2), with(up(3), func(t *api.Task) { t.Desired = api.DesiredDrain })}, 7,
+			api.ServiceStatus{Desired: 2, Running: 2, Updated: 2}},
+		{"one finds no node", []*api.Task{up(1), with(up(2), func(t *api.Task) {
+			t.Status, t.Endpoint, t.Reason = api.TaskStatus{State: api.TaskPending}, api.Endpoint{}, "no suitable node: 3 are drained"
+		})}, 7, api.ServiceStatus{Desired: 2, Running: 1, Updated: 1, Reason: "no suitable node: 3 are drained", Unplaceable: true}},
+		{"one waits for another service", []*api.Task{up(1), with(up(2), func(t *api.Task) {
+			t.Status, t.Endpoint, t.Reason = api.TaskStatus{State: api.TaskPending}, api.Endpoint{}, "waits for blog_db to be healthy"
+		})}, 7, api.ServiceStatus{Desired: 2, Running: 1, Updated: 1, Reason: "waits for blog_db to be healthy"}},
+		{"one fails", []*api.Task{up(1), with(up(2), func(t *api.Task) {
+			t.Status, t.Desired = api.TaskStatus{State: api.TaskFailed, Message: "exited with code 1"}, api.DesiredRemove
+		})}, 7, api.ServiceStatus{Desired: 2, Running: 1, Updated: 1, Reason: "blog_web.2: exited with code 1", Failures: 1}},
+		{"a failure that was made good is forgotten", []*api.Task{up(1), up(2), with(up(2), func(t *api.Task) {
+			t.ID, t.Status, t.Desired = "old", api.TaskStatus{State: api.TaskFailed, Message: "x"}, api.DesiredRemove
+		})}, 7, api.ServiceStatus{Desired: 2, Running: 2, Updated: 2, Converged: true}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			snap := state()
+			snap.Tasks = make(map[api.TaskID]*api.Task)
+			for _, task := range tt.tasks {
+				snap.Tasks[task.ID] = task
+			}
+			want := tt.want
+			want.Name, want.Mode, want.Image, want.Ports = "blog_web", api.ModeReplicated, "i:1", snap.Services["web"].Ports
+			if diff := cmp.Diff([]api.ServiceStatus{want}, statuses(snap, "blog", tt.acked), comparable); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What a node is sent of the cluster has no secrets in it, and of other nodes'
+// tasks only where they can be reached.
+func TestViewHasNoSecrets(t *testing.T) {
+	const secret = "PLANTED"
+	snap := state()
+	snap.Cluster.WorkerToken, snap.Cluster.ManagerToken, snap.Cluster.GossipKey = secret, secret, []byte(secret)
+	snap.Services["web"].Spec.Task.Env = []string{"PASSWORD=" + secret}
+	task := func(id api.TaskID, node api.NodeID) *api.Task {
+		return &api.Task{ID: id, ServiceID: "web", NodeID: node, Networks: []api.NetworkID{"net"},
+			Spec: api.TaskSpec{Env: []string{"PASSWORD=" + secret}}, Endpoint: api.Endpoint{Addr: netip.MustParseAddr("10.128.0.3")}}
+	}
+	snap.Tasks = map[api.TaskID]*api.Task{"mine": task("mine", "n1"), "other": task("other", "n2")}
+	u := fullView("n1", snap)
+	for _, c := range u.Changes {
+		text := fmt.Sprintf("%+v %+v %+v", c.Cluster, c.Service, c.Task)
+		if own := c.Task != nil && c.Task.ID == "mine"; strings.Contains(text, secret) != own {
+			t.Errorf("%v: secret sent: %v, want %v", c.Ref(), !own, own)
+		}
+		if c.Task != nil && (!c.Task.Endpoint.Addr.IsValid() || len(c.Task.Networks) == 0) {
+			t.Errorf("%v has no address or networks", c.Ref())
+		}
+	}
+	if snap.Cluster.WorkerToken != secret || snap.Tasks["other"].Spec.Env == nil {
+		t.Error("the state itself was changed")
+	}
+}
+
+func TestPlanReport(t *testing.T) {
+	snap := state()
+	task := func(id api.TaskID, node api.NodeID, s api.TaskState) *api.Task {
+		return &api.Task{ID: id, NodeID: node, Status: api.TaskStatus{State: s}}
+	}
+	snap.Nodes = map[api.NodeID]*api.Node{"n1": {ID: "n1"}}
+	snap.Tasks = map[api.TaskID]*api.Task{
+		"starts": task("starts", "n1", api.TaskPreparing), "ended": task("ended", "n1", api.TaskFailed), "foreign": task("foreign", "n2", api.TaskRunning),
+	}
+	got := planReport(snap, &api.Report{Node: "n1", Info: &api.NodeInfo{Kernel: "6"}, Statuses: map[api.TaskID]api.TaskStatus{
+		"starts":  {State: api.TaskRunning},
+		"ended":   {State: api.TaskRunning},  // a task never moves back
+		"foreign": {State: api.TaskShutdown}, // and a node reports only its own
+		"unknown": {State: api.TaskRunning},
+	}})
+	want := []api.Change{
+		{Node: &api.Node{ID: "n1", Info: api.NodeInfo{Kernel: "6"}}},
+		{Task: task("starts", "n1", api.TaskRunning)},
+	}
+	if diff := cmp.Diff(want, got, comparable); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestJoinTokens(t *testing.T) {
+	c := &api.Cluster{WorkerToken: "orch-worker-1", ManagerToken: "orch-manager-2"}
+	for secret, want := range map[string]api.Role{"orch-worker-1": api.RoleWorker, "orch-manager-2": api.RoleManager, "": "", "orch-worker-": "", "x": ""} {
+		role, err := roleOf(c, secret)
+		if role != want || (err == nil) != (want != "") || err != nil && api.CodeOf(err) != api.CodeDenied {
+			t.Errorf("token %q: role %q, %v; want %q", secret, role, err, want)
+		}
+	}
+}
+
+func TestFind(t *testing.T) {
+	nodes := []*api.Node{{ID: "abc1", Hostname: "n1"}, {ID: "abd2", Hostname: "n2"}, {ID: "n1x", Hostname: "n3"}}
+	key := func(n *api.Node) (string, string) { return n.Hostname, string(n.ID) }
+	for ref, want := range map[string]string{
+		"n1": "abc1", "abd2": "abd2", "abc": "abc1", "ab": "error: beginning of the IDs of 2 nodes", "zz": "error: no node is called", "": "error: no node is called",
+	} {
+		n, err := find("node", ref, nodes, key)
+		problem, isErr := strings.CutPrefix(want, "error: ")
+		if isErr != (err != nil) || err != nil && !strings.Contains(err.Error(), problem) || err == nil && string(n.ID) != want {
+			t.Errorf("%q: %v, %v; want %s", ref, n, err, want)
+		}
+	}
+}
