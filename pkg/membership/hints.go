@@ -2,6 +2,7 @@ package membership
 
 import (
 	"log/slog"
+	"maps"
 	"sync"
 
 	"github.com/hashicorp/memberlist"
@@ -24,13 +25,13 @@ func (m *Members) Broadcast(task api.TaskID) {
 	msg := encodeHint(task)
 	// Straight to everyone, which takes a millisecond; gossip reaches those
 	// whose packet was lost.
-	self := string(m.cfg.ID)
-	for _, n := range m.list.Members() {
-		if n.Name == self {
-			continue
-		}
-		if err := m.list.SendBestEffort(n, msg); err != nil {
-			m.cfg.Log.Debug("gossip: send hint", "node", n.Name, "err", err)
+	m.mu.Lock()
+	addrs := maps.Clone(m.addrs)
+	m.mu.Unlock()
+	delete(addrs, m.cfg.ID)
+	for id, addr := range addrs {
+		if err := m.list.SendToAddress(memberlist.Address{Addr: addr, Name: string(id)}, msg); err != nil {
+			m.cfg.Log.Debug("gossip: send hint", "node", id, "err", err)
 		}
 	}
 	m.hints.queue.QueueBroadcast(broadcast(msg))

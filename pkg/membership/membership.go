@@ -65,6 +65,7 @@ type Members struct {
 
 	mu      sync.Mutex
 	alive   map[api.NodeID]bool
+	addrs   map[api.NodeID]string // of those alive; memberlist's own records change while they are read
 	changed chan struct{}
 	left    bool
 }
@@ -87,6 +88,7 @@ func New(cfg Config) (*Members, error) {
 		cfg:     cfg,
 		started: make(chan struct{}),
 		alive:   map[api.NodeID]bool{},
+		addrs:   map[api.NodeID]string{},
 		changed: make(chan struct{}),
 	}
 	m.hints.init(cfg.Log, m.size)
@@ -143,15 +145,15 @@ func (m *Members) config() *memberlist.Config {
 
 // rejoin calls some of the peers that are not alive.
 func (m *Members) rejoin(peers []string) {
+	here := map[string]bool{}
 	m.mu.Lock()
 	left := m.left
+	for _, addr := range m.addrs {
+		here[addr] = true
+	}
 	m.mu.Unlock()
 	if left {
 		return
-	}
-	here := map[string]bool{}
-	for _, n := range m.list.Members() {
-		here[n.Address()] = true
 	}
 	var missing []string
 	for _, p := range peers {
@@ -253,9 +255,16 @@ func (m *Members) size() int {
 	return len(m.alive)
 }
 
-func (m *Members) set(id api.NodeID, alive bool) {
+// set notes a node that is alive at an address, or is not, with none.
+func (m *Members) set(id api.NodeID, addr string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	alive := addr != ""
+	if alive {
+		m.addrs[id] = addr
+	} else {
+		delete(m.addrs, id)
+	}
 	if was, known := m.alive[id]; known && was == alive {
 		return
 	}
@@ -267,9 +276,9 @@ func (m *Members) set(id api.NodeID, alive bool) {
 // events takes memberlist's word on who is alive.
 type events struct{ *Members }
 
-func (e events) NotifyJoin(n *memberlist.Node)  { e.set(api.NodeID(n.Name), true) }
-func (e events) NotifyLeave(n *memberlist.Node) { e.set(api.NodeID(n.Name), false) }
-func (e events) NotifyUpdate(*memberlist.Node)  {}
+func (e events) NotifyJoin(n *memberlist.Node)   { e.set(api.NodeID(n.Name), n.Address()) }
+func (e events) NotifyUpdate(n *memberlist.Node) { e.set(api.NodeID(n.Name), n.Address()) }
+func (e events) NotifyLeave(n *memberlist.Node)  { e.set(api.NodeID(n.Name), "") }
 
 // debugLog writes memberlist's log lines, whatever level they claim, as debug
 // messages: what matters of them shows in Alive.
