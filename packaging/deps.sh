@@ -35,7 +35,7 @@ package_of() {
 	bpf/bpf_helpers.h) names="libbpf-dev libbpf-devel libbpf-dev" ;;
 	redis-server)   names="redis-server redis redis" ;;
 	haproxy)        names="haproxy haproxy haproxy" ;;
-	nginx)          names="nginx nginx nginx" ;;
+	nginx)          names="nginx-light nginx nginx" ;;
 	wrk)            names="wrk wrk wrk" ;;
 	iperf3)         names="iperf3 iperf3 iperf3" ;;
 	*)              die "no package is known for $1" ;;

@@ -1,0 +1,73 @@
+# `make` lists the targets. Each can be run any number of times, also after a run
+# that was killed half way.
+
+GO ?= go
+# sudo often forgets where Go is.
+export PATH := $(PATH):/usr/local/go/bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BUILD_FLAGS = -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+
+# Run by `go run`, so that they are neither installed nor in go.mod.
+GOLANGCI_LINT = $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
+GOTESTSUM = $(GO) run gotest.tools/gotestsum@v1.13.0
+
+# Packages one after the other: they share the kernel and the Docker Engine.
+TEST_FLAGS = -count=1 -p 1 -timeout 20m
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help deps engine go build install generate check lint generated test bench demo clean-lab clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: deps build ## three nodes on this machine, with the example running on them
+	examples/blog/demo.sh
+
+test: deps build ## all tests, with real containers and kernel programs (root)
+	@if $(GOTESTSUM) --version >/dev/null 2>&1; then \
+		$(GOTESTSUM) --format pkgname -- $(TEST_FLAGS) ./...; \
+	else \
+		$(GO) test $(TEST_FLAGS) ./...; \
+	fi
+
+check: go generated lint ## format, vet, lint, dependency rule, generated code
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "not formatted (run gofmt -w):"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) test -count=1 ./tests/deps
+
+bench: go build ## what a request costs, beside other ways to balance it (root)
+	packaging/deps.sh bench
+	$(GO) run ./tests/bench
+
+build: go ## bin/orch, one static program
+	CGO_ENABLED=0 $(GO) build $(BUILD_FLAGS) -o bin/orch ./cmd/orch
+
+install: build ## bin/orch and its systemd unit on this machine (root)
+	packaging/install.sh bin/orch
+
+generate: go ## regenerate the eBPF programs and their bindings
+	packaging/deps.sh dev
+	$(GO) generate ./bpf
+
+deps: ## install what is missing, start the Docker Engine (root)
+	packaging/deps.sh test
+
+engine: ## only what a node needs: the Docker Engine, running (root)
+	packaging/deps.sh engine
+
+clean-lab: build ## remove every lab and all it made
+	bin/orch lab down --all
+
+clean: ## remove what was built
+	rm -rf bin
+
+lint:
+	$(GOLANGCI_LINT) run ./...
+
+generated:
+	tests/deps/generated.sh
+
+go:
+	@command -v $(GO) >/dev/null || { echo "orch is built with Go 1.26 or newer, which is not in PATH: https://go.dev/dl/" >&2; exit 1; }
