@@ -14,6 +14,8 @@
 /* Set before load: the device of the underlay. */
 const volatile __u32 uplink_ifindex;
 
+#define LOOPBACK_IFINDEX 1
+
 /* Straight into the namespace of a task on this node. */
 static __noinline int deliver(struct __sk_buff *skb, __be32 addr, const struct endpoint *ep)
 {
@@ -29,6 +31,16 @@ static __noinline int deliver(struct __sk_buff *skb, __be32 addr, const struct e
 		bpf_skb_change_type(skb, 0);
 	tc_count(skb, DELIVERED);
 	return bpf_redirect_peer(ep->ifindex, 0);
+}
+
+/* Up into the node itself, as if it came over its loopback. */
+static __always_inline int to_node(struct __sk_buff *skb)
+{
+	__u8 none[2 * ETH_ALEN] = {};
+
+	if (bpf_skb_store_bytes(skb, 0, none, sizeof(none), 0))
+		return drop(skb, DROP_REWRITE);
+	return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
 }
 
 /* Out to an address of the underlay or beyond, by the routing table. */
@@ -60,6 +72,10 @@ static __noinline int send_out(struct __sk_buff *skb, __be32 from, __be32 to, en
 		tc_count(skb, v);
 		return bpf_redirect_neigh(uplink_ifindex, NULL, 0, 0);
 	}
+	if (rc == BPF_FIB_LKUP_RET_NOT_FWDED) {
+		tc_count(skb, v);
+		return to_node(skb);
+	}
 	return drop(skb, DROP_NO_ROUTE);
 }
 
@@ -76,6 +92,8 @@ static __noinline int complain(struct __sk_buff *skb, const struct packet *p, __
 			       enum verdict v)
 {
 	tc_count(skb, v);
+	if (skb->ifindex == LOOPBACK_IFINDEX) /* would shrink the MTU of all of loopback */
+		return TC_ACT_SHOT;
 	if (!may_complain(p) || !tc_icmp_error(skb, p, code, mtu))
 		return TC_ACT_SHOT;
 	if (skb->ifindex == uplink_ifindex)

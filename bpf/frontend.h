@@ -23,7 +23,7 @@ static __always_inline bool is_local(void *ctx, const struct node_config *cfg, _
 {
 	struct bpf_fib_lookup fib = {.family = 2 /* AF_INET */, .ifindex = ifindex};
 
-	if (addr == cfg->underlay)
+	if (addr == cfg->underlay || is_loopback(addr))
 		return true;
 	fib.ipv4_src = cfg->underlay;
 	fib.ipv4_dst = addr;

@@ -2,11 +2,12 @@
 
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * orch's data plane. Three programs, one source:
+ * orch's data plane. Four programs, one source:
  *
  *   uplink_xdp  on the device of the underlay, where it has native XDP
  *   uplink_tc   on the same device at TC ingress, always
  *   from_task   at TC ingress on the host side of every task's veth
+ *   from_node   at TC ingress on the node's loopback device
  *
  * What XDP finds too involved it passes up unchanged, and uplink_tc does it: a
  * packet takes the same way with and without XDP.
@@ -31,6 +32,11 @@
  *   The same walk, with the task's node as A: the backend's node translates, the
  *   reply comes back as RETURN and is delivered to the task. Virtual IPs keep
  *   the port and answer only tasks that share a network with the service.
+ *
+ * The node itself to a published port of its own
+ *
+ *   The same, from its loopback device, and the reply goes back to there. The
+ *   task sees the node's address in place of 127.0.0.1.
  *
  * Task to task
  *
@@ -72,6 +78,7 @@
  *   flow_budget    per-CPU   new flows in this second         at A
  */
 #include "express.h"
+#include "node.h"
 #include "task.h"
 #include "uplink.h"
 
@@ -112,6 +119,16 @@ int from_task(struct __sk_buff *skb)
 	if (!cfg || !cfg->underlay)
 		return PASS;
 	return from_task_ip(skb, cfg);
+}
+
+SEC("tc")
+int from_node(struct __sk_buff *skb)
+{
+	struct node_config *cfg = config();
+
+	if (!cfg || !cfg->underlay)
+		return PASS;
+	return from_node_ip(skb, cfg);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

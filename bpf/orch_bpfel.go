@@ -183,6 +183,7 @@ const (
 	OrchMapSessions      = "sessions"
 	OrchMapTables        = "tables"
 	OrchMapVerdicts      = "verdicts"
+	OrchProgFromNode     = "from_node"
 	OrchProgFromTask     = "from_task"
 	OrchProgUplinkTc     = "uplink_tc"
 	OrchProgUplinkXdp    = "uplink_xdp"
@@ -231,6 +232,7 @@ type OrchSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type OrchProgramSpecs struct {
+	FromNode  *ebpf.ProgramSpec `ebpf:"from_node"`
 	FromTask  *ebpf.ProgramSpec `ebpf:"from_task"`
 	UplinkTc  *ebpf.ProgramSpec `ebpf:"uplink_tc"`
 	UplinkXdp *ebpf.ProgramSpec `ebpf:"uplink_xdp"`
@@ -329,6 +331,7 @@ type OrchVariables struct {
 //
 // It can be passed to LoadOrchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OrchPrograms struct {
+	FromNode  *ebpf.Program `ebpf:"from_node"`
 	FromTask  *ebpf.Program `ebpf:"from_task"`
 	UplinkTc  *ebpf.Program `ebpf:"uplink_tc"`
 	UplinkXdp *ebpf.Program `ebpf:"uplink_xdp"`
@@ -336,6 +339,7 @@ type OrchPrograms struct {
 
 func (p *OrchPrograms) Close() error {
 	return _OrchClose(
+		p.FromNode,
 		p.FromTask,
 		p.UplinkTc,
 		p.UplinkXdp,

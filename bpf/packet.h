@@ -61,6 +61,11 @@ static __always_inline bool has_ports(const struct packet *p)
 	return p->proto == IPPROTO_TCP || p->proto == IPPROTO_UDP;
 }
 
+static __always_inline bool is_loopback(__be32 addr)
+{
+	return (addr & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+}
+
 /* A connection's first packet. */
 static __always_inline bool is_syn(const struct packet *p)
 {

@@ -8,7 +8,8 @@
  * port, one of a few that its own addresses and ports determine, so that its
  * next packet finds it again; the client's address never changes. A flow whose
  * client is the backend itself gets the frontend's address as its client, as
- * no host accepts a packet from its own address.
+ * no host accepts a packet from its own address; and one from a node's loopback
+ * address gets the node's address.
  */
 #ifndef ORCH_SESSION_H
 #define ORCH_SESSION_H
@@ -92,6 +93,14 @@ static __always_inline void session_see(struct session *s, const struct packet *
 		raise_flags(&s->flags, SEEN_ESTABLISHED);
 }
 
+/* The source that the backend must see. */
+static __always_inline __be32 seen_client(const struct packet *p, __be32 backend, __be32 via)
+{
+	if (p->saddr == backend)
+		return p->daddr;
+	return is_loopback(p->saddr) ? via : p->saddr;
+}
+
 /* Remembers a client's packet on its way to a backend. The key's client is the
  * source that the backend must see. False if there is no room for it.
  */
@@ -108,7 +117,7 @@ static __always_inline bool session_open(const struct packet *p, const struct ta
 	bool room;
 
 	__builtin_memset(key, 0, sizeof(*key));
-	key->client = p->saddr == t->addr ? p->daddr : p->saddr;
+	key->client = seen_client(p, t->addr, via);
 	key->client_port = p->sport;
 	key->backend = t->addr;
 	key->backend_port = t->port;

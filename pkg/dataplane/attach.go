@@ -18,7 +18,10 @@ import (
 const (
 	uplinkXDP = "uplink_xdp"
 	uplinkTC  = "uplink_tc"
+	loopback  = "loopback"
 	taskTC    = "task"
+
+	loopbackIndex = 1 // in every network namespace
 )
 
 func attachmentName(purpose string, ifindex int) string {

@@ -104,7 +104,7 @@ func Open(cfg Config) (*Dataplane, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find uplink %q: %w", cfg.Uplink, err)
 	}
-	if err := enableForwarding(cfg.Uplink); err != nil {
+	if err := prepareDevices(cfg.Uplink); err != nil {
 		return nil, err
 	}
 	lock, err := prepare(cfg.PinDir)
@@ -146,15 +146,18 @@ func (d *Dataplane) open() error {
 
 func (d *Dataplane) linksDir() string { return filepath.Join(d.cfg.PinDir, linksDir) }
 
-// enableForwarding lets the programs ask the routing table about packets that
-// arrived on the uplink.
-func enableForwarding(dev string) error {
-	path := filepath.Join("/proc/sys/net/ipv4/conf", dev, "forwarding")
-	if now, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(now)) == "1" {
-		return nil
-	}
-	if err := os.WriteFile(path, []byte("1"), 0); err != nil {
-		return fmt.Errorf("enable forwarding on the uplink: %w", err)
+// prepareDevices lets the programs ask the routing table about packets that
+// arrived on the uplink, and hand the node's own processes the replies from
+// addresses of the node by way of the loopback device.
+func prepareDevices(uplink string) error {
+	for _, setting := range []string{uplink + "/forwarding", "lo/route_localnet", "lo/accept_local"} {
+		path := filepath.Join("/proc/sys/net/ipv4/conf", setting)
+		if now, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(now)) == "1" {
+			continue
+		}
+		if err := os.WriteFile(path, []byte("1"), 0); err != nil {
+			return fmt.Errorf("set net/ipv4/conf/%s: %w", setting, err)
+		}
 	}
 	return nil
 }
@@ -169,14 +172,16 @@ func (d *Dataplane) switchAttachments() error {
 	if err := d.attachXDP(); err != nil {
 		return err
 	}
+	if err := attach(dir, loopback, loopbackIndex, d.programs.FromNode); err != nil {
+		return err
+	}
 	attached, err := names(dir)
 	if err != nil {
 		return err
 	}
 	for _, name := range attached {
 		purpose, ifindex, _ := splitAttachment(name)
-		stale := purpose != taskTC && ifindex != d.uplink || purpose == uplinkXDP && !d.xdp
-		if stale {
+		if ofUplink := purpose == uplinkTC || purpose == uplinkXDP; ofUplink && ifindex != d.uplink || purpose == uplinkXDP && !d.xdp {
 			err = errors.Join(err, detach(filepath.Join(dir, name)))
 		}
 		if purpose != taskTC {

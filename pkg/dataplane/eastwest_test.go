@@ -98,6 +98,38 @@ func TestNodeCallsTask(t *testing.T) {
 	})
 }
 
+// A node's own processes reach a published port by any address of the node.
+func TestNodeCallsPublishedPort(t *testing.T) {
+	inEachMode(t, func(t *testing.T, c *cluster) {
+		n := c.nodes[0]
+		for i, w := range c.web[:2] {
+			c.apply(c.backends(i + 1)...)
+			for _, addr := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), n.addr, c.nodes[1].addr} {
+				to := netip.AddrPortFrom(addr, publishedPort)
+				name, client, err := n.who(to)
+				if err != nil || name != w.name || client.Addr() != n.addr {
+					t.Errorf("%s: %q answers and sees %s: %v; verdicts %v, %v", to, name, client, err, nonZero(n), nonZero(c.nodes[1]))
+				}
+				if err := n.download(to, 1<<20); err != nil {
+					t.Error(err)
+				}
+				if err := n.upload(to, 1<<20); err != nil {
+					t.Error(err)
+				}
+				u, err := n.datagrams(to)
+				if err != nil {
+					t.Fatal(err)
+				}
+				name, seen, err := exchange(u, 100)
+				if err != nil || name != w.name || seen != n.addr {
+					t.Errorf("udp %s: %q answers and sees %s: %v", to, name, seen, err)
+				}
+				u.Close()
+			}
+		}
+	})
+}
+
 func TestIsolation(t *testing.T) {
 	inEachMode(t, func(t *testing.T, c *cluster) {
 		c.apply(c.backends(1, 2, 3)...)
