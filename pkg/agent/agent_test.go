@@ -1,0 +1,258 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var addr = netip.MustParseAddr("10.128.0.5")
+
+func assigned(id api.TaskID, node api.NodeID) *api.Task {
+	return &api.Task{
+		ID: id, ServiceID: "s", ServiceName: "web", Slot: 1, NodeID: node, Networks: []api.NetworkID{"net"},
+		Spec: api.TaskSpec{Image: "i"}, Desired: api.DesiredRun,
+		Status:   api.TaskStatus{State: api.TaskAssigned},
+		Endpoint: api.Endpoint{Addr: addr, State: api.EndpointPending},
+	}
+}
+
+func reaches(t *testing.T, c *cluster, id api.TaskID, state api.TaskState) api.TaskStatus {
+	t.Helper()
+	await(t, fmt.Sprintf("task %s is %s", id, state), func() bool { return c.status(id).State == state })
+	return c.status(id)
+}
+
+// A task's whole life, in the order in which things must happen: the network is
+// in the kernel before the first instruction runs.
+func TestLife(t *testing.T) {
+	m, c := newMachine(), newCluster()
+	m.health = api.HealthStarting
+	run(t, m, c)
+	c.put(assigned("a", "n1"))
+	reaches(t, c, "a", api.TaskStarting)
+	m.set("a", func(s *api.ContainerState) { s.Health = api.HealthHealthy })
+	reaches(t, c, "a", api.TaskRunning)
+	c.want("a", api.DesiredDrain)
+	await(t, "the drain is acknowledged", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.acked == c.snap.Index
+	})
+	c.want("a", api.DesiredStop)
+	reaches(t, c, "a", api.TaskShutdown)
+	c.want("a", api.DesiredRemove)
+	await(t, "it is removed", func() bool { return c.status("a").Removed })
+	want := []string{"sandbox a", "attach a to /ns/a", "start a, network ready: true", "stop a", "remove a"}
+	if diff := cmp.Diff(want, m.history()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestEndings(t *testing.T) {
+	tests := []struct {
+		name    string
+		prepare func(*machine)
+		then    func(*api.ContainerState)
+		state   api.TaskState
+		message string
+	}{
+		{"no image", func(m *machine) { m.imageErr = errors.New("no such image: i") }, nil, api.TaskRejected, "no such image: i"},
+		{"does not start", func(m *machine) { m.startErr = errors.New("exec: nosuch: not found") }, nil, api.TaskRejected, "exec: nosuch: not found"},
+		{"exits with an error", nil, func(s *api.ContainerState) { s.Phase, s.ExitCode = api.ContainerExited, 3 },
+			api.TaskFailed, "exited with code 3: cannot reach the database"},
+		{"exits well", nil, func(s *api.ContainerState) { s.Phase = api.ContainerExited }, api.TaskComplete, ""},
+		{"out of memory", nil, func(s *api.ContainerState) {
+			s.Phase, s.ExitCode, s.OOMKilled = api.ContainerExited, 137, true
+		}, api.TaskFailed, "out of memory: cannot reach the database"},
+		{"unhealthy", nil, func(s *api.ContainerState) {
+			s.Health, s.HealthOutput = api.HealthUnhealthy, "connection refused\n"
+		}, api.TaskFailed, "unhealthy: connection refused"},
+		{"sandbox dies", nil, func(s *api.ContainerState) { s.SandboxRunning = false }, api.TaskFailed, "its sandbox died, and its network with it"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m, c := newMachine(), newCluster()
+			if tt.prepare != nil {
+				tt.prepare(m)
+			}
+			run(t, m, c)
+			c.put(assigned("a", "n1"))
+			if tt.then != nil {
+				reaches(t, c, "a", api.TaskRunning)
+				m.set("a", tt.then)
+			}
+			if got := reaches(t, c, "a", tt.state); got.Message != tt.message {
+				t.Errorf("message %q, want %q", got.Message, tt.message)
+			}
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if told := slices.Contains(c.hints, "a"); told != (tt.then != nil) {
+				t.Errorf("other nodes were told by gossip: %v", told)
+			}
+		})
+	}
+}
+
+// An engine that is away says nothing about a task: it starts once it is back.
+func TestRuntimeUnavailable(t *testing.T) {
+	m, c := newMachine(), newCluster()
+	m.imageErr = fmt.Errorf("look up image: %w", api.ErrRuntimeUnavailable)
+	run(t, m, c)
+	c.put(assigned("a", "n1"))
+	reaches(t, c, "a", api.TaskPreparing)
+	m.mu.Lock()
+	m.imageErr = nil
+	m.mu.Unlock()
+	reaches(t, c, "a", api.TaskRunning)
+}
+
+// An agent that starts again leaves running containers as they are, and removes
+// those that the cluster no longer knows.
+func TestAdoption(t *testing.T) {
+	m, c := newMachine(), newCluster()
+	stop := run(t, m, c)
+	other := assigned("b", "n1")
+	other.Endpoint.Addr = addr.Next()
+	c.put(assigned("a", "n1"), other)
+	reaches(t, c, "a", api.TaskRunning)
+	reaches(t, c, "b", api.TaskRunning)
+	stop()
+	before := len(m.history())
+	c.forget("b")
+	run(t, m, c)
+	await(t, "what is not known is removed", func() bool { return slices.Contains(m.history(), "remove b") })
+	m.set("a", func(s *api.ContainerState) { s.Phase, s.ExitCode = api.ContainerExited, 1 })
+	reaches(t, c, "a", api.TaskFailed) // it is looked after again
+	if diff := cmp.Diff([]string{"remove b"}, m.history()[before:]); diff != "" {
+		t.Errorf("done after the restart (-want +got):\n%s", diff)
+	}
+}
+
+// A container that ended while no agent ran is noticed.
+func TestEndedMeanwhile(t *testing.T) {
+	m, c := newMachine(), newCluster()
+	stop := run(t, m, c)
+	c.put(assigned("a", "n1"))
+	reaches(t, c, "a", api.TaskRunning)
+	stop()
+	m.set("a", func(s *api.ContainerState) { s.Phase, s.ExitCode = api.ContainerExited, 1 })
+	run(t, m, c)
+	reaches(t, c, "a", api.TaskFailed)
+}
+
+func TestTasksOfOthersAreLeftAlone(t *testing.T) {
+	m, c := newMachine(), newCluster()
+	run(t, m, c)
+	waits := assigned("waits", "n1")
+	waits.Status.State = api.TaskPending // has a node, waits for its turn
+	c.put(assigned("other", "n2"), waits, assigned("mine", "n1"))
+	reaches(t, c, "mine", api.TaskRunning)
+	for _, done := range m.history() {
+		if strings.Contains(done, "other") || strings.Contains(done, "waits") {
+			t.Errorf("did %q", done)
+		}
+	}
+}
+
+// Gossip takes backends away at once, without a manager; only the managers' state
+// brings them back.
+func TestGossipTakesAway(t *testing.T) {
+	m, c := newMachine(), newCluster()
+	ready := func(id api.TaskID, node api.NodeID, a netip.Addr) *api.Task {
+		task := assigned(id, node)
+		task.Status.State, task.Endpoint = api.TaskRunning, api.Endpoint{Addr: a, State: api.EndpointReady}
+		return task
+	}
+	c.put(ready("b", "n2", addr), ready("c", "n2", addr.Next()))
+	run(t, m, c)
+	backends := func() (open, draining int) {
+		plan, ok := m.lastPlan()
+		if !ok || len(plan.Frontends) == 0 {
+			return 0, 0
+		}
+		for _, b := range plan.Frontends[0].Backends {
+			if b.Draining {
+				draining++
+			} else {
+				open++
+			}
+		}
+		return open, draining
+	}
+	is := func(wantOpen, wantDraining int) func() bool {
+		return func() bool { open, draining := backends(); return open == wantOpen && draining == wantDraining }
+	}
+	await(t, "two backends", is(2, 0))
+	c.rumour(nil, map[api.TaskID]bool{"c": true})
+	await(t, "the one that died is out", is(1, 0))
+	c.rumour(map[api.NodeID]bool{"n2": true}, nil)
+	await(t, "a suspected node's get nothing new", is(0, 2))
+	c.rumour(nil, nil)
+	await(t, "a wrong suspicion passes", is(2, 0))
+}
+
+// What is not in the kernel is not acknowledged.
+func TestNoAcknowledgementWithoutTheKernel(t *testing.T) {
+	m, c := newMachine(), newCluster()
+	m.planErr = errors.New("map is full")
+	run(t, m, c)
+	c.put(assigned("a", "n1"))
+	reaches(t, c, "a", api.TaskPreparing) // reports come
+	c.mu.Lock()
+	acked := c.acked
+	c.mu.Unlock()
+	if acked != 0 {
+		t.Errorf("acknowledged %d, and nothing is applied", acked)
+	}
+	m.mu.Lock()
+	m.planErr = nil
+	m.mu.Unlock()
+	reaches(t, c, "a", api.TaskRunning)
+}
+
+func TestReportsAreSentAgain(t *testing.T) {
+	m, c := newMachine(), newCluster()
+	c.reportErr = errors.New("no leader")
+	run(t, m, c)
+	c.put(assigned("a", "n1"))
+	await(t, "it starts all the same", func() bool { return len(m.history()) == 3 })
+	c.mu.Lock()
+	c.reportErr = nil
+	c.mu.Unlock()
+	reaches(t, c, "a", api.TaskRunning)
+}
+
+func TestLag(t *testing.T) {
+	t0 := time.Unix(0, 0)
+	l := lag{patience: time.Second}
+	steps := []struct {
+		have, newest api.Index
+		at           time.Duration
+		want         bool
+	}{
+		{5, 5, 0, false},
+		{5, 6, time.Second, false},
+		{6, 7, 3 * time.Second, false}, // what was waited for came: it only runs behind
+		{6, 8, 3500 * time.Millisecond, false},
+		{6, 9, 4 * time.Second, true},
+		{6, 9, 4500 * time.Millisecond, false}, // the next manager gets its time
+		{6, 9, 5500 * time.Millisecond, true},
+	}
+	for _, s := range steps {
+		if got := l.tooLong(s.have, s.newest, t0.Add(s.at)); got != s.want {
+			t.Errorf("at %v: %v, want %v", s.at, got, s.want)
+		}
+	}
+}

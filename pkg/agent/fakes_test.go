@@ -1,0 +1,378 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/network"
+)
+
+// machine stands for a node's kernel and container runtime. It keeps state as
+// they do, over restarts of the agent, and notes what was done to it.
+type machine struct {
+	mu     sync.Mutex
+	states map[api.TaskID]api.ContainerState
+	links  map[api.TaskID]int
+	plans  []api.NetworkPlan
+	done   []string
+	notify func(api.TaskID)
+
+	imageErr, startErr, planErr error
+	health                      api.ContainerHealth // of containers that start
+}
+
+func newMachine() *machine {
+	return &machine{states: make(map[api.TaskID]api.ContainerState), links: make(map[api.TaskID]int)}
+}
+
+func (m *machine) did(format string, args ...any) {
+	m.done = append(m.done, fmt.Sprintf(format, args...))
+}
+
+func (m *machine) history() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]string(nil), m.done...)
+}
+
+// set changes a task's container as if by itself, with an event.
+func (m *machine) set(id api.TaskID, edit func(*api.ContainerState)) {
+	m.mu.Lock()
+	s := m.states[id]
+	edit(&s)
+	m.states[id] = s
+	notify := m.notify
+	m.mu.Unlock()
+	if notify != nil {
+		notify(id)
+	}
+}
+
+func (m *machine) Tasks(context.Context) (map[api.TaskID]api.ContainerState, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.states), nil
+}
+
+func (m *machine) Task(_ context.Context, id api.TaskID) (api.ContainerState, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.states[id], nil
+}
+
+func (m *machine) Watch(ctx context.Context, notify func(api.TaskID)) error {
+	m.mu.Lock()
+	m.notify = notify
+	m.mu.Unlock()
+	notify("")
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (m *machine) Logs(_ context.Context, _ api.TaskID, _ api.LogOptions, stdout, _ io.Writer) error {
+	_, err := io.WriteString(stdout, "cannot reach the database\n")
+	return err
+}
+
+func (m *machine) EnsureImage(_ context.Context, ref string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.imageErr
+}
+
+func (m *machine) CreateSandbox(_ context.Context, t *api.Task, _ api.SandboxNet) (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.did("sandbox %s", t.ID)
+	m.states[t.ID] = api.ContainerState{SandboxRunning: true, NetNS: "/ns/" + string(t.ID)}
+	return "/ns/" + string(t.ID), nil
+}
+
+// StartTask fails the test's expectation if the network is not ready before it.
+func (m *machine) StartTask(_ context.Context, t *api.Task) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.startErr != nil {
+		return m.startErr
+	}
+	known := false
+	if n := len(m.plans); n > 0 {
+		for _, e := range m.plans[n-1].Endpoints {
+			known = known || e.Addr == t.Endpoint.Addr && e.IfIndex == m.links[t.ID] && e.IfIndex != 0
+		}
+	}
+	m.did("start %s, network ready: %v", t.ID, known)
+	s := m.states[t.ID]
+	s.Phase, s.Health, s.ContainerID = api.ContainerRunning, m.health, "c-"+string(t.ID)
+	m.states[t.ID] = s
+	return nil
+}
+
+func (m *machine) StopTask(_ context.Context, id api.TaskID, grace time.Duration) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.did("stop %s", id)
+	s := m.states[id]
+	s.Phase = api.ContainerExited
+	m.states[id] = s
+	return nil
+}
+
+func (m *machine) RemoveTask(_ context.Context, id api.TaskID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.states[id]; ok {
+		m.did("remove %s", id)
+	}
+	delete(m.states, id)
+	return nil
+}
+
+func (m *machine) Attach(_ context.Context, task api.TaskID, netns string, _ netip.Addr) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.links[task] == 0 {
+		m.links[task] = 100 + len(m.links)
+		m.did("attach %s to %s", task, netns)
+	}
+	return m.links[task], nil
+}
+
+func (m *machine) Detach(_ context.Context, task api.TaskID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.links, task)
+	return nil
+}
+
+func (m *machine) List(context.Context) (map[api.TaskID]int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.links), nil
+}
+
+func (m *machine) Apply(_ context.Context, plan api.NetworkPlan) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.planErr != nil {
+		return m.planErr
+	}
+	m.plans = append(m.plans, plan)
+	return nil
+}
+
+func (m *machine) lastPlan() (api.NetworkPlan, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.plans) == 0 {
+		return api.NetworkPlan{}, false
+	}
+	return m.plans[len(m.plans)-1], true
+}
+
+func (m *machine) Set(network.Zone) {}
+
+// cluster stands for the managers and the gossip: it sends the agent states and
+// stores its reports as the leader does.
+type cluster struct {
+	mu        sync.Mutex
+	snap      *api.Snapshot
+	changed   chan struct{}
+	acked     api.Index
+	suspects  map[api.NodeID]bool
+	died      map[api.TaskID]bool
+	gossip    chan struct{}
+	hints     []api.TaskID
+	reportErr error
+}
+
+func newCluster() *cluster {
+	return &cluster{changed: make(chan struct{}), gossip: make(chan struct{}), snap: &api.Snapshot{
+		Index:   1,
+		Cluster: &api.Cluster{Pool: api.DefaultPool},
+		Nodes: map[api.NodeID]*api.Node{
+			"n1": {ID: "n1", Addr: netip.MustParseAddr("192.0.2.1"), State: api.NodeReady},
+			"n2": {ID: "n2", Addr: netip.MustParseAddr("192.0.2.2"), State: api.NodeReady},
+		},
+		Networks: map[api.NetworkID]*api.Network{"net": {ID: "net", Number: 1}},
+		Services: map[api.ServiceID]*api.Service{"s": {ID: "s", Spec: api.ServiceSpec{Name: "web", Ports: nil},
+			Ports: []api.Port{{Published: 80, Target: 80, Protocol: api.TCP}}}},
+		Tasks: map[api.TaskID]*api.Task{},
+	}}
+}
+
+// put changes the state, as one entry.
+func (c *cluster) put(tasks ...*api.Task) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.putLocked(tasks...)
+}
+
+func (c *cluster) putLocked(tasks ...*api.Task) {
+	var changes []api.Change
+	for _, t := range tasks {
+		changes = append(changes, api.Change{Task: t})
+	}
+	next := *c.snap.With(changes)
+	next.Index++
+	c.snap = &next
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// forget deletes a task from the state.
+func (c *cluster) forget(id api.TaskID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := *c.snap.With([]api.Change{{Task: &api.Task{ID: id}, Delete: true}})
+	next.Index++
+	c.snap = &next
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// want sets what is desired of a task.
+func (c *cluster) want(id api.TaskID, desired api.DesiredState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := *c.snap.Tasks[id]
+	next.Desired = desired
+	c.putLocked(&next)
+}
+
+func (c *cluster) status(id api.TaskID) api.TaskStatus {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t := c.snap.Tasks[id]; t != nil {
+		return t.Status
+	}
+	return api.TaskStatus{}
+}
+
+// Session sends the whole state each time.
+func (c *cluster) Session(ctx context.Context, each func(*api.Update) error) error {
+	for {
+		c.mu.Lock()
+		snap, changed := c.snap, c.changed
+		c.mu.Unlock()
+		u := &api.Update{Index: snap.Index, Reset: true, Changes: []api.Change{{Cluster: snap.Cluster}}}
+		for _, n := range snap.Nodes {
+			u.Changes = append(u.Changes, api.Change{Node: n})
+		}
+		for _, n := range snap.Networks {
+			u.Changes = append(u.Changes, api.Change{Network: n})
+		}
+		for _, s := range snap.Services {
+			u.Changes = append(u.Changes, api.Change{Service: s})
+		}
+		for _, t := range snap.Tasks {
+			u.Changes = append(u.Changes, api.Change{Task: t})
+		}
+		if err := each(u); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+func (c *cluster) Report(_ context.Context, r *api.Report) (*api.ReportResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reportErr != nil {
+		return nil, c.reportErr
+	}
+	c.acked = r.Applied
+	for id, s := range r.Statuses {
+		if t := c.snap.Tasks[id]; t != nil {
+			next := *t
+			if next.Status = t.Status.Advance(s); next.Status != t.Status {
+				c.putLocked(&next)
+			}
+		}
+	}
+	return &api.ReportResponse{Index: c.snap.Index}, nil
+}
+
+func (c *cluster) MoveOn()       {}
+func (c *cluster) Know([]string) {}
+
+func (c *cluster) Suspects() map[api.NodeID]bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.suspects)
+}
+
+func (c *cluster) Died() map[api.TaskID]bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.died)
+}
+
+func (c *cluster) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gossip
+}
+
+func (c *cluster) Broadcast(id api.TaskID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hints = append(c.hints, id)
+}
+
+// rumour changes what gossip says.
+func (c *cluster) rumour(suspects map[api.NodeID]bool, died map[api.TaskID]bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.suspects, c.died = suspects, died
+	close(c.gossip)
+	c.gossip = make(chan struct{})
+}
+
+// run starts an agent on a machine in a cluster and returns what stops it.
+func run(t *testing.T, m *machine, c *cluster) (stop func()) {
+	t.Helper()
+	a := New(Config{
+		Node: "n1", Runtime: m, Links: m, Dataplane: m, Names: m, Gossip: c, Managers: c,
+		DNS: netip.MustParseAddr("169.254.20.53"), Info: func(context.Context) api.NodeInfo { return api.NodeInfo{} },
+		Now: time.Now, Log: slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+				t.Errorf("agent: %v", err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func await(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for !cond() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
