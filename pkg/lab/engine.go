@@ -23,6 +23,19 @@ func openEngine() (*engine, error) {
 	return &engine{docker: docker}, nil
 }
 
+// pingEngine reports whether there is an engine that answers.
+func pingEngine(ctx context.Context) error {
+	e, err := openEngine()
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	if _, err := e.docker.Ping(ctx, client.PingOptions{}); err != nil {
+		return fmt.Errorf("no Docker Engine answers on this machine: start it, or run `make engine`: %w", err)
+	}
+	return nil
+}
+
 func (e *engine) close() { e.docker.Close() }
 
 func labelled(lab string, node string) client.Filters {

@@ -51,6 +51,8 @@ var (
 	OutsideAddr = netip.MustParseAddr("198.51.100.1")
 )
 
+const defaultName = "lab"
+
 // maxNodes keeps node addresses below the client's.
 const maxNodes = 80
 
@@ -84,7 +86,7 @@ var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
 // complete fills in defaults and checks the rest.
 func (o Options) complete(self string) (Options, error) {
 	if o.Name == "" {
-		o.Name = "lab"
+		o.Name = defaultName
 	}
 	if err := checkName(o.Name); err != nil {
 		return o, err

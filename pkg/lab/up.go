@@ -16,7 +16,7 @@ import (
 )
 
 // ErrExists means that a lab of that name is up already.
-var ErrExists = errors.New("lab exists")
+var ErrExists = errors.New("up already")
 
 // record is what a lab writes down about itself.
 type record struct {
@@ -72,7 +72,12 @@ func Open(name string) (*Lab, error) {
 	return newLab(options), nil
 }
 
-func downCommand(name string) string { return "`orch lab down --name " + name + "`" }
+func downCommand(name string) string {
+	if name == defaultName {
+		return "`orch lab down`"
+	}
+	return "`orch lab down --name " + name + "`"
+}
 
 // Up makes a lab and returns when all its nodes are ready. What an earlier run
 // left half-made under the same name is removed first; a lab that is up is
@@ -92,7 +97,7 @@ func Up(ctx context.Context, options Options) (*Lab, error) {
 	defer unlock()
 
 	if earlier, err := Open(options.Name); err == nil && earlier.intact() {
-		return nil, fmt.Errorf("%w: %s is up: remove it first with %s", ErrExists, options.Name, downCommand(options.Name))
+		return nil, fmt.Errorf("lab %s is %w: remove it first with %s", options.Name, ErrExists, downCommand(options.Name))
 	}
 	if err := remove(ctx, options.Name); err != nil {
 		return nil, fmt.Errorf("remove what is left of an earlier lab %s: %w", options.Name, err)
@@ -108,6 +113,9 @@ func Up(ctx context.Context, options Options) (*Lab, error) {
 
 func (l *Lab) up(ctx context.Context) error {
 	if err := mountBPF(); err != nil {
+		return err
+	}
+	if err := pingEngine(ctx); err != nil {
 		return err
 	}
 	state := record{Options: l.options}
