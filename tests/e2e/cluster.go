@@ -10,7 +10,10 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,8 +38,9 @@ const (
 // cluster is a lab of three managers with what the tests need around it.
 type cluster struct {
 	*lab.Lab
-	engine *engine
-	orch   string // the program
+	engine  *engine
+	orch    string // the program
+	control string // address of a server in the client's namespace
 }
 
 // newCluster brings up a lab that is gone with the test.
@@ -59,12 +63,37 @@ func newCluster(t *testing.T, e *engine, orch string, datapath lab.Datapath) *cl
 		t.Errorf("the lab took %v to come up, want less than %v", took, upLimit)
 	}
 	c := &cluster{Lab: l, engine: e, orch: orch}
+	c.control = c.serve(t, lab.ClientAddr.String()+":0", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) })
 	t.Cleanup(func() {
 		if t.Failed() {
 			c.logTails(t)
 		}
 	})
 	return c
+}
+
+// serve answers HTTP at an address of the client until the test ends, and
+// returns that address.
+func (c *cluster) serve(t *testing.T, addr string, handler http.HandlerFunc) string {
+	t.Helper()
+	var listener net.Listener
+	err := c.InClient(func() (err error) {
+		listener, err = net.Listen("tcp", addr)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: handler}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		server.Close()
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+	return listener.Addr().String()
 }
 
 // logTails shows the ends of the daemons' logs.
@@ -92,13 +121,18 @@ func (c *cluster) names(but ...string) []string {
 	return names
 }
 
-// addr is a node's address with a port.
-func (c *cluster) addr(node string, port int) string {
+// find returns a node.
+func (c *cluster) find(node string) *lab.Node {
 	n, err := c.Find(node)
 	if err != nil {
 		panic(err) // the test names a node that no lab has
 	}
-	return fmt.Sprintf("%s:%d", n.Addr, port)
+	return n
+}
+
+// addr is a node's address with a port.
+func (c *cluster) addr(node string, port int) string {
+	return fmt.Sprintf("%s:%d", c.find(node).Addr, port)
 }
 
 // addrs are the addresses of nodes with a port.

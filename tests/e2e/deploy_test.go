@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -96,7 +97,14 @@ func testPublishedPort(t *testing.T, c *cluster) {
 
 func testLogs(t *testing.T, c *cluster) {
 	for _, node := range c.names() {
-		out := c.run(t, node, "service", "logs", "--tail", "20", web)
+		// What a program writes to standard error comes on the command's.
+		cmd := exec.CommandContext(t.Context(), c.orch, "service", "logs", "--tail", "20", web)
+		cmd.Env = append(cmd.Environ(), "ORCH_HOST="+c.find(node).Host())
+		text, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("logs through %s: %v", node, err)
+		}
+		out := string(text)
 		for _, task := range c.mustServe(t, web) {
 			if want := task.Name() + "@" + task.NodeName + " | "; !strings.Contains(out, want) {
 				t.Errorf("logs through %s have no line that begins with %q:\n%s", node, want, out)

@@ -3,7 +3,6 @@ package e2e
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -63,14 +62,15 @@ func testTaskToTask(t *testing.T, c *cluster) {
 			}
 		}
 	}
-	// The name, by the system's resolver, and the node itself as the client.
+	// By name, as the system resolves it; and with a node as the client.
 	resp := c.ask(t, store, "/fetch", map[string][]string{"url": {"http://echo:8080/whoami"}})
 	if resp.StatusCode != http.StatusOK {
 		t.Errorf("fetch by name: %s", resp.Status)
 	}
-	for _, node := range c.names() {
-		if id, err := c.on(node).whoami(c.addr(node, probePort)); err != nil {
-			t.Errorf("from the node %s to its own published port: %+v, %v", node, id, err)
+	for _, node := range c.names("n1") {
+		id, err := c.on("n1").whoami(c.addr(node, probePort))
+		if want := c.find("n1").Addr.String(); err != nil || id.Client != want {
+			t.Errorf("from the node n1 to the port published on %s: %+v, %v, want the client %s", node, id, err, want)
 		}
 	}
 }
@@ -149,13 +149,13 @@ func (v vantage) dialBriefly(network, addr string) (net.Conn, error) {
 // testOutside is about the world beyond the nodes as tasks see it.
 func testOutside(t *testing.T, c *cluster) {
 	seen := make(chan netip.Addr, 10)
-	serveOutside(t, c, seen)
-	world := net.JoinHostPort(lab.OutsideAddr.String(), "80")
-	for _, task := range c.mustServe(t, "probe_echo") {
-		node, err := c.Find(task.NodeName)
-		if err != nil {
-			t.Fatal(err)
+	world := c.serve(t, lab.OutsideAddr.String()+":0", func(_ http.ResponseWriter, r *http.Request) {
+		if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+			seen <- from.Addr()
 		}
+	})
+	for _, task := range c.mustServe(t, "probe_echo") {
+		node := c.find(task.NodeName)
 		if _, err := fetch(c.inside(t, task).http(requestTime), "http://"+world+"/"); err != nil {
 			t.Errorf("from %s on %s: %v", task.Name(), task.NodeName, err)
 			continue
@@ -173,32 +173,6 @@ func testOutside(t *testing.T, c *cluster) {
 	if after := c.scrape(t, inner.NodeName).drops()["internal"]; after <= before {
 		t.Errorf(`drops counted as "internal" on %s: %v before, %v after`, inner.NodeName, before, after)
 	}
-}
-
-// serveOutside answers at the client's outside address and tells who asked.
-func serveOutside(t *testing.T, c *cluster, seen chan<- netip.Addr) {
-	t.Helper()
-	var listener net.Listener
-	err := c.InClient(func() (err error) {
-		listener, err = net.Listen("tcp", net.JoinHostPort(lab.OutsideAddr.String(), "80"))
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-			seen <- from.Addr()
-		}
-	})}
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(listener) }()
-	t.Cleanup(func() {
-		server.Close()
-		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
-			t.Error(err)
-		}
-	})
 }
 
 func testUDP(t *testing.T, c *cluster) {

@@ -50,7 +50,7 @@ func testBadInput(t *testing.T, c *cluster) {
 	refused(t, c, []refusal{
 		{"missing file", deploy("missing.yaml"), []string{"testdata/missing.yaml", "no such file"}},
 		{"broken YAML", deploy("broken.yaml"), []string{"broken.yaml:5:10"}},
-		{"unknown key", deploy("unknown-key.yaml"), []string{"unknown-key.yaml:4:5", "replicsa", "replicas"}},
+		{"unknown key", deploy("unknown-key.yaml"), []string{"unknown-key.yaml:5:7", "replicsa", "replicas"}},
 		{"image that no node has", deploy("no-image.yaml"), []string{"127.0.0.1:9/nobody/has-this:1", "no node"}},
 		{"no file named", []string{"deploy", "bad"}, []string{"-c"}},
 		{"bad stack name", []string{"deploy", "-c", file("other.yaml"), "Bad Name"}, []string{"Bad Name"}},

@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,12 +94,13 @@ func bareInterfaces(note func(string, ...any)) error {
 			note("interface %s", name)
 		}
 	}
+	pool := netip.MustParsePrefix(api.DefaultPool)
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
 	if err != nil {
 		return err
 	}
 	for _, route := range routes {
-		if route.Dst != nil && route.Dst.IP.To4()[0] == 10 && route.Dst.IP.To4()[1] >= 128 {
+		if addr, ok := netip.AddrFromSlice(route.Dst.IP.To4()); ok && pool.Contains(addr) {
 			note("route %s", route)
 		}
 	}

@@ -16,12 +16,12 @@ import (
 // every node. The probe ends at once when it is told to.
 func testUpdate(t *testing.T, c *cluster) {
 	for _, version := range []string{"v2", "v1"} {
-		load := c.outside().startLoad(c.addrs(c.names(), probePort), 4*time.Millisecond)
+		load := c.startLoad(t, c.names(), probePort)
 		start := time.Now()
 		c.deploy(t, probe, version)
 		took := time.Since(start)
-		attempts := load.end()
-		noFailures(t, fmt.Sprintf("update to %s in %.1f s", version, took.Seconds()), attempts)
+		load.end()
+		load.noFailures(t, fmt.Sprintf("update to %s in %.1f s", version, took.Seconds()), start)
 		count, err := c.outside().tally(func() (identity, error) {
 			id, err := c.outside().whoami(c.addr("n1", probePort))
 			if err == nil && id.Version != version {
