@@ -1,8 +1,10 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,7 +94,7 @@ func (s *Server) JoinTokens(context.Context, *api.Empty) (*api.JoinTokens, error
 	}, nil
 }
 
-// Nodes lists the nodes with what the leader knows of them.
+// Nodes lists the nodes by name, with what the leader knows of them.
 func (s *Server) Nodes(context.Context, *api.Empty) (*api.NodeList, error) {
 	leader, _, _ := s.Replica.Raft.Leader()
 	list := &api.NodeList{}
@@ -104,6 +106,7 @@ func (s *Server) Nodes(context.Context, *api.Empty) (*api.NodeList, error) {
 		}
 		list.Nodes = append(list.Nodes, entry)
 	}
+	slices.SortStableFunc(list.Nodes, func(a, b api.NodeEntry) int { return cmp.Compare(a.Hostname, b.Hostname) })
 	return list, nil
 }
 
