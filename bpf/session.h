@@ -153,8 +153,15 @@ static __always_inline struct session *session_reply(const struct packet *p)
 	if (!has_ports(p) || is_syn(p))
 		return NULL;
 	s = bpf_map_lookup_elem(&sessions, &key);
-	if (!s || (p->proto == IPPROTO_UDP && session_over(s, p->proto, now)))
+	if (!s || session_over(s, p->proto, now))
 		return NULL;
+	if ((p->tcp & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK) && session_closed(s)) {
+		/* A translated SYN would have opened it again: the client now
+		 * connects to the backend directly, from the same port.
+		 */
+		bpf_map_delete_elem(&sessions, &key);
+		return NULL;
+	}
 	session_see(s, p, false, now);
 	return s;
 }

@@ -95,32 +95,69 @@ func (n *node) stats() dataplane.Stats {
 	return s
 }
 
-// inEachMode runs a test once with XDP on the uplinks and once without.
-func inEachMode(t *testing.T, test func(t *testing.T, c *cluster)) {
+// The tests of a mode share one cluster. Each gives it the plan that it needs,
+// and undoes what else it changed.
+func TestDataplane(t *testing.T) {
 	for _, mode := range []dataplane.Mode{dataplane.ModeXDP, dataplane.ModeTC} {
-		t.Run(string(mode), func(t *testing.T) { test(t, newCluster(t, mode)) })
+		t.Run(string(mode), func(t *testing.T) {
+			c := newCluster(t, mode)
+			for _, test := range []struct {
+				name string
+				run  func(t *testing.T, c *cluster)
+			}{
+				{"ingress", testIngress},
+				{"east west", testEastWest},
+				{"task calls itself", testTaskCallsItself},
+				{"task calls published port", testTaskCallsPublishedPort},
+				{"node calls task", testNodeCallsTask},
+				{"node calls published port", testNodeCallsPublishedPort},
+				{"isolation", testIsolation},
+				{"internal", testInternal},
+				{"spoofed source", testSpoofedSource},
+				{"colliding flows", testCollidingFlows},
+				{"direct after virtual", testDirectAfterVirtual},
+				{"balance", testBalance},
+				{"transfers", testTransfers},
+				{"large datagrams", testLargeDatagrams},
+				{"draining", testDraining},
+				{"restart under traffic", testRestartUnderTraffic},
+				{"restart with other sizes", testRestartWithOtherSizes},
+				{"strangers", testStrangers},
+				{"empty plan leaves nothing", testEmptyPlanLeavesNothing},
+				{"no backend is refused by the kernel", testNoBackendIsRefusedByTheKernel},
+				{"errors follow the flow", testErrorsFollowTheFlow},
+			} {
+				ok := t.Run(test.name, func(t *testing.T) {
+					whole := c.t
+					c.t = t
+					defer func() { c.t = whole }()
+					test.run(t, c)
+				})
+				if !ok {
+					return // the next one would fail for reasons of this one
+				}
+			}
+		})
 	}
 }
 
-func TestIngress(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		c.apply(c.backends(2)...)
-		for _, n := range c.nodes {
-			name, client, err := c.client.who(n.published())
-			if err != nil || name != "web2" || client.Addr() != clientAddr {
-				t.Errorf("through %s: %q for client %s: %v; verdicts %v", n.name, name, client, err, nonZero(n))
-			}
-			u, err := c.client.datagrams(n.published())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer u.Close()
-			name, seen, err := exchange(u, 100)
-			if err != nil || name != "web2" || seen != clientAddr {
-				t.Errorf("udp through %s: %q for client %s: %v; verdicts %v", n.name, name, seen, err, nonZero(n))
-			}
+func testIngress(t *testing.T, c *cluster) {
+	c.apply(c.backends(2)...)
+	for _, n := range c.nodes {
+		name, client, err := c.client.who(n.published())
+		if err != nil || name != "web2" || client.Addr() != clientAddr {
+			t.Errorf("through %s: %q for client %s: %v; verdicts %v", n.name, name, client, err, nonZero(n))
 		}
-	})
+		u, err := c.client.datagrams(n.published())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Close()
+		name, seen, err := exchange(u, 100)
+		if err != nil || name != "web2" || seen != clientAddr {
+			t.Errorf("udp through %s: %q for client %s: %v; verdicts %v", n.name, name, seen, err, nonZero(n))
+		}
+	}
 }
 
 // nonZero lists a node's drops and verdicts that happened.

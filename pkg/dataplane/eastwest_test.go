@@ -3,6 +3,7 @@ package dataplane_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"syscall"
@@ -52,153 +53,157 @@ func (n *node) wantDrop(reason string) {
 	}
 }
 
-func TestEastWest(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		for i, w := range c.web {
-			c.apply(c.backends(i + 1)...)
-			c.caller.asks(virtual(appPort), w.name, c.caller.addr)
-			c.caller.asks(w.app(), w.name, c.caller.addr)
-		}
-		if err := c.caller.ping(virtualIP); err != nil {
-			t.Errorf("ping of the virtual IP: %v; verdicts %v", err, nonZero(c.nodes[0]))
-		}
-	})
+func testEastWest(t *testing.T, c *cluster) {
+	for i, w := range c.web {
+		c.apply(c.backends(i + 1)...)
+		c.caller.asks(virtual(appPort), w.name, c.caller.addr)
+		c.caller.asks(w.app(), w.name, c.caller.addr)
+	}
+	if err := c.caller.ping(virtualIP); err != nil {
+		t.Errorf("ping of the virtual IP: %v; verdicts %v", err, nonZero(c.nodes[0]))
+	}
 }
 
 // A task that calls its own service and is chosen itself sees the frontend's
 // address as its client's.
-func TestTaskCallsItself(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		c.apply(c.backends(1)...)
-		c.web[0].asks(virtual(appPort), "web1", virtualIP)
-		c.web[0].asks(c.nodes[0].published(), "web1", c.nodes[0].addr)
-	})
+func testTaskCallsItself(t *testing.T, c *cluster) {
+	c.apply(c.backends(1)...)
+	c.web[0].asks(virtual(appPort), "web1", virtualIP)
+	c.web[0].asks(c.nodes[0].published(), "web1", c.nodes[0].addr)
 }
 
-func TestTaskCallsPublishedPort(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		for i := range c.web {
-			c.apply(c.backends(i + 1)...)
-			for _, n := range c.nodes {
-				c.caller.asks(n.published(), c.web[i].name, c.caller.addr)
-			}
+func testTaskCallsPublishedPort(t *testing.T, c *cluster) {
+	for i := range c.web {
+		c.apply(c.backends(i + 1)...)
+		for _, n := range c.nodes {
+			c.caller.asks(n.published(), c.web[i].name, c.caller.addr)
 		}
-		// Anybody may call a published port, also from another network.
-		c.other.asks(c.nodes[1].published(), "web3", c.other.addr)
-	})
+	}
+	// Anybody may call a published port, also from another network.
+	c.other.asks(c.nodes[1].published(), "web3", c.other.addr)
 }
 
-func TestNodeCallsTask(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		c.apply(c.backends(1)...)
-		name, _, err := c.nodes[0].who(c.web[0].app())
-		if err != nil || name != "web1" {
-			t.Errorf("%q: %v; verdicts %v", name, err, nonZero(c.nodes[0]))
-		}
-	})
+func testNodeCallsTask(t *testing.T, c *cluster) {
+	c.apply(c.backends(1)...)
+	name, _, err := c.nodes[0].who(c.web[0].app())
+	if err != nil || name != "web1" {
+		t.Errorf("%q: %v; verdicts %v", name, err, nonZero(c.nodes[0]))
+	}
 }
 
 // A node's own processes reach a published port by any address of the node.
-func TestNodeCallsPublishedPort(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		n := c.nodes[0]
-		for i, w := range c.web[:2] {
-			c.apply(c.backends(i + 1)...)
-			for _, addr := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), n.addr, c.nodes[1].addr} {
-				to := netip.AddrPortFrom(addr, publishedPort)
-				name, client, err := n.who(to)
-				if err != nil || name != w.name || client.Addr() != n.addr {
-					t.Errorf("%s: %q answers and sees %s: %v; verdicts %v, %v", to, name, client, err, nonZero(n), nonZero(c.nodes[1]))
-				}
-				if err := n.download(to, 1<<20); err != nil {
-					t.Error(err)
-				}
-				if err := n.upload(to, 1<<20); err != nil {
-					t.Error(err)
-				}
-				u, err := n.datagrams(to)
-				if err != nil {
-					t.Fatal(err)
-				}
-				name, seen, err := exchange(u, 100)
-				if err != nil || name != w.name || seen != n.addr {
-					t.Errorf("udp %s: %q answers and sees %s: %v", to, name, seen, err)
-				}
-				u.Close()
+func testNodeCallsPublishedPort(t *testing.T, c *cluster) {
+	n := c.nodes[0]
+	for i, w := range c.web[:2] {
+		c.apply(c.backends(i + 1)...)
+		for _, addr := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), n.addr, c.nodes[1].addr} {
+			to := netip.AddrPortFrom(addr, publishedPort)
+			name, client, err := n.who(to)
+			if err != nil || name != w.name || client.Addr() != n.addr {
+				t.Errorf("%s: %q answers and sees %s: %v; verdicts %v, %v", to, name, client, err, nonZero(n), nonZero(c.nodes[1]))
 			}
+			if err := n.download(to, 1<<20); err != nil {
+				t.Error(err)
+			}
+			if err := n.upload(to, 1<<20); err != nil {
+				t.Error(err)
+			}
+			u, err := n.datagrams(to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			name, seen, err := exchange(u, 100)
+			if err != nil || name != w.name || seen != n.addr {
+				t.Errorf("udp %s: %q answers and sees %s: %v", to, name, seen, err)
+			}
+			u.Close()
 		}
-	})
+	}
 }
 
-func TestIsolation(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		c.apply(c.backends(1, 2, 3)...)
-		n := c.nodes[0]
-		c.other.refused(virtual(appPort), syscall.EHOSTUNREACH)
-		c.other.refused(c.web[0].app(), syscall.EHOSTUNREACH)
-		c.other.refused(c.web[1].app(), syscall.EHOSTUNREACH)
-		n.wantDrop("isolated")
-		c.caller.refused(netip.MustParseAddrPort("10.190.1.1:80"), syscall.EHOSTUNREACH)
-		n.wantDrop("unknown-destination")
-		c.apply()
-		c.caller.refused(virtual(appPort), syscall.ECONNREFUSED)
-		n.wantDrop("no-backend")
-	})
+func testIsolation(t *testing.T, c *cluster) {
+	c.apply(c.backends(1, 2, 3)...)
+	n := c.nodes[0]
+	c.other.refused(virtual(appPort), syscall.EHOSTUNREACH)
+	c.other.refused(c.web[0].app(), syscall.EHOSTUNREACH)
+	c.other.refused(c.web[1].app(), syscall.EHOSTUNREACH)
+	n.wantDrop("isolated")
+	c.caller.refused(netip.MustParseAddrPort("10.190.1.1:80"), syscall.EHOSTUNREACH)
+	n.wantDrop("unknown-destination")
+	c.apply()
+	c.caller.refused(virtual(appPort), syscall.ECONNREFUSED)
+	n.wantDrop("no-backend")
 }
 
 // A task whose networks are all internal reaches its node and nothing beyond.
-func TestInternal(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		plan := c.plan(c.nodes[0], c.backends(1)...)
-		for i := range plan.Endpoints {
-			plan.Endpoints[i].Outside = false
-		}
-		c.nodes[0].apply(plan)
-		c.caller.refused(netip.AddrPortFrom(clientAddr, 9), syscall.EHOSTUNREACH)
-		c.nodes[0].wantDrop("internal")
-		c.caller.refused(netip.MustParseAddrPort("169.254.20.53:53"), syscall.ECONNREFUSED)
-	})
+func testInternal(t *testing.T, c *cluster) {
+	plan := c.plan(c.nodes[0], c.backends(1)...)
+	for i := range plan.Endpoints {
+		plan.Endpoints[i].Outside = false
+	}
+	c.nodes[0].apply(plan)
+	c.caller.refused(netip.AddrPortFrom(clientAddr, 9), syscall.EHOSTUNREACH)
+	c.nodes[0].wantDrop("internal")
+	c.caller.refused(netip.MustParseAddrPort("169.254.20.53:53"), syscall.ECONNREFUSED)
 }
 
-func TestSpoofedSource(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		c.apply(c.backends(2)...)
-		c.caller.ip(fmt.Sprintf("addr add %s/32 dev eth0\n", c.web[0].addr))
-		conn, err := c.caller.dialFrom(netip.AddrPortFrom(c.web[0].addr, 0), virtual(appPort), time.Second)
-		if err == nil {
-			conn.Close()
-			t.Error("connected under another task's address")
-		}
-		c.nodes[0].wantDrop("spoofed")
-	})
+func testSpoofedSource(t *testing.T, c *cluster) {
+	c.apply(c.backends(2)...)
+	c.caller.ip(fmt.Sprintf("addr add %s/32 dev eth0\n", c.web[0].addr))
+	defer c.caller.ip(fmt.Sprintf("addr del %s/32 dev eth0\n", c.web[0].addr))
+	conn, err := c.caller.dialFrom(netip.AddrPortFrom(c.web[0].addr, 0), virtual(appPort), time.Second)
+	if err == nil {
+		conn.Close()
+		t.Error("connected under another task's address")
+	}
+	c.nodes[0].wantDrop("spoofed")
 }
 
 // A connection may share its client port and backend with others that reach
 // the backend through other addresses.
-func TestCollidingFlows(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		c.apply(c.backends(2)...)
-		from := netip.AddrPortFrom(clientAddr, 45678)
-		var conns []net.Conn
-		seen := make(map[string]bool)
-		for _, n := range c.nodes {
-			conn, err := c.client.dialFrom(from, n.published(), patience)
+func testCollidingFlows(t *testing.T, c *cluster) {
+	c.apply(c.backends(2)...)
+	from := netip.AddrPortFrom(clientAddr, 45678)
+	var conns []net.Conn
+	seen := make(map[string]bool)
+	for _, n := range c.nodes {
+		conn, err := c.client.dialFrom(from, n.published(), patience)
+		if err != nil {
+			t.Fatalf("through %s: %v", n.name, err)
+		}
+		defer conn.Close()
+		conns = append(conns, conn)
+		answer, err := ask(conn, "who")
+		if err != nil || seen[answer] {
+			t.Errorf("through %s: %q (%v), before %v", n.name, answer, err, seen)
+		}
+		seen[answer] = true
+	}
+	for i, conn := range conns {
+		want := fmt.Sprint("call ", i)
+		if got, err := ask(conn, "echo "+want); err != nil || got != want {
+			t.Errorf("later, through %s: %q, %v", c.nodes[i].name, got, err)
+		}
+	}
+}
+
+// A client port that was connected by virtual IP may connect to the same
+// backend directly once that connection has ended.
+func testDirectAfterVirtual(t *testing.T, c *cluster) {
+	for i := range c.web[:2] {
+		c.apply(c.backends(i + 1)...)
+		from := netip.AddrPortFrom(c.caller.addr, 45000)
+		for _, to := range []netip.AddrPort{virtual(appPort), c.web[i].app(), virtual(appPort), c.nodes[2].published()} {
+			conn, err := c.caller.dialFrom(from, to, patience)
 			if err != nil {
-				t.Fatalf("through %s: %v", n.name, err)
+				t.Fatalf("%s: %v", to, err)
 			}
-			defer conn.Close()
-			conns = append(conns, conn)
-			answer, err := ask(conn, "who")
-			if err != nil || seen[answer] {
-				t.Errorf("through %s: %q (%v), before %v", n.name, answer, err, seen)
+			if answer, err := ask(conn, "echo "+to.String()); err != nil || answer != to.String() {
+				t.Errorf("%s: %q, %v", to, answer, err)
 			}
-			seen[answer] = true
+			fmt.Fprintln(conn, "send 0") // the server closes first
+			io.Copy(io.Discard, conn)
+			conn.Close()
 		}
-		for i, conn := range conns {
-			want := fmt.Sprint("call ", i)
-			if got, err := ask(conn, "echo "+want); err != nil || got != want {
-				t.Errorf("later, through %s: %q, %v", c.nodes[i].name, got, err)
-			}
-		}
-	})
+	}
 }

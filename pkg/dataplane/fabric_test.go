@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -29,7 +28,7 @@ import (
 //	                                +-- n2 .2 -- tasks
 //	                                +-- n3 .3 -- tasks
 type fabric struct {
-	t      *testing.T
+	t      *testing.T // the test that uses it now
 	prefix string
 	client *space
 	nodes  [3]*node
@@ -37,7 +36,7 @@ type fabric struct {
 
 // space is a network namespace.
 type space struct {
-	t    *testing.T
+	*fabric
 	name string
 }
 
@@ -147,7 +146,7 @@ func newFabric(t *testing.T, mode dataplane.Mode) *fabric {
 
 func (f *fabric) space(name string) *space {
 	f.t.Helper()
-	s := &space{t: f.t, name: f.prefix + "-" + name}
+	s := &space{fabric: f, name: f.prefix + "-" + name}
 	run(f.t, "ip", "netns", "add", s.name)
 	f.t.Cleanup(func() { run(f.t, "ip", "netns", "del", s.name) })
 	s.ip("link set lo up\n")
@@ -200,8 +199,6 @@ func (f *fabric) index(s *space, dev string) int {
 
 func (n *node) open() {
 	n.t.Helper()
-	start := time.Now()
-	defer func() { n.t.Logf("%s: opened in %v", n.name, time.Since(start)) }()
 	n.must(func() (err error) {
 		n.dp, err = dataplane.Open(dataplane.Config{PinDir: n.pins, Uplink: "eth0", Mode: n.mode, MaxFlows: 16384, MaxSessions: 16384})
 		return err

@@ -18,283 +18,284 @@ import (
 	"github.com/orch-dev/orch/pkg/dataplane"
 )
 
-func TestBalance(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		c.apply(c.backends(1, 2, 3)...)
-		const connections = 600
-		for what, ask := range map[string]func(i int) (string, netip.AddrPort, error){
-			"published": func(i int) (string, netip.AddrPort, error) { return c.client.who(c.nodes[i%3].published()) },
-			"virtual":   func(int) (string, netip.AddrPort, error) { return c.caller.who(virtual(appPort)) },
-		} {
-			count := make(map[string]int)
-			for i := range connections {
-				name, _, err := ask(i)
-				if err != nil {
-					t.Fatal(err)
-				}
-				count[name]++
-			}
-			for _, w := range c.web {
-				if n := count[w.name]; n < connections*25/100 || n > connections*42/100 {
-					t.Errorf("%s: %s got %d of %d", what, w.name, n, connections)
-				}
-			}
-			t.Log(what, count)
+func testBalance(t *testing.T, c *cluster) {
+	c.apply() // which clears the counters of backends
+	c.apply(c.backends(1, 2, 3)...)
+	const connections = 600
+	var earlier uint64
+	for _, n := range c.nodes {
+		for _, f := range n.stats().Frontends {
+			earlier += f.Flows
 		}
-		var flows, backendFlows uint64
-		for _, n := range c.nodes {
-			s := n.stats()
-			for _, f := range s.Frontends {
-				flows += f.Flows
+	}
+	for what, ask := range map[string]func(i int) (string, netip.AddrPort, error){
+		"published": func(i int) (string, netip.AddrPort, error) { return c.client.who(c.nodes[i%3].published()) },
+		"virtual":   func(int) (string, netip.AddrPort, error) { return c.caller.who(virtual(appPort)) },
+	} {
+		count := make(map[string]int)
+		for i := range connections {
+			name, _, err := ask(i)
+			if err != nil {
+				t.Fatal(err)
 			}
-			for _, b := range s.Backends {
-				backendFlows += b.Flows
+			count[name]++
+		}
+		for _, w := range c.web {
+			if n := count[w.name]; n < connections*25/100 || n > connections*42/100 {
+				t.Errorf("%s: %s got %d of %d", what, w.name, n, connections)
 			}
 		}
-		if flows != 2*connections || backendFlows != flows {
-			t.Errorf("%d flows counted at frontends and %d at backends, want %d", flows, backendFlows, 2*connections)
+		t.Log(what, count)
+	}
+	var flows, backendFlows uint64
+	for _, n := range c.nodes {
+		s := n.stats()
+		for _, f := range s.Frontends {
+			flows += f.Flows
 		}
-	})
+		for _, b := range s.Backends {
+			backendFlows += b.Flows
+		}
+	}
+	if flows -= earlier; flows != 2*connections || backendFlows != flows {
+		t.Errorf("%d flows counted at frontends and %d at backends, want %d", flows, backendFlows, 2*connections)
+	}
 }
 
-func TestTransfers(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		const bytes = 20 << 20
-		for i, w := range c.web[:2] {
-			c.apply(c.backends(i + 1)...)
+func testTransfers(t *testing.T, c *cluster) {
+	const bytes = 20 << 20
+	for i, w := range c.web[:2] {
+		c.apply(c.backends(i + 1)...)
+		for _, way := range []struct {
+			from *space
+			to   netip.AddrPort
+		}{
+			{c.client, c.nodes[0].published()},
+			{c.caller.space, virtual(appPort)},
+			{c.caller.space, w.app()},
+		} {
+			start := time.Now()
+			if err := way.from.download(way.to, bytes); err != nil {
+				t.Errorf("%s from %s at %s: %v", way.from.name, way.to, w.name, err)
+			}
+			down := time.Since(start)
+			if err := way.from.upload(way.to, bytes); err != nil {
+				t.Errorf("%s to %s at %s: %v", way.from.name, way.to, w.name, err)
+			}
+			t.Logf("%s, %s at %s: 20 MiB down in %v, up in %v", way.from.name, way.to, w.name, down, time.Since(start)-down)
+		}
+	}
+}
+
+// Datagrams that fill the client's MTU, and longer ones that come in fragments.
+func testLargeDatagrams(t *testing.T, c *cluster) {
+	for i := range c.web[:2] {
+		c.apply(c.backends(i + 1)...)
+		for _, length := range []int{1400, 1472, 4000, 20000} {
 			for _, way := range []struct {
 				from *space
 				to   netip.AddrPort
 			}{
 				{c.client, c.nodes[0].published()},
 				{c.caller.space, virtual(appPort)},
-				{c.caller.space, w.app()},
 			} {
-				start := time.Now()
-				if err := way.from.download(way.to, bytes); err != nil {
-					t.Errorf("%s from %s at %s: %v", way.from.name, way.to, w.name, err)
+				u, err := way.from.datagrams(way.to)
+				if err != nil {
+					t.Fatal(err)
 				}
-				down := time.Since(start)
-				if err := way.from.upload(way.to, bytes); err != nil {
-					t.Errorf("%s to %s at %s: %v", way.from.name, way.to, w.name, err)
+				name, _, err := exchange(u, length)
+				if err != nil || name != c.web[i].name {
+					t.Errorf("%s to %s: %q: %v; verdicts %v, %v", way.from.name, way.to, name, err, nonZero(c.nodes[0]), nonZero(c.nodes[i]))
 				}
-				t.Logf("%s, %s at %s: 20 MiB down in %v, up in %v", way.from.name, way.to, w.name, down, time.Since(start)-down)
+				u.Close()
 			}
 		}
-	})
+	}
+	if n := c.nodes[0].stats().Verdicts["answered-too-big"].Packets; n == 0 {
+		t.Error("no ICMP fragmentation needed was sent")
+	}
 }
 
-// Datagrams that fill the client's MTU, and longer ones that come in fragments.
-func TestLargeDatagrams(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		for i := range c.web[:2] {
-			c.apply(c.backends(i + 1)...)
-			for _, length := range []int{1400, 1472, 4000, 20000} {
-				for _, way := range []struct {
-					from *space
-					to   netip.AddrPort
-				}{
-					{c.client, c.nodes[0].published()},
-					{c.caller.space, virtual(appPort)},
-				} {
-					u, err := way.from.datagrams(way.to)
-					if err != nil {
-						t.Fatal(err)
-					}
-					name, _, err := exchange(u, length)
-					if err != nil || name != c.web[i].name {
-						t.Errorf("%s to %s: %q: %v; verdicts %v, %v", way.from.name, way.to, name, err, nonZero(c.nodes[0]), nonZero(c.nodes[i]))
-					}
-					u.Close()
-				}
-			}
+func testDraining(t *testing.T, c *cluster) {
+	c.apply(c.backends(2)...)
+	old, err := c.client.dial(c.nodes[0].published())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	udp, err := c.client.datagrams(c.nodes[0].published())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	if name, _, err := exchange(udp, 10); err != nil || name != "web2" {
+		t.Fatalf("udp: %q, %v", name, err)
+	}
+	backends := c.backends(2, 3)
+	backends[0].Draining = true
+	c.apply(backends...)
+	for range 50 {
+		if name, _, err := c.client.who(c.nodes[0].published()); err != nil || name != "web3" {
+			t.Fatalf("a new flow went to %q, %v", name, err)
 		}
-		if n := c.nodes[0].stats().Verdicts["answered-too-big"].Packets; n == 0 {
-			t.Error("no ICMP fragmentation needed was sent")
-		}
-	})
-}
-
-func TestDraining(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		c.apply(c.backends(2)...)
-		old, err := c.client.dial(c.nodes[0].published())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer old.Close()
-		udp, err := c.client.datagrams(c.nodes[0].published())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer udp.Close()
-		if name, _, err := exchange(udp, 10); err != nil || name != "web2" {
-			t.Fatalf("udp: %q, %v", name, err)
-		}
-		backends := c.backends(2, 3)
-		backends[0].Draining = true
-		c.apply(backends...)
-		for range 50 {
-			if name, _, err := c.client.who(c.nodes[0].published()); err != nil || name != "web3" {
-				t.Fatalf("a new flow went to %q, %v", name, err)
-			}
-		}
-		if answer, err := ask(old, "echo still here"); err != nil || answer != "still here" {
-			t.Errorf("the old flow: %q, %v", answer, err)
-		}
-		if name, _, err := exchange(udp, 10); err != nil || name != "web2" {
-			t.Errorf("the old udp flow: %q, %v", name, err)
-		}
-		c.apply(c.backends(3)...)
-		if name, _, err := exchange(udp, 10); err != nil || name != "web3" {
-			t.Errorf("the udp flow of a gone backend: %q, %v", name, err)
-		}
-	})
+	}
+	if answer, err := ask(old, "echo still here"); err != nil || answer != "still here" {
+		t.Errorf("the old flow: %q, %v", answer, err)
+	}
+	if name, _, err := exchange(udp, 10); err != nil || name != "web2" {
+		t.Errorf("the old udp flow: %q, %v", name, err)
+	}
+	c.apply(c.backends(3)...)
+	if name, _, err := exchange(udp, 10); err != nil || name != "web3" {
+		t.Errorf("the udp flow of a gone backend: %q, %v", name, err)
+	}
 }
 
 // The daemon may go and come back at any time: pins carry the traffic, and the
 // next Open takes over without a gap.
-func TestRestartUnderTraffic(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		c.apply(c.backends(2, 3)...)
-		before := c.nodes[0].stats()
-		transfers := make(chan error, 2)
-		go func() { transfers <- c.client.download(c.nodes[0].published(), 300<<20) }()
-		go func() { transfers <- c.caller.upload(virtual(appPort), 300<<20) }()
-		stop, connects := make(chan struct{}), make(chan error, 1)
-		go func() {
-			for {
-				select {
-				case <-stop:
-					connects <- nil
-					return
-				default:
-				}
-				if _, _, err := c.client.who(c.nodes[0].published()); err != nil {
-					connects <- err
-					return
-				}
+func testRestartUnderTraffic(t *testing.T, c *cluster) {
+	c.apply(c.backends(2, 3)...)
+	before := c.nodes[0].stats()
+	transfers := make(chan error, 2)
+	go func() { transfers <- c.client.download(c.nodes[0].published(), 100<<20) }()
+	go func() { transfers <- c.caller.upload(virtual(appPort), 100<<20) }()
+	stop, connects := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				connects <- nil
+				return
+			default:
 			}
-		}()
-		for range 3 {
-			for _, n := range c.nodes {
-				n.must(n.dp.Close)
-				n.open()
-				n.apply(c.plan(n, c.backends(2, 3)...))
+			if _, _, err := c.client.who(c.nodes[0].published()); err != nil {
+				connects <- err
+				return
 			}
 		}
-		close(stop)
-		if err := <-connects; err != nil {
-			t.Errorf("a new connection: %v", err)
-		}
-		for range 2 {
-			if err := <-transfers; err != nil {
+	}()
+	restarts := 0
+	for running := 2; running > 0; {
+		n := c.nodes[restarts%len(c.nodes)]
+		n.must(n.dp.Close)
+		n.open()
+		n.apply(c.plan(n, c.backends(2, 3)...))
+		restarts++
+		select {
+		case err := <-transfers:
+			running--
+			if err != nil {
 				t.Errorf("a transfer: %v; verdicts %v", err, nonZero(c.nodes[0]))
 			}
+		default:
 		}
-		after := c.nodes[0].stats()
-		for i := range before.Backends {
-			if a, b := before.Backends[i], after.Backends[i]; a.Addr != b.Addr || b.Packets < a.Packets {
-				t.Errorf("counters were lost: %+v, then %+v", a, b)
-			}
+	}
+	close(stop)
+	if err := <-connects; err != nil {
+		t.Errorf("a new connection: %v", err)
+	}
+	if restarts < len(c.nodes) {
+		t.Errorf("only %d restarts during the transfers", restarts)
+	}
+	after := c.nodes[0].stats()
+	for i := range before.Backends {
+		if a, b := before.Backends[i], after.Backends[i]; a.Addr != b.Addr || b.Packets < a.Packets {
+			t.Errorf("counters were lost: %+v, then %+v", a, b)
 		}
-		t.Log(c.nodes[0].dp.Describe())
-	})
+	}
+	t.Logf("%d restarts; %s", restarts, c.nodes[0].dp.Describe())
 }
 
 // A map that changes its layout is filled before the programs that use it are
 // switched to, and the old one goes.
-func TestRestartWithOtherSizes(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		c.apply(c.backends(2)...)
-		n := c.nodes[0]
-		conn, err := c.client.dial(n.published())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		n.must(n.dp.Close)
-		n.must(func() (err error) {
-			n.dp, err = dataplane.Open(dataplane.Config{PinDir: n.pins, Uplink: "eth0", Mode: n.mode, MaxBackends: 1024, MaxEndpoints: 1024})
-			return err
-		})
-		if answer, err := ask(conn, "echo before the plan"); err != nil || answer != "before the plan" {
-			t.Errorf("%q, %v", answer, err)
-		}
-		n.apply(c.plan(n, c.backends(2)...))
-		if answer, err := ask(conn, "echo after the plan"); err != nil || answer != "after the plan" {
-			t.Errorf("%q, %v; verdicts %v", answer, err, nonZero(n))
-		}
-		c.caller.asks(virtual(appPort), "web2", c.caller.addr)
+func testRestartWithOtherSizes(t *testing.T, c *cluster) {
+	c.apply(c.backends(2)...)
+	n := c.nodes[0]
+	conn, err := c.client.dial(n.published())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	n.must(n.dp.Close)
+	n.must(func() (err error) {
+		n.dp, err = dataplane.Open(dataplane.Config{PinDir: n.pins, Uplink: "eth0", Mode: n.mode, MaxBackends: 1024, MaxEndpoints: 1024})
+		return err
 	})
+	if answer, err := ask(conn, "echo before the plan"); err != nil || answer != "before the plan" {
+		t.Errorf("%q, %v", answer, err)
+	}
+	n.apply(c.plan(n, c.backends(2)...))
+	if answer, err := ask(conn, "echo after the plan"); err != nil || answer != "after the plan" {
+		t.Errorf("%q, %v; verdicts %v", answer, err, nonZero(n))
+	}
+	c.caller.asks(virtual(appPort), "web2", c.caller.addr)
+	n.must(n.dp.Close)
+	n.open()
 }
 
 // VXLAN from an address that is not a member's, and bare packets to the pool.
-func TestStrangers(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		c.apply(c.backends(1)...)
-		n := c.nodes[0]
-		u, err := c.client.datagrams(netip.AddrPortFrom(n.addr, 4789))
+func testStrangers(t *testing.T, c *cluster) {
+	c.apply(c.backends(1)...)
+	n := c.nodes[0]
+	u, err := c.client.datagrams(netip.AddrPortFrom(n.addr, 4789))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	c.client.ip(fmt.Sprintf("route add 10.128.0.0/10 via %s\n", n.addr))
+	defer c.client.ip("route del 10.128.0.0/10\n")
+	if _, err := u.Write(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	bare, err := c.client.dialFrom(netip.AddrPort{}, c.web[0].app(), time.Second)
+	if err == nil {
+		bare.Close()
+		t.Error("a client outside reached a task's own address")
+	}
+	n.wantDrop("not-member")
+	n.wantDrop("not-encapsulated")
+}
+
+func testEmptyPlanLeavesNothing(t *testing.T, c *cluster) {
+	c.apply(c.backends(1, 2, 3)...)
+	for _, n := range c.nodes {
+		for range 20 {
+			if _, _, err := c.client.who(n.published()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		u, err := c.client.datagrams(n.published())
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer u.Close()
-		c.client.ip(fmt.Sprintf("route add 10.128.0.0/10 via %s\n", n.addr))
-		if _, err := u.Write(make([]byte, 100)); err != nil {
+		if _, _, err := exchange(u, 4000); err != nil {
+			t.Error(err)
+		}
+		u.Close()
+	}
+	for range 20 {
+		if _, _, err := c.caller.who(virtual(appPort)); err != nil {
 			t.Fatal(err)
 		}
-		bare, err := c.client.dialFrom(netip.AddrPort{}, c.web[0].app(), time.Second)
-		if err == nil {
-			bare.Close()
-			t.Error("a client outside reached a task's own address")
+	}
+	for _, n := range c.nodes {
+		plan := c.plan(n)
+		plan.Endpoints, plan.Frontends, plan.Members = nil, nil, nil
+		n.apply(plan)
+		got, err := n.dp.Entries()
+		if err != nil {
+			t.Fatal(err)
 		}
-		n.wantDrop("not-member")
-		n.wantDrop("not-encapsulated")
-	})
-}
-
-func TestEmptyPlanLeavesNothing(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		c.apply(c.backends(1, 2, 3)...)
-		for _, n := range c.nodes {
-			for range 20 {
-				if _, _, err := c.client.who(n.published()); err != nil {
-					t.Fatal(err)
-				}
-			}
-			u, err := c.client.datagrams(n.published())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, _, err := exchange(u, 4000); err != nil {
-				t.Error(err)
-			}
-			u.Close()
+		want := make(map[string]int)
+		for name := range got {
+			want[name] = 0
 		}
-		for range 20 {
-			if _, _, err := c.caller.who(virtual(appPort)); err != nil {
-				t.Fatal(err)
-			}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: entries left (-want +got):\n%s", n.name, diff)
 		}
-		for _, n := range c.nodes {
-			plan := c.plan(n)
-			plan.Endpoints, plan.Frontends, plan.Members = nil, nil, nil
-			n.apply(plan)
-			got, err := n.dp.Entries()
-			if err != nil {
-				t.Fatal(err)
-			}
-			want := make(map[string]int)
-			for name := range got {
-				want[name] = 0
-			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("%s: entries left (-want +got):\n%s", n.name, diff)
-			}
-		}
-		// And the node is as reachable as if there were no data plane.
-		c.client.refusedBy(c.nodes[0].published())
-	})
+	}
+	// And the node is as reachable as if there were no data plane.
+	c.client.refusedBy(c.nodes[0].published())
 }
 
 func (s *space) refusedBy(to netip.AddrPort) {
@@ -309,48 +310,44 @@ func (s *space) refusedBy(to netip.AddrPort) {
 	}
 }
 
-func TestNoBackendIsRefusedByTheKernel(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		c.apply()
-		c.client.refusedBy(c.nodes[0].published())
-		if n := c.nodes[0].stats().Verdicts["passed-no-backend"].Packets; n == 0 {
-			t.Error("not counted")
-		}
-	})
+func testNoBackendIsRefusedByTheKernel(t *testing.T, c *cluster) {
+	c.apply()
+	c.client.refusedBy(c.nodes[0].published())
+	if n := c.nodes[0].stats().Verdicts["passed-no-backend"].Packets; n == 0 {
+		t.Error("not counted")
+	}
 }
 
 // ICMP errors about a translated flow reach the end that they are for.
-func TestErrorsFollowTheFlow(t *testing.T) {
-	inEachMode(t, func(t *testing.T, c *cluster) {
-		backends := c.backends(2)
-		backends[0].Port = 81 // where nobody listens
-		c.apply(backends...)
-		closed, err := c.client.datagrams(c.nodes[0].published())
+func testErrorsFollowTheFlow(t *testing.T, c *cluster) {
+	backends := c.backends(2)
+	backends[0].Port = 81 // where nobody listens
+	c.apply(backends...)
+	closed, err := c.client.datagrams(c.nodes[0].published())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed.Close()
+	closed.Write([]byte("hello"))
+	closed.SetDeadline(time.Now().Add(patience))
+	if _, err := closed.Read(make([]byte, 10)); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a datagram to a closed port: %v, want connection refused; verdicts %v, %v", err, nonZero(c.nodes[0]), nonZero(c.nodes[1]))
+	}
+
+	c.apply(c.backends(2)...)
+	before := c.web[1].icmpErrors()
+	for deadline := time.Now().Add(patience); c.web[1].icmpErrors() == before; {
+		if time.Now().After(deadline) {
+			t.Fatalf("the task was not told; verdicts %v, %v", nonZero(c.nodes[0]), nonZero(c.nodes[1]))
+		}
+		gone, err := c.client.datagrams(c.nodes[0].published())
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer closed.Close()
-		closed.Write([]byte("hello"))
-		closed.SetDeadline(time.Now().Add(patience))
-		if _, err := closed.Read(make([]byte, 10)); !errors.Is(err, syscall.ECONNREFUSED) {
-			t.Errorf("a datagram to a closed port: %v, want connection refused; verdicts %v, %v", err, nonZero(c.nodes[0]), nonZero(c.nodes[1]))
-		}
-
-		c.apply(c.backends(2)...)
-		before := c.web[1].icmpErrors()
-		for deadline := time.Now().Add(patience); c.web[1].icmpErrors() == before; {
-			if time.Now().After(deadline) {
-				t.Fatalf("the task was not told; verdicts %v, %v", nonZero(c.nodes[0]), nonZero(c.nodes[1]))
-			}
-			gone, err := c.client.datagrams(c.nodes[0].published())
-			if err != nil {
-				t.Fatal(err)
-			}
-			gone.Write([]byte("hello"))
-			gone.Close() // mostly before the answer is there, which the client's kernel then refuses
-			time.Sleep(time.Millisecond)
-		}
-	})
+		gone.Write([]byte("hello"))
+		gone.Close() // mostly before the answer is there, which the client's kernel then refuses
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // icmpErrors counts the destination unreachable messages that a task accepted.
