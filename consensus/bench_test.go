@@ -10,13 +10,14 @@ import (
 // each with a log of its own that is synced to disk.
 func BenchmarkPropose(b *testing.B) {
 	peers := cluster(b, 3)
+	leader := waitLeader(b, peers...)
 	ctx := within(b)
 	var n atomic.Int64
 	b.SetParallelism(64)
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if _, err := tryPropose(ctx, peers[0], fmt.Sprint("net", n.Add(1))); err != nil {
+			if _, err := tryPropose(ctx, leader, fmt.Sprint("net", n.Add(1))); err != nil {
 				b.Error(err)
 				return
 			}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -96,31 +97,8 @@ func within(t testing.TB) context.Context {
 	return ctx
 }
 
-// waitLead waits until the node leads and has applied all of its log.
-func waitLead(t testing.TB, p *peer) {
-	t.Helper()
-	timeout := time.After(limit)
-	lead := p.Leadership()
-	for {
-		select {
-		case leads, open := <-lead:
-			if !open {
-				t.Fatalf("%s was shut down", p.id)
-			}
-			if leads {
-				if err := p.Barrier(within(t)); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-		case <-timeout:
-			t.Fatalf("%s does not lead after %v", p.id, limit)
-		}
-	}
-}
-
-// waitNewLeader waits until one of the peers leads.
-func waitNewLeader(t testing.TB, peers []*peer) *peer {
+// waitLeader waits until one of the peers leads.
+func waitLeader(t testing.TB, peers ...*peer) *peer {
 	t.Helper()
 	found := make(chan *peer, len(peers))
 	for _, p := range peers {
@@ -143,14 +121,46 @@ func waitNewLeader(t testing.TB, peers []*peer) *peer {
 	}
 }
 
-// propose puts one network with that name into the cluster.
-func propose(t testing.TB, p *peer, name string) api.Index {
+// undisturbed runs fn with the leader of the peers until it succeeds. It fails
+// if fn did while nobody took the lead away: on a busy machine a disk may be
+// slow enough for an election at any moment, which is not what is tested.
+func undisturbed(t testing.TB, peers []*peer, fn func(leader *peer) error) *peer {
 	t.Helper()
-	index, err := tryPropose(within(t), p, name)
-	if err != nil {
-		t.Fatalf("propose %s at %s: %v", name, p.id, err)
+	timeout := time.After(limit)
+	for {
+		leader := waitLeader(t, peers...)
+		term := leader.Stats().Term
+		err := fn(leader)
+		if err == nil {
+			return leader
+		}
+		if now := leader.Stats(); now.State == "leader" && now.Term == term && !errors.Is(err, consensus.ErrNotLeader) {
+			t.Fatalf("at %s: %v", leader.id, err)
+		}
+		select {
+		case <-leader.LeaderChanged():
+		case <-time.After(50 * time.Millisecond):
+		case <-timeout:
+			t.Fatalf("at %s: %v", leader.id, err)
+		}
 	}
-	return index
+}
+
+// propose puts one network with that name into the cluster and returns the
+// leader that did it.
+func propose(t testing.TB, peers []*peer, name string) (*peer, api.Index) {
+	t.Helper()
+	var index api.Index
+	attempts := 0
+	leader := undisturbed(t, peers, func(leader *peer) (err error) {
+		attempts++
+		index, err = tryPropose(within(t), leader, name)
+		if attempts > 1 && errors.Is(err, store.ErrConflict) {
+			return nil // an attempt before had its way after all
+		}
+		return err
+	})
+	return leader, index
 }
 
 func tryPropose(ctx context.Context, p *peer, name string) (api.Index, error) {
@@ -162,7 +172,7 @@ func tryPropose(ctx context.Context, p *peer, name string) (api.Index, error) {
 	return index, err
 }
 
-// cluster starts n nodes that are one group; the first leads.
+// cluster starts n nodes that are one group.
 func cluster(t testing.TB, n int, set ...settings) []*peer {
 	t.Helper()
 	var peers []*peer
@@ -172,13 +182,20 @@ func cluster(t testing.TB, n int, set ...settings) []*peer {
 	if err := peers[0].Bootstrap(); err != nil {
 		t.Fatal(err)
 	}
-	waitLead(t, peers[0])
 	for _, p := range peers[1:] {
-		if err := peers[0].AddVoter(within(t), p.id, p.addr); err != nil {
-			t.Fatal(err)
-		}
+		add(t, peers, p)
 	}
 	return peers
+}
+
+func add(t testing.TB, peers []*peer, p *peer) {
+	t.Helper()
+	undisturbed(t, peers, func(leader *peer) error { return leader.AddVoter(within(t), p.id, p.addr) })
+}
+
+// others returns the peers without one of them.
+func others(peers []*peer, without *peer) []*peer {
+	return slices.DeleteFunc(slices.Clone(peers), func(p *peer) bool { return p == without })
 }
 
 func waitState(t testing.TB, p *peer, index api.Index, want []byte) {
@@ -206,47 +223,62 @@ func state(t testing.TB, p *peer) []byte {
 
 func TestProposalsReachEveryManager(t *testing.T) {
 	peers := cluster(t, 3)
-	var last api.Index
 	for i := range 20 {
-		last = propose(t, peers[0], fmt.Sprint("net", i))
-		if got := peers[0].store.Index(); got < last {
-			t.Fatalf("the leader has applied %d when entry %d is acknowledged", got, last)
+		leader, index := propose(t, peers, fmt.Sprint("net", i))
+		if got := leader.store.Index(); got < index {
+			t.Fatalf("the leader has applied %d when entry %d is acknowledged", got, index)
 		}
 	}
-	want := state(t, peers[0])
-	for _, p := range peers[1:] {
+	leader, last := propose(t, peers, "last")
+	want := state(t, leader)
+	for _, p := range peers {
 		waitState(t, p, last, want)
-		id, addr, err := p.WaitLeader(within(t))
-		if err != nil || id != peers[0].id || addr != peers[0].addr {
-			t.Errorf("%s takes %s at %s for the leader: %v", p.id, id, addr, err)
+	}
+}
+
+func TestWhoLeads(t *testing.T) {
+	peers := cluster(t, 3)
+	leader, index := propose(t, peers, "something")
+	for _, p := range peers {
+		waitState(t, p, index, state(t, leader)) // so all know of all
+	}
+	undisturbed(t, peers, func(leader *peer) error {
+		var errs []error
+		fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+		if err := leader.VerifyLeader(within(t)); err != nil {
+			fail("verify lead: %w", err)
 		}
-		if _, err := tryPropose(within(t), p, "more"); !errors.Is(err, consensus.ErrNotLeader) {
-			t.Errorf("propose at a follower: %v", err)
+		if s := leader.Stats(); s.State != "leader" || s.Term == 0 || s.CommitIndex == 0 || len(s.Peers) != 3 || !s.LastContact.IsZero() {
+			fail("stats: %+v", s)
 		}
-	}
-	if err := peers[0].VerifyLeader(within(t)); err != nil {
-		t.Error(err)
-	}
-	if err := peers[1].VerifyLeader(within(t)); !errors.Is(err, consensus.ErrNotLeader) {
-		t.Errorf("verify lead of a follower: %v", err)
-	}
-	stats := peers[0].Stats()
-	if stats.State != "leader" || stats.Term == 0 || stats.CommitIndex < last || len(stats.Peers) != 3 || !stats.LastContact.IsZero() {
-		t.Errorf("leader's stats: %+v", stats)
-	}
-	stats = peers[1].Stats()
-	if stats.State != "follower" || len(stats.Peers) != 3 || stats.LastContact.IsZero() {
-		t.Errorf("follower's stats: %+v", stats)
-	}
+		for _, p := range others(peers, leader) {
+			if id, addr, err := p.WaitLeader(within(t)); err != nil || id != leader.id || addr != leader.addr {
+				fail("%s takes %s at %s for the leader: %w", p.id, id, addr, err)
+			}
+			if err := p.VerifyLeader(within(t)); !errors.Is(err, consensus.ErrNotLeader) {
+				fail("verify lead of %s: %v", p.id, err)
+			}
+			if _, err := tryPropose(within(t), p, "more"); !errors.Is(err, consensus.ErrNotLeader) {
+				fail("propose at %s: %v", p.id, err)
+			}
+			if s := p.Stats(); s.State != "follower" || len(s.Peers) != 3 || s.LastContact.IsZero() {
+				fail("stats of %s: %+v", p.id, s)
+			}
+		}
+		return errors.Join(errs...)
+	})
 }
 
 func TestRefusalComesBackAsError(t *testing.T) {
 	peers := cluster(t, 1)
-	propose(t, peers[0], "net")
-	index, err := tryPropose(within(t), peers[0], "net")
-	if !errors.Is(err, store.ErrConflict) || index == 0 {
-		t.Errorf("second proposal: index %d, %v", index, err)
-	}
+	propose(t, peers, "net")
+	undisturbed(t, peers, func(leader *peer) error {
+		index, err := tryPropose(within(t), leader, "net")
+		if !errors.Is(err, store.ErrConflict) || index == 0 {
+			return fmt.Errorf("second proposal: index %d, %w", index, err)
+		}
+		return nil
+	})
 	if _, _, err := peers[0].Propose(within(t), make([]byte, consensus.MaxEntry+1)); err == nil {
 		t.Error("an entry of any size is taken")
 	}
@@ -254,34 +286,38 @@ func TestRefusalComesBackAsError(t *testing.T) {
 
 func TestLeaderKilledAndBack(t *testing.T) {
 	peers := cluster(t, 3)
-	acknowledged := propose(t, peers[0], "before")
-	for _, p := range peers[1:] {
-		waitState(t, p, acknowledged, state(t, peers[0]))
+	killed, index := propose(t, peers, "before")
+	rest := others(peers, killed)
+	for _, p := range rest {
+		waitState(t, p, index, state(t, killed))
 	}
 
 	began := time.Now()
-	peers[0].stop(t)
-	leader := waitNewLeader(t, peers[1:])
+	killed.stop(t)
+	waitLeader(t, rest...)
 	elected := time.Since(began)
-	last := propose(t, leader, "after")
+	leader, last := propose(t, rest, "after")
 	t.Logf("new leader after %v, next write after %v", elected.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
 
-	// It comes back with what it had and follows the new leader.
-	back := start(t, peers[0].id, peers[0].dir, peers[0].addr)
+	// It comes back with what it had, and as a follower.
+	back := start(t, killed.id, killed.dir, killed.addr)
 	waitState(t, back, last, state(t, leader))
-	if id, _, err := back.WaitLeader(within(t)); err != nil || id != leader.id {
-		t.Errorf("the node that is back follows %s, not %s: %v", id, leader.id, err)
-	}
-	if back.IsLeader() || back.Stats().Term != leader.Stats().Term {
-		t.Errorf("the node that is back: %+v", back.Stats())
-	}
+	undisturbed(t, append(rest, back), func(leader *peer) error {
+		for _, p := range others(append(rest, back), leader) {
+			id, _, err := p.WaitLeader(within(t))
+			if got, want := p.Stats().Term, leader.Stats().Term; err != nil || id != leader.id || got != want {
+				return fmt.Errorf("%s follows %s in term %d, not %d: %w", p.id, id, got, want, err)
+			}
+		}
+		return nil
+	})
 }
 
 func TestAllRestartedAtOnce(t *testing.T) {
 	peers := cluster(t, 3)
-	last := propose(t, peers[0], "kept")
-	want := state(t, peers[0])
-	for _, p := range peers[1:] {
+	leader, last := propose(t, peers, "kept")
+	want := state(t, leader)
+	for _, p := range peers {
 		waitState(t, p, last, want)
 	}
 	for _, p := range peers {
@@ -294,95 +330,85 @@ func TestAllRestartedAtOnce(t *testing.T) {
 		}
 		peers[i] = start(t, p.id, p.dir, p.addr)
 	}
-	leader := waitNewLeader(t, peers)
 	for _, p := range peers {
 		waitState(t, p, last, want)
 	}
-	if err := leader.Bootstrap(); err == nil {
+	if err := peers[0].Bootstrap(); err == nil {
 		t.Error("a node with state can be bootstrapped again")
 	}
-	propose(t, leader, "more")
+	propose(t, peers, "more")
 }
 
 func TestRestartFromSnapshotAndLateFollower(t *testing.T) {
 	short := func(c *consensus.Config) { c.KeepEntries = 1 }
-	peers := cluster(t, 1, short)
+	first := cluster(t, 1, short)[0]
 	var last api.Index
 	for i := range 50 {
-		last = propose(t, peers[0], fmt.Sprint("net", i))
+		_, last = propose(t, []*peer{first}, fmt.Sprint("net", i))
 	}
-	if err := peers[0].Compact(); err != nil {
+	if err := first.Compact(); err != nil {
 		t.Fatal(err)
 	}
-	want := state(t, peers[0])
-	peers[0].stop(t)
-	again := start(t, peers[0].id, peers[0].dir, peers[0].addr, short)
-	if err := again.store.Wait(within(t), last); err != nil {
-		t.Fatal(err)
-	}
-	if got := state(t, again); !bytes.Equal(want, got) {
-		t.Errorf("state after restart:\n%s\nwant\n%s", got, want)
-	}
+	want := state(t, first)
+	first.stop(t)
+	again := start(t, first.id, first.dir, first.addr, short)
+	waitState(t, again, last, want)
+
 	// The entries are gone from the log: a new follower gets the snapshot.
-	waitLead(t, again)
 	late := start(t, "late", t.TempDir(), "", short)
-	if err := again.AddVoter(within(t), late.id, late.addr); err != nil {
-		t.Fatal(err)
-	}
-	last = propose(t, again, "more")
-	waitState(t, late, last, state(t, again))
+	add(t, []*peer{again}, late)
+	leader, last := propose(t, []*peer{again, late}, "more")
+	waitState(t, late, last, state(t, leader))
 }
 
 func TestWithoutAQuorumNothingIsAcknowledged(t *testing.T) {
 	peers := cluster(t, 3)
-	lead := peers[0].Leadership()
-	if !<-lead {
-		t.Fatal("the leader does not hear that it leads first")
+	leader, _ := propose(t, peers, "before")
+	rest := others(peers, leader)
+	lead := leader.Leadership()
+	for _, p := range rest {
+		p.stop(t)
 	}
-	peers[1].stop(t)
-	peers[2].stop(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	if _, err := tryPropose(ctx, peers[0], "lost"); !errors.Is(err, consensus.ErrOutcomeUnknown) &&
+	if _, err := tryPropose(ctx, leader, "lost"); !errors.Is(err, consensus.ErrOutcomeUnknown) &&
 		!errors.Is(err, consensus.ErrNoQuorum) && !errors.Is(err, consensus.ErrNotLeader) {
 		t.Errorf("propose without a quorum: %v", err)
 	}
-	select {
-	case leads := <-lead:
-		if leads {
-			t.Error("told of a lead twice")
-		}
-	case <-time.After(limit):
-		t.Fatal("the leader does not step down")
-	}
-	if _, ok := peers[0].store.Snapshot().Networks["lost"]; ok {
+	if leader.store.NetworkByName("lost") != nil {
 		t.Error("applied without a quorum")
 	}
+	for leads := true; leads; {
+		select {
+		case leads = <-lead:
+		case <-time.After(limit):
+			t.Fatal("the leader does not step down")
+		}
+	}
 	// One of the two is enough again.
-	back := start(t, peers[1].id, peers[1].dir, peers[1].addr)
-	propose(t, waitNewLeader(t, []*peer{peers[0], back}), "more")
+	back := start(t, rest[0].id, rest[0].dir, rest[0].addr)
+	propose(t, []*peer{leader, back}, "more")
 }
 
 func TestPoliteHandover(t *testing.T) {
 	peers := cluster(t, 3)
-	propose(t, peers[0], "before")
 	began := time.Now()
-	if err := peers[0].TransferLeadership(); err != nil {
-		t.Fatal(err)
-	}
-	leader := waitNewLeader(t, peers[1:])
-	propose(t, leader, "after")
+	old := undisturbed(t, peers, func(leader *peer) error {
+		began = time.Now()
+		return leader.TransferLeadership()
+	})
+	propose(t, peers, "after")
 	t.Logf("next write after %v", time.Since(began).Round(time.Millisecond))
-	if err := peers[0].TransferLeadership(); !errors.Is(err, consensus.ErrNotLeader) {
-		t.Errorf("transfer by a follower: %v", err)
-	}
-	if err := leader.RemoveServer(within(t), peers[0].id); err != nil {
-		t.Fatal(err)
-	}
+	leader := undisturbed(t, others(peers, old), func(leader *peer) error {
+		if err := old.TransferLeadership(); !errors.Is(err, consensus.ErrNotLeader) {
+			return fmt.Errorf("transfer by a follower: %w", err)
+		}
+		return leader.RemoveServer(within(t), old.id)
+	})
 	if got := len(leader.Stats().Peers); got != 2 {
 		t.Errorf("%d members after a removal, want 2", got)
 	}
-	propose(t, leader, "with two")
+	propose(t, others(peers, old), "with two")
 }
 
 func TestAddVoterThatDoesNotAnswer(t *testing.T) {
@@ -392,10 +418,10 @@ func TestAddVoterThatDoesNotAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	silent.Close()
-	if err := peers[0].AddVoter(within(t), "ghost", silent.Addr().String()); err == nil {
+	if err := waitLeader(t, peers...).AddVoter(within(t), "ghost", silent.Addr().String()); err == nil {
 		t.Error("a manager that does not answer was added")
 	}
-	propose(t, peers[0], "still works")
+	propose(t, peers, "still works")
 }
 
 func TestHasStateAndLock(t *testing.T) {
