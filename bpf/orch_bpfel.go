@@ -17,9 +17,16 @@ type OrchBackend struct {
 	_        structs.HostLayout
 	Addr     uint32
 	Port     uint16
-	Flags    uint16
+	Pad      uint16
+	Flags    OrchBackendFlags
 	Frontend uint32
 }
+
+type OrchBackendFlags uint32
+
+const (
+	OrchBackendFlagsBACKEND_DRAINING OrchBackendFlags = 1
+)
 
 type OrchBudget struct {
 	_     structs.HostLayout
@@ -38,16 +45,22 @@ type OrchEndpoint struct {
 	Node    uint32
 	Ifindex uint32
 	Netset  uint64
-	Flags   uint32
+	Flags   OrchEndpointFlags
 	Pad     uint32
 }
+
+type OrchEndpointFlags uint32
+
+const (
+	OrchEndpointFlagsENDPOINT_OUTSIDE OrchEndpointFlags = 1
+)
 
 type OrchFlow struct {
 	_       structs.HostLayout
 	Backend uint32
 	Addr    uint32
 	Seen    uint32
-	Flags   uint32
+	Flags   OrchSeen
 }
 
 type OrchFlowKey struct {
@@ -105,6 +118,15 @@ type OrchNodeConfig struct {
 	Generation uint64
 }
 
+type OrchSeen uint32
+
+const (
+	OrchSeenSEEN_FIN_CLIENT  OrchSeen = 1
+	OrchSeenSEEN_FIN_BACKEND OrchSeen = 2
+	OrchSeenSEEN_RST         OrchSeen = 4
+	OrchSeenSEEN_ESTABLISHED OrchSeen = 8
+)
+
 type OrchSession struct {
 	_          structs.HostLayout
 	Client     uint32
@@ -113,7 +135,7 @@ type OrchSession struct {
 	DestPort   uint16
 	Via        uint32
 	Seen       uint32
-	Flags      uint32
+	Flags      OrchSeen
 }
 
 type OrchSessionKey struct {

@@ -32,15 +32,19 @@ struct node_config {
 	__u64 generation; /* of the plan that is in the maps */
 };
 
+/* Flags are enums, so that the type information has their names. */
+enum endpoint_flags {
+	ENDPOINT_OUTSIDE = 1, /* may send to addresses outside the pool */
+};
+
 /* Where a task is and whom it may talk to; the key is its address. */
 struct endpoint {
 	__be32 node;
 	__u32 ifindex; /* host side of its veth; 0 on other nodes */
 	__u64 netset;  /* names its set of networks; 0 is the empty set */
-	__u32 flags;
+	enum endpoint_flags flags;
 	__u32 pad;
 };
-#define ENDPOINT_OUTSIDE 1 /* may send to addresses outside the pool */
 
 /* Two sets of networks that have one in common. */
 struct net_pair {
@@ -64,14 +68,26 @@ struct frontend {
 	__u64 netset; /* of a virtual IP: the networks it answers on */
 };
 
+enum backend_flags {
+	BACKEND_DRAINING = 1, /* keeps its flows, gets no new ones */
+};
+
 /* One backend of one frontend, by its id; address 0 marks a free id. */
 struct backend {
 	__be32 addr;
 	__be16 port; /* 0: the client's destination port */
-	__u16 flags;
+	__u16 pad;
+	enum backend_flags flags;
 	__u32 frontend;
 };
-#define BACKEND_DRAINING 1
+
+/* What was seen of a flow or a session. */
+enum seen {
+	SEEN_FIN_CLIENT = 1,
+	SEEN_FIN_BACKEND = 2,
+	SEEN_RST = 4,
+	SEEN_ESTABLISHED = 8, /* the client answered the backend's SYN */
+};
 
 /* Ingress node: which backend a client's flow goes to. */
 struct flow_key {
@@ -87,7 +103,7 @@ struct flow {
 	__u32 backend;
 	__be32 addr; /* of that backend, as ids are used again */
 	__u32 seen;  /* ticks */
-	__u32 flags;
+	enum seen flags;
 };
 
 /* Backend's node: one translated flow, keyed by what the backend sees. The one
@@ -109,14 +125,8 @@ struct session {
 	__be16 dest_port;
 	__be32 via; /* underlay address of the ingress node */
 	__u32 seen; /* ticks */
-	__u32 flags;
+	enum seen flags;
 };
-
-/* Of flows and sessions. */
-#define SEEN_FIN_CLIENT 1
-#define SEEN_FIN_BACKEND 2
-#define SEEN_RST 4
-#define SEEN_ESTABLISHED 8 /* the client answered the backend's SYN */
 
 /* Ports of a fragmented datagram, which only its first fragment carries. */
 struct fragment_key {
@@ -153,7 +163,7 @@ _Static_assert(sizeof(struct endpoint) == 24, "endpoint");
 _Static_assert(sizeof(struct net_pair) == 16, "net_pair");
 _Static_assert(sizeof(struct frontend_key) == 8, "frontend_key");
 _Static_assert(sizeof(struct frontend) == 16, "frontend");
-_Static_assert(sizeof(struct backend) == 12, "backend");
+_Static_assert(sizeof(struct backend) == 16, "backend");
 _Static_assert(sizeof(struct flow_key) == 16, "flow_key");
 _Static_assert(sizeof(struct flow) == 16, "flow");
 _Static_assert(sizeof(struct session_key) == 16, "session_key");
@@ -177,7 +187,7 @@ static __always_inline void touch(__u32 *seen, __u32 now)
 		*seen = now;
 }
 
-static __always_inline void raise_flags(__u32 *flags, __u32 more)
+static __always_inline void raise_flags(enum seen *flags, enum seen more)
 {
 	if ((*flags & more) != more)
 		*flags |= more;

@@ -34,11 +34,6 @@ type frontendName struct {
 	service string
 }
 
-const (
-	endpointOutside = 1
-	backendDraining = 1
-)
-
 // check refuses a plan that the maps cannot express.
 func check(plan api.NetworkPlan, cfg Config) error {
 	var err error
@@ -140,7 +135,7 @@ func endpointValue(e api.PlanEndpoint, underlay netip.Addr, sets networkSets) bp
 		v.Ifindex = uint32(e.IfIndex)
 	}
 	if e.Outside {
-		v.Flags |= endpointOutside
+		v.Flags |= bpf.OrchEndpointFlagsENDPOINT_OUTSIDE
 	}
 	return v
 }
@@ -176,7 +171,7 @@ func (s *state) addFrontends(plan api.NetworkPlan, have *state, sets networkSets
 			}
 			v := bpf.OrchBackend{Addr: be32(b.Addr), Port: be16(b.Port), Frontend: fe.Id}
 			if b.Draining {
-				v.Flags |= backendDraining
+				v.Flags |= bpf.OrchBackendFlagsBACKEND_DRAINING
 			}
 			s.backends[id] = v
 			if !b.Draining && s.reachable(v.Addr) {

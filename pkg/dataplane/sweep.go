@@ -16,11 +16,6 @@ const (
 	ticksTCPOpening = 60
 	ticksTCPClosed  = 60
 	ticksTCPIdle    = 5 * 24 * 3600
-
-	seenFinClient   = 1
-	seenFinBackend  = 2
-	seenRst         = 4
-	seenEstablished = 8
 )
 
 // Sweep deletes flows and sessions that have ended, or whose backend or client
@@ -109,14 +104,14 @@ func flowEnded(k bpf.OrchFlowKey, f bpf.OrchFlow, now uint32) bool {
 }
 
 func sessionEnded(k bpf.OrchSessionKey, s bpf.OrchSession, now uint32) bool {
-	const both = seenFinClient | seenFinBackend
+	const both = bpf.OrchSeenSEEN_FIN_CLIENT | bpf.OrchSeenSEEN_FIN_BACKEND
 	idle := now - s.Seen
 	switch {
 	case k.Proto == unix.IPPROTO_UDP:
 		return idle > ticksUDPIdle
-	case s.Flags&seenRst != 0 || s.Flags&both == both:
+	case s.Flags&bpf.OrchSeenSEEN_RST != 0 || s.Flags&both == both:
 		return idle > ticksTCPClosed
-	case s.Flags&seenEstablished == 0:
+	case s.Flags&bpf.OrchSeenSEEN_ESTABLISHED == 0:
 		return idle > ticksTCPOpening
 	default:
 		return idle > ticksTCPIdle
