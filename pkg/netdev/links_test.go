@@ -78,6 +78,9 @@ func TestTaskNamespaceAsMade(t *testing.T) {
 	f.attach(t, Link{Task: taskA, NetNS: task, Addr: addrA})
 
 	in(t, task, func() error {
+		if err := awaitUp("eth0"); err != nil {
+			return err
+		}
 		eth0, err := netlink.LinkByName("eth0")
 		if err != nil {
 			return err
@@ -111,6 +114,12 @@ func TestAttachAgainDisturbsNothing(t *testing.T) {
 
 	var updates int
 	in(t, f.node, func() error {
+		// The kernel tells of a link that came up only some time after it did.
+		for _, name := range []string{"up0", DeviceName(taskA)} {
+			if err := awaitUp(name); err != nil {
+				return err
+			}
+		}
 		changes := make(chan netlink.LinkUpdate, 64)
 		done := make(chan struct{})
 		defer close(done)

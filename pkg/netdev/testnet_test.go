@@ -157,3 +157,16 @@ func seenAs(t *testing.T, ns string, to netip.AddrPort) string {
 	}
 	return string(answer)
 }
+
+// awaitUp waits until the kernel has announced that a link is up.
+func awaitUp(device string) error {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		link, err := netlink.LinkByName(device)
+		if err != nil || link.Attrs().OperState == netlink.OperUp {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s is %s", device, link.Attrs().OperState)
+		}
+	}
+}

@@ -63,10 +63,15 @@ var rules = map[string]rule{
 	"pkg/rpc":        {ours: []string{"pkg/api"}, outside: []string{"connectrpc.com/connect"}},
 
 	// Loops.
-	"pkg/agent":   {ours: []string{"pkg/api", "pkg/network", "pkg/rpc"}},
-	"pkg/control": {ours: []string{"pkg/api", "pkg/ipam", "pkg/manager", "pkg/rpc", "consensus/store"}},
-	"pkg/manager": {ours: []string{"pkg/api", "pkg/ipam", "pkg/network", "pkg/orchestrator", "pkg/scheduler", "consensus", "consensus/store"}},
-	"pkg/metrics": {ours: []string{"pkg/api", "pkg/dataplane", "consensus"}, outside: []string{"github.com/prometheus/client_golang"}},
+	"pkg/agent":   {ours: loop("pkg/rpc")},
+	"pkg/control": {ours: loop("pkg/manager", "pkg/rpc", "consensus/store")},
+	"pkg/manager": {ours: loop("consensus", "consensus/store")},
+	"pkg/metrics": {ours: loop("pkg/dataplane", "consensus"), outside: []string{"github.com/prometheus/client_golang"}},
+}
+
+// loop is what a loop may import: api, every planner, and some more.
+func loop(more ...string) []string {
+	return append([]string{"pkg/api", "loadbalancer", "pkg/ipam", "pkg/network", "pkg/orchestrator", "pkg/scheduler"}, more...)
 }
 
 // wires are the trees that may import anything.
