@@ -175,7 +175,7 @@ func TestGossipTakesAway(t *testing.T) {
 		task.Status.State, task.Endpoint = api.TaskRunning, api.Endpoint{Addr: a, State: api.EndpointReady}
 		return task
 	}
-	c.put(ready("b", "n2", addr), ready("c", "n2", addr.Next()))
+	c.put(ready("b", "n2", addr), ready("c", "n2", addr.Next()), ready("d", "n3", addr.Next().Next()))
 	run(t, m, c)
 	backends := func() (open, draining int) {
 		plan, ok := m.lastPlan()
@@ -194,13 +194,13 @@ func TestGossipTakesAway(t *testing.T) {
 	is := func(wantOpen, wantDraining int) func() bool {
 		return func() bool { open, draining := backends(); return open == wantOpen && draining == wantDraining }
 	}
-	await(t, "two backends", is(2, 0))
+	await(t, "three backends", is(3, 0))
 	c.rumour(nil, map[api.TaskID]bool{"c": true})
-	await(t, "the one that died is out", is(1, 0))
+	await(t, "the one that died is out", is(2, 0))
 	c.rumour(map[api.NodeID]bool{"n2": true}, nil)
-	await(t, "a suspected node's get nothing new", is(0, 2))
+	await(t, "a suspected node's get nothing new", is(1, 2))
 	c.rumour(nil, nil)
-	await(t, "a wrong suspicion passes", is(2, 0))
+	await(t, "a wrong suspicion passes", is(3, 0))
 }
 
 // What is not in the kernel is not acknowledged.

@@ -202,6 +202,7 @@ func newCluster() *cluster {
 		Nodes: map[api.NodeID]*api.Node{
 			"n1": {ID: "n1", Addr: netip.MustParseAddr("192.0.2.1"), State: api.NodeReady},
 			"n2": {ID: "n2", Addr: netip.MustParseAddr("192.0.2.2"), State: api.NodeReady},
+			"n3": {ID: "n3", Addr: netip.MustParseAddr("192.0.2.3"), State: api.NodeReady},
 		},
 		Networks: map[api.NetworkID]*api.Network{"net": {ID: "net", Number: 1}},
 		Services: map[api.ServiceID]*api.Service{"s": {ID: "s", Spec: api.ServiceSpec{Name: "web", Ports: nil},

@@ -15,6 +15,7 @@ func frontends(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool
 	networks := networkNumbers(view)
 	var out []api.Frontend
 	for _, svc := range api.Sorted(view.Services) {
+		suspect := suspected(serving[svc.ID], node, suspects)
 		behind := func(port uint16) []api.Backend {
 			var list []api.Backend
 			for _, t := range serving[svc.ID] {
@@ -22,7 +23,7 @@ func frontends(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool
 					Addr:     t.Endpoint.Addr,
 					Port:     port,
 					Weight:   1,
-					Draining: t.Endpoint.State == api.EndpointDraining || suspects[t.NodeID] && t.NodeID != node,
+					Draining: t.Endpoint.State == api.EndpointDraining || suspect[t.ID],
 				})
 			}
 			return list
@@ -58,6 +59,25 @@ func backends(view *api.Snapshot) map[api.ServiceID][]*api.Task {
 		if serves && !t.Status.State.Terminal() && view.Nodes[t.NodeID].State != api.NodeDown {
 			out[t.ServiceID] = append(out[t.ServiceID], t)
 		}
+	}
+	return out
+}
+
+// suspected are the tasks that get no new flows because their node is believed
+// dead. If that left none to serve it is nobody: a rumour may be wrong, and of a
+// node whose daemon restarts it is, while a refusal is certain.
+func suspected(tasks []*api.Task, node api.NodeID, suspects map[api.NodeID]bool) map[api.TaskID]bool {
+	out := map[api.TaskID]bool{}
+	trusted := false
+	for _, t := range tasks {
+		if suspects[t.NodeID] && t.NodeID != node {
+			out[t.ID] = true
+		} else if t.Endpoint.State == api.EndpointReady {
+			trusted = true
+		}
+	}
+	if !trusted {
+		return nil
 	}
 	return out
 }

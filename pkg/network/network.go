@@ -19,8 +19,9 @@ import (
 //
 // Backends of a suspected node are draining: they get no new flows, and keep
 // those they have, because it may be only the node's daemon that is restarting
-// while its kernel goes on forwarding. A node does not suspect itself. The
-// backends of a node that the store calls down are left out.
+// while its kernel goes on forwarding. For the same reason they go on as before
+// if no other backend serves. A node does not suspect itself. The backends of a
+// node that the store calls down are left out.
 func Plan(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool, links map[api.TaskID]int) api.NetworkPlan {
 	plan := api.NetworkPlan{Generation: view.Index, Node: node}
 	if self := view.Nodes[node]; self != nil {

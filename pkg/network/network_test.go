@@ -129,6 +129,43 @@ func TestPlanLeavesOutBackendsThatEnded(t *testing.T) {
 	}
 }
 
+// A suspected node's backends get nothing new while others serve, and go on when
+// nobody else does.
+func TestSuspects(t *testing.T) {
+	draining := func(node api.NodeID, suspects ...api.NodeID) map[string]bool {
+		set := map[api.NodeID]bool{}
+		for _, s := range suspects {
+			set[s] = true
+		}
+		out := map[string]bool{}
+		for _, f := range Plan(blog(), node, set, nil).Frontends {
+			for _, b := range f.Backends {
+				out[b.Addr.String()] = b.Draining
+			}
+		}
+		return out
+	}
+	const w1, w2, w3, d1 = "10.128.0.12", "10.128.0.11", "10.128.0.13", "10.128.0.20" // on a, b, b (draining), a
+	tests := []struct {
+		name     string
+		node     api.NodeID
+		suspects []api.NodeID
+		want     map[string]bool
+	}{
+		{"nobody", "b", nil, map[string]bool{w1: false, w2: false, w3: true, d1: false}},
+		{"a has the only database", "b", []api.NodeID{"a"}, map[string]bool{w1: true, w2: false, w3: true, d1: false}},
+		{"a node trusts itself", "a", []api.NodeID{"a", "b"}, map[string]bool{w1: false, w2: true, w3: true, d1: false}},
+		{"everybody", "c", []api.NodeID{"a", "b"}, map[string]bool{w1: false, w2: false, w3: true, d1: false}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, draining(tt.node, tt.suspects...)); diff != "" {
+				t.Errorf("draining (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestPlanOfAnEmptyView(t *testing.T) {
 	want := api.NetworkPlan{Node: "a"}
 	if diff := cmp.Diff(want, Plan(&api.Snapshot{}, "a", nil, nil), byValue); diff != "" {
