@@ -35,7 +35,7 @@ const (
 	pollEach = 20 * time.Millisecond
 )
 
-// cluster is a lab of three managers with what the tests need around it.
+// cluster is a lab with what the tests need around it.
 type cluster struct {
 	*lab.Lab
 	engine  *engine
@@ -44,16 +44,16 @@ type cluster struct {
 }
 
 // newCluster brings up a lab that is gone with the test.
-func newCluster(t *testing.T, e *engine, orch string, datapath lab.Datapath) *cluster {
+func newCluster(t *testing.T, e *engine, orch string, options lab.Options) *cluster {
 	t.Helper()
-	name := fmt.Sprintf("e2e-%s-%d", datapath, os.Getpid())
+	options.Name, options.Binary = fmt.Sprintf("e2e-%s-%d", strings.ToLower(t.Name()), os.Getpid()), orch
 	t.Cleanup(func() {
-		if err := lab.Down(context.Background(), name); err != nil {
+		if err := lab.Down(context.Background(), options.Name); err != nil {
 			t.Errorf("remove lab: %v", err)
 		}
 	})
 	start := time.Now()
-	l, err := lab.Up(t.Context(), lab.Options{Name: name, Datapath: datapath, Binary: orch})
+	l, err := lab.Up(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,27 @@ func newCluster(t *testing.T, e *engine, orch string, datapath lab.Datapath) *cl
 			c.logTails(t)
 		}
 	})
+	c.checkDatapath(t)
 	return c
+}
+
+// checkDatapath waits until every node has said how its programs are attached,
+// and checks that it is as the lab was told.
+func (c *cluster) checkDatapath(t *testing.T) {
+	t.Helper()
+	await(t, patience, "every node has told its data path", func() error {
+		nodes, err := c.nodes(t.Context(), "n1")
+		if err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			isXDP := strings.Contains(n.Info.Datapath, "xdp native on eth0")
+			if n.Info.Datapath == "" || isXDP != (c.Options().Datapath == lab.DatapathXDP) {
+				return fmt.Errorf("%s has the data path %q", n.Hostname, n.Info.Datapath)
+			}
+		}
+		return nil
+	})
 }
 
 // serve answers HTTP at an address of the client until the test ends, and

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -148,4 +149,37 @@ func testScale(t *testing.T, c *cluster) {
 	if kept := slices.DeleteFunc(taskIDs(three), func(id api.TaskID) bool { return !slices.Contains(taskIDs(two), id) }); len(three) != 3 || len(kept) != 2 {
 		t.Errorf("scaled from 2 to 3: %v became %v", taskIDs(two), taskIDs(three))
 	}
+}
+
+// testPlacement deploys what no node suits, and then makes one suit.
+func testPlacement(t *testing.T, c *cluster) {
+	t.Setenv("PROBE_IMAGE", probeImage("v1"))
+	c.run(t, "n1", "deploy", "--detach", "-c", "testdata/nowhere.yaml", "picky")
+	t.Cleanup(func() {
+		if _, err := c.Orch(context.Background(), "n1", "stack", "rm", "picky"); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.Orch(context.Background(), "n1", "node", "update", "n3", "--label-rm", "disk"); err != nil {
+			t.Error(err)
+		}
+	})
+	await(t, patience, "the pending task says why", func() error {
+		tasks, err := c.tasks(t.Context(), "n2", "picky")
+		if err != nil {
+			return err
+		}
+		if len(tasks) != 1 || tasks[0].Status.State != api.TaskPending || !strings.Contains(tasks[0].Reason, "node.labels.disk==fast") {
+			return fmt.Errorf("tasks: %+v", tasks)
+		}
+		return nil
+	})
+	c.run(t, "n2", "node", "update", "n3", "--label-add", "disk=fast")
+	took := await(t, patience, "the task runs on the node that suits", func() error {
+		tasks, err := c.serving(t.Context(), "n3", "picky_picky")
+		if err == nil && (len(tasks) != 1 || tasks[0].NodeName != "n3") {
+			err = fmt.Errorf("tasks: %+v", tasks)
+		}
+		return err
+	})
+	t.Logf("it ran %.1f s after the node suited", took.Seconds())
 }

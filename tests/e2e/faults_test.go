@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/moby/moby/client"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/orch-dev/orch/pkg/api"
 )
@@ -18,12 +19,12 @@ const (
 	cutOff = 2 * time.Second
 	// elsewhere is how long after a node died its tasks run on others.
 	elsewhere = 10 * time.Second
-	// stall is the longest time that a transfer may stand still while a daemon
-	// is gone: what a busy machine takes to schedule it.
-	stall = 800 * time.Millisecond
 	// daemonDown is how long a daemon is gone, less than the lease of 4 s that
-	// its tasks are replaced after.
-	daemonDown = 2500 * time.Millisecond
+	// its tasks are replaced after, with what it takes to start again.
+	daemonDown = 2 * time.Second
+	// stall is how long a transfer may stand still while a daemon is gone: what a
+	// busy machine takes to schedule it, and much less than until it is back.
+	stall = daemonDown / 2
 )
 
 func testKilledContainer(t *testing.T, c *cluster) {
@@ -68,21 +69,26 @@ func (c *cluster) follower(t *testing.T, service string) string {
 }
 
 // testKilledDaemon kills daemons, which nothing but the control plane is to
-// notice: first a follower's, then the leader's.
+// notice: a follower's, the leader's, and all of them.
 func testKilledDaemon(t *testing.T, c *cluster) {
-	t.Run("follower", func(t *testing.T) { killDaemon(t, c, c.follower(t, "probe_echo")) })
+	t.Run("follower", func(t *testing.T) { killDaemons(t, c, c.follower(t, "probe_echo")) })
 	c.settle(t)
-	t.Run("leader", func(t *testing.T) { killDaemon(t, c, c.leader(t, "n1")) })
+	t.Run("leader", func(t *testing.T) { killDaemons(t, c, c.leader(t, "n1")) })
+	c.settle(t)
+	t.Run("all", func(t *testing.T) { killDaemons(t, c, c.names()...) })
 }
 
-func killDaemon(t *testing.T, c *cluster, node string) {
+// killDaemons kills the daemons of some nodes while clients connect, and while
+// there are transfers for which the first of them is where they enter, and where
+// they come from.
+func killDaemons(t *testing.T, c *cluster, nodes ...string) {
 	before := c.mustServe(t, "probe_echo")
-	here := map[string]bool{} // replicas on the node
+	first, another := nodes[0], c.names(nodes[0])[0]
+	here := map[string]bool{} // replicas on the first
 	for _, task := range before {
-		here[replica(task)] = task.NodeName == node
+		here[replica(task)] = task.NodeName == first
 	}
-	another := c.names(node)[0]
-	isIngress, err := c.outside().startStream(c.addr(node, probePort), func(replica string) bool { return !here[replica] })
+	isIngress, err := c.outside().startStream(c.addr(first, probePort), func(replica string) bool { return !here[replica] })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,34 +96,40 @@ func killDaemon(t *testing.T, c *cluster, node string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	through := c.startLoad(t, []string{node}, probePort)
-	past := c.startLoad(t, c.names(node), probePort)
+	through := c.startLoad(t, []string{first}, probePort)
+	past := c.startLoad(t, c.names(first), probePort)
 
 	killed := time.Now()
-	if err := c.KillDaemon(t.Context(), node); err != nil {
-		t.Fatal(err)
+	for _, node := range nodes {
+		if err := c.KillDaemon(t.Context(), node); err != nil {
+			t.Fatal(err)
+		}
 	}
-	await(t, patience, "it is down for a while", func() error {
+	await(t, patience, "some time without a daemon", func() error {
 		if down := time.Since(killed); down < daemonDown {
-			return fmt.Errorf("for %v", down)
+			return fmt.Errorf("only %v", down)
 		}
 		return nil
 	})
-	if err := c.Start(t.Context(), node); err != nil {
+	var starts errgroup.Group
+	for _, node := range nodes {
+		starts.Go(func() error { return c.Start(t.Context(), node) })
+	}
+	if err := starts.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("the daemon of %s was gone for %.1f s", node, time.Since(killed).Seconds())
+	t.Logf("without the daemon of %v for %.1f s", nodes, time.Since(killed).Seconds())
 	t.Logf("all as before after another %.1f s", c.settle(t).Seconds())
 
 	through.end()
 	past.end()
-	through.noFailures(t, "through the node without a daemon", killed)
+	through.noFailures(t, "through "+first, killed)
 	past.noFailures(t, "through the others", killed)
 	for what, s := range map[string]*stream{"ingress": isIngress, "backend": isBackend} {
 		if err := s.end(stall); err != nil {
-			t.Errorf("with the node as %s: %v", what, err)
+			t.Errorf("transfer with %s as %s: %v", first, what, err)
 		}
-		t.Logf("with the node as %s: %d MB, the longest pause %v, until %v after the fault", what, s.bytes>>20,
+		t.Logf("transfer with %s as %s: %d MB, the longest pause %v, until %v after the fault", first, what, s.bytes>>20,
 			s.longest.Round(time.Millisecond), s.when.Sub(killed).Round(time.Millisecond))
 	}
 	if diff := cmp.Diff(containerIDs(before), containerIDs(c.mustServe(t, "probe_echo"))); diff != "" {
@@ -156,6 +168,7 @@ func awaitElsewhere(t *testing.T, c *cluster, others []string, since time.Time) 
 	t.Helper()
 	took := map[string]time.Duration{"blog_db": 0, web: 0, "probe_echo": 0}
 	longest := time.Duration(0)
+	defer func() { logTasks(t, c, others[0], since) }()
 	await(t, patience, "all tasks serve on "+fmt.Sprint(others), func() error {
 		for service, already := range took {
 			if already > 0 {
@@ -172,11 +185,26 @@ func awaitElsewhere(t *testing.T, c *cluster, others []string, since time.Time) 
 		}
 		return nil
 	})
-	t.Logf("all tasks serve elsewhere after: %v", took)
 	if longest > elsewhere {
 		t.Errorf("the last task served elsewhere after %.1f s, want less than %v", longest.Seconds(), elsewhere)
 	}
 	return longest
+}
+
+// logTasks tells when the tasks that are younger than a fault were made and ran.
+func logTasks(t *testing.T, c *cluster, asked string, fault time.Time) {
+	for _, stack := range []string{blog, probe} {
+		tasks, err := c.tasks(t.Context(), asked, stack)
+		if err != nil {
+			t.Log(err)
+		}
+		for _, task := range tasks {
+			if made := task.CreatedAt.Sub(fault); made > 0 {
+				t.Logf("%s on %s: made %.1f s after the fault, %s after %.1f s", task.Name(), task.NodeName,
+					made.Seconds(), task.Status.State, task.Status.At.Sub(fault).Seconds())
+			}
+		}
+	}
 }
 
 // serveOn checks that as many tasks of a service serve as it wants, all of them

@@ -85,7 +85,7 @@ func TestXDP(t *testing.T) { endToEnd(t, lab.DatapathXDP) }
 // does. Each step leaves the cluster as it found it, and brings the stacks that
 // it needs, so that one can be run alone.
 func endToEnd(t *testing.T, datapath lab.Datapath) {
-	c := newCluster(t, docker, orchProgram, datapath)
+	c := newCluster(t, docker, orchProgram, lab.Options{Datapath: datapath})
 	steps := []struct {
 		name   string
 		stacks []string
@@ -105,6 +105,7 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 		{"large transfers", []string{probe}, testTransfers},
 		{"metrics", []string{blog, probe}, testMetrics},
 		{"scale", []string{blog}, testScale},
+		{"placement", nil, testPlacement},
 		{"rolling update", []string{probe}, testUpdate},
 		{"volume", []string{probe}, testVolume},
 		{"killed container", []string{blog}, testKilledContainer},

@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/lab"
+)
+
+// TestWorker is about nodes that are no managers: they run tasks, answer on
+// published ports and pass commands on.
+func TestWorker(t *testing.T) {
+	c := newCluster(t, docker, orchProgram, lab.Options{Managers: 1, Datapath: lab.DatapathAuto})
+	c.deploy(t, probe, "v1")
+	c.settle(t)
+	roles := map[string]api.Role{}
+	nodes, err := c.nodes(t.Context(), "n3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range nodes {
+		roles[n.Hostname] = n.Role
+	}
+	if diff := cmp.Diff(map[string]api.Role{"n1": api.RoleManager, "n2": api.RoleWorker, "n3": api.RoleWorker}, roles); diff != "" {
+		t.Errorf("roles (-want +got):\n%s", diff)
+	}
+	echo := c.mustServe(t, "probe_echo")
+	for _, node := range c.names() {
+		count, err := c.outside().tally(func() (identity, error) { return c.outside().whoami(c.addr(node, probePort)) }, 300)
+		if err != nil {
+			t.Errorf("through %s: %v", node, err)
+		}
+		balanced(t, "through "+node, count, echo, 0.2, 0.47)
+		if metrics := c.scrape(t, node); (metrics["orch_raft_state"] != nil) != (roles[node] == api.RoleManager) {
+			t.Errorf("%s, a %s, shows the state of Raft: %v", node, roles[node], metrics["orch_raft_state"])
+		}
+	}
+	t.Run("killed daemon", func(t *testing.T) { killDaemons(t, c, "n3") })
+	t.Run("killed daemon of the only manager", func(t *testing.T) { killDaemons(t, c, "n1") })
+	t.Run("killed node", func(t *testing.T) { killWorker(t, c, "n2") })
+}
+
+// killWorker cuts a worker's power, and starts it again once its tasks run
+// elsewhere.
+func killWorker(t *testing.T, c *cluster, node string) {
+	others := c.names(node)
+	if err := c.Kill(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	took := await(t, patience, "its tasks run elsewhere", func() error {
+		return serveOn(t, c, "probe_echo", others)
+	})
+	t.Logf("its tasks ran elsewhere after %.1f s", took.Seconds())
+	if err := c.Start(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("settled %.1f s after the node was started again", c.settle(t).Seconds())
+	if _, err := c.outside().tally(func() (identity, error) {
+		id, err := c.outside().whoami(c.addr(node, probePort))
+		if err == nil && id.Client != lab.ClientAddr.String() {
+			err = fmt.Errorf("%s saw the client %s", id.Replica, id.Client)
+		}
+		return id, err
+	}, 60); err != nil {
+		t.Errorf("through %s, which is back: %v", node, err)
+	}
+}
