@@ -109,6 +109,11 @@ func (m *member) initNetwork() error {
 	if err := m.links.Setup(m.ctx); err != nil {
 		return err
 	}
+	if chain, blocked, err := netdev.ForwardingBlocked(); err != nil {
+		m.d.log.Warn("cannot tell whether a firewall blocks forwarding", "err", err)
+	} else if blocked {
+		m.d.log.Warn("a firewall drops what this node forwards: tasks will not reach addresses outside the cluster until it lets the pool through", "chain", chain, "pool", pool)
+	}
 	m.plane, err = dataplane.Open(dataplane.Config{PinDir: m.d.pinDir, Uplink: uplink, Mode: dataplane.Mode(m.d.datapath)})
 	if err != nil {
 		return err
