@@ -78,6 +78,9 @@ func (l *Links) Setup(ctx context.Context) error {
 	if err := l.masquerade(); err != nil {
 		return fmt.Errorf("masquerade %s on %s: %w", l.cfg.Pool, l.cfg.Uplink, err)
 	}
+	if err := l.letThrough(); err != nil {
+		return fmt.Errorf("let %s through the engine's firewall: %w", l.cfg.Pool, err)
+	}
 	return nil
 }
 
@@ -100,6 +103,9 @@ func (l *Links) Purge(ctx context.Context) error {
 	}
 	if err := removeMasquerade(); err != nil {
 		errs = append(errs, fmt.Errorf("delete nftables table: %w", err))
+	}
+	if err := removeLetThrough(); err != nil {
+		errs = append(errs, err)
 	}
 	if err := l.removeDNSAddr(); err != nil {
 		errs = append(errs, fmt.Errorf("delete address %s: %w", l.cfg.DNSAddr, err))

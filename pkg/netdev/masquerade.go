@@ -79,8 +79,8 @@ func removeMasquerade() error {
 }
 
 // ForwardingBlocked names the nftables chain, if there is one, that drops
-// forwarded packets unless a rule says otherwise. The Docker Engine makes such
-// a chain in the namespace that it runs in; no table of ours can overrule it.
+// forwarded packets unless a rule says otherwise; no table of ours can overrule
+// it. The Docker Engine's, which leaves room for our rules, does not count.
 func ForwardingBlocked() (chain string, blocked bool, err error) {
 	conn, err := nftables.New()
 	if err != nil {
@@ -89,6 +89,11 @@ func ForwardingBlocked() (chain string, blocked bool, err error) {
 	chains, err := conn.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
 	if err != nil {
 		return "", false, fmt.Errorf("list nftables chains: %w", err)
+	}
+	for _, c := range chains {
+		if c.Name == userChain {
+			return "", false, nil
+		}
 	}
 	for _, c := range chains {
 		forward := c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward && c.Type == nftables.ChainTypeFilter

@@ -1,0 +1,90 @@
+package netdev
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+)
+
+// userChain is where the Docker Engine leaves room for others' rules, before
+// its own, in the namespace that it runs in: it drops what it does not know of
+// all that the node forwards (Docker's documentation, "Packet filtering and
+// firewalls"). Its table is the engine's.
+const userChain = "DOCKER-USER"
+
+// ruleMark is the comment of our rules in it.
+var ruleMark = userdata.AppendString(nil, userdata.TypeComment, "orch")
+
+// letThrough lets what tasks exchange with the outside pass the engine's
+// firewall, if there is one. Packets for the pool that come from outside the
+// cluster and are no answers have been dropped before, at the uplink. The rules
+// have a form that the iptables command knows: it reads the whole chain, and
+// the engine uses it.
+func (l *Links) letThrough() error {
+	conn, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	chain, err := findUserChain(conn)
+	if err != nil || chain == nil {
+		return err
+	}
+	if err := deleteMarked(conn, chain); err != nil {
+		return err
+	}
+	const sourceOffset, destinationOffset = 12, 16
+	for _, offset := range []uint32{sourceOffset, destinationOffset} {
+		rule := append(inPrefix(offset, expr.CmpOpEq, l.cfg.Pool), &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})
+		conn.InsertRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: rule, UserData: ruleMark})
+	}
+	return conn.Flush()
+}
+
+// removeLetThrough takes our rules out of the engine's chain.
+func removeLetThrough() error {
+	conn, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	chain, err := findUserChain(conn)
+	if err != nil || chain == nil {
+		return err
+	}
+	if err := deleteMarked(conn, chain); err != nil {
+		return err
+	}
+	return conn.Flush()
+}
+
+func findUserChain(conn *nftables.Conn) (*nftables.Chain, error) {
+	chains, err := conn.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
+	if err != nil {
+		return nil, fmt.Errorf("list nftables chains: %w", err)
+	}
+	for _, c := range chains {
+		if c.Name == userChain {
+			return c, nil
+		}
+	}
+	return nil, nil
+}
+
+// deleteMarked adds to the batch that our rules are deleted.
+func deleteMarked(conn *nftables.Conn, chain *nftables.Chain) error {
+	rules, err := conn.GetRules(chain.Table, chain)
+	if err != nil {
+		return fmt.Errorf("list rules of %s: %w", chain.Name, err)
+	}
+	for _, r := range rules {
+		if !bytes.Equal(r.UserData, ruleMark) {
+			continue
+		}
+		if err := conn.DelRule(r); err != nil {
+			return fmt.Errorf("delete a rule of %s: %w", chain.Name, err)
+		}
+	}
+	return nil
+}
