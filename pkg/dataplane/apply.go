@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
-	"slices"
 	"time"
-
-	"github.com/cilium/ebpf"
 
 	"github.com/orch-dev/orch/bpf"
 	"github.com/orch-dev/orch/pkg/api"
@@ -97,12 +94,8 @@ func (d *Dataplane) add(have, want *state) error {
 	); err != nil {
 		return err
 	}
-	for id, content := range want.tables {
-		if !slices.Equal(have.tables[id], content) {
-			if err := d.replaceTable(id, content); err != nil {
-				return fmt.Errorf("replace table of frontend %d: %w", id, err)
-			}
-		}
+	if err := d.replaceTables(have.tables, want.tables); err != nil {
+		return err
 	}
 	return put(d.maps["frontends"], have.frontends, want.frontends)
 }
@@ -113,10 +106,10 @@ func (d *Dataplane) remove(have, want *state) error {
 		return err
 	}
 	_, tables := diffKeys(have.tables, want.tables)
+	if err := d.deleteTables(tables); err != nil {
+		return err
+	}
 	for _, id := range tables {
-		if err := d.maps["tables"].Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("delete table of frontend %d: %w", id, err)
-		}
 		if err := clearStats(d.maps["frontend_stats"], id); err != nil {
 			return err
 		}
@@ -144,25 +137,6 @@ func (d *Dataplane) remove(have, want *state) error {
 		}
 	}
 	return nil
-}
-
-// replaceTable fills a new inner map and puts it in the place of the old one.
-func (d *Dataplane) replaceTable(id uint32, content []uint32) error {
-	spec := d.spec.Maps["tables"].InnerMap.Copy()
-	spec.MaxEntries = uint32(len(content))
-	inner, err := ebpf.NewMap(spec)
-	if err != nil {
-		return err
-	}
-	defer inner.Close()
-	keys := make([]uint32, len(content))
-	for i := range keys {
-		keys[i] = uint32(i)
-	}
-	if _, err := inner.BatchUpdate(keys, content, nil); err != nil {
-		return err
-	}
-	return d.maps["tables"].Put(id, inner)
 }
 
 // attachTasks attaches the from-task program to the veth of every task here.

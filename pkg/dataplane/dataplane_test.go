@@ -123,6 +123,7 @@ func TestDataplane(t *testing.T) {
 				{"restart under traffic", testRestartUnderTraffic},
 				{"restart with other sizes", testRestartWithOtherSizes},
 				{"strangers", testStrangers},
+				{"large plan", testLargePlan},
 				{"empty plan leaves nothing", testEmptyPlanLeavesNothing},
 				{"no backend is refused by the kernel", testNoBackendIsRefusedByTheKernel},
 				{"errors follow the flow", testErrorsFollowTheFlow},

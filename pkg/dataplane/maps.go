@@ -124,23 +124,6 @@ func (d *Dataplane) read() (*state, error) {
 	return s, err
 }
 
-// tableIDs gives the frontends that have a Maglev table.
-func (d *Dataplane) tableIDs() ([]uint32, error) {
-	var ids []uint32
-	for id := range d.maps["tables"].MaxEntries() {
-		var inner uint32
-		err := d.maps["tables"].Lookup(id, &inner)
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read tables: %w", err)
-		}
-		ids = append(ids, id)
-	}
-	return ids, nil
-}
-
 // Entries counts the entries in use in each state map, by map name; counters
 // excluded. After the empty plan every count is zero.
 func (d *Dataplane) Entries() (map[string]int, error) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/dataplane"
 )
 
@@ -415,5 +416,42 @@ func TestClsact(t *testing.T) {
 	n.dp = nil
 	if got := filters(); got != "" {
 		t.Errorf("filters are left:\n%s", got)
+	}
+}
+
+// A large cluster's plan is applied in reasonable time, and applying it again
+// costs next to nothing.
+func testLargePlan(t *testing.T, c *cluster) {
+	n := c.nodes[0]
+	plan := c.plan(n, c.backends(2)...)
+	var backends []api.Backend
+	for i := range 5000 {
+		addr := netip.AddrFrom4([4]byte{10, 130, byte(i >> 8), byte(i)})
+		plan.Endpoints = append(plan.Endpoints, api.PlanEndpoint{Addr: addr, Node: c.nodes[1+i%2].addr, Networks: []uint32{uint32(i % 100), 1000}})
+		backends = append(backends, api.Backend{Addr: addr, Port: appPort, Weight: 1})
+	}
+	for i := range 500 {
+		key := api.FrontendKey{Addr: netip.AddrFrom4([4]byte{10, 131, byte(i >> 8), byte(i)})}
+		plan.Frontends = append(plan.Frontends, api.Frontend{FrontendKey: key, Service: fmt.Sprint("s", i), Networks: []uint32{uint32(i % 100)}, Backends: backends[10*i : 10*i+10]})
+	}
+	start := time.Now()
+	n.apply(plan)
+	first := time.Since(start)
+	start = time.Now()
+	n.apply(plan)
+	t.Logf("5000 endpoints and 500 frontends in %v, again in %v", first, time.Since(start))
+	c.caller.asks(virtual(appPort), "web2", c.caller.addr)
+	got, err := n.dp.Entries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]int{"endpoints": 5000 + 5, "frontends": 500 + 3, "backends": 5000 + 3, "tables": 500 + 3}
+	for name, count := range want {
+		if got[name] != count {
+			t.Errorf("%d %s, want %d", got[name], name, count)
+		}
+	}
+	if first > patience {
+		t.Errorf("took %v", first)
 	}
 }

@@ -1,0 +1,103 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sync/errgroup"
+)
+
+// After each change of a map of maps the kernel waits until no program can
+// still be in an old inner map, some milliseconds. A batch waits once.
+const tableBatch = 256
+
+// replaceTables fills a new inner map for each table that changes, and puts it
+// in the place of the old one.
+func (d *Dataplane) replaceTables(have, want map[uint32][]uint32) error {
+	var changed []uint32
+	for id, content := range want {
+		if !slices.Equal(have[id], content) {
+			changed = append(changed, id)
+		}
+	}
+	for batch := range slices.Chunk(changed, tableBatch) {
+		if err := d.replaceBatch(batch, want); err != nil {
+			return fmt.Errorf("replace tables: %w", err)
+		}
+	}
+	return nil
+}
+
+func (d *Dataplane) replaceBatch(ids []uint32, want map[uint32][]uint32) error {
+	fds := make([]uint32, len(ids))
+	for i, id := range ids {
+		inner, err := d.newTable(want[id])
+		if err != nil {
+			return err
+		}
+		defer inner.Close()
+		fds[i] = uint32(inner.FD())
+	}
+	_, err := d.maps["tables"].BatchUpdate(ids, fds, nil)
+	if !errors.Is(err, ebpf.ErrNotSupported) {
+		return err
+	}
+	for i, id := range ids { // before Linux 5.19
+		if err := d.maps["tables"].Put(id, fds[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Dataplane) newTable(content []uint32) (*ebpf.Map, error) {
+	spec := d.spec.Maps["tables"].InnerMap.Copy()
+	spec.MaxEntries = uint32(len(content))
+	inner, err := ebpf.NewMap(spec)
+	if err != nil {
+		return nil, err
+	}
+	places := make([]uint32, len(content))
+	for i := range places {
+		places[i] = uint32(i)
+	}
+	if _, err := inner.BatchUpdate(places, content, nil); err != nil {
+		inner.Close()
+		return nil, err
+	}
+	return inner, nil
+}
+
+// deleteTables has no batch to use, so many deletions wait side by side.
+func (d *Dataplane) deleteTables(ids []uint32) error {
+	var group errgroup.Group
+	group.SetLimit(32)
+	for _, id := range ids {
+		group.Go(func() error {
+			if err := d.maps["tables"].Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				return fmt.Errorf("delete table of frontend %d: %w", id, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// tableIDs gives the frontends that have a Maglev table.
+func (d *Dataplane) tableIDs() ([]uint32, error) {
+	var ids []uint32
+	for id := range d.maps["tables"].MaxEntries() {
+		var inner uint32
+		err := d.maps["tables"].Lookup(id, &inner)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read tables: %w", err)
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
