@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -330,33 +331,37 @@ func (c *cluster) settle(t *testing.T) time.Duration {
 		if err != nil {
 			return err
 		}
-		wanted := 0
+		wanted := map[string]int{}
 		for _, s := range services {
 			if !s.Status.Converged {
 				return fmt.Errorf("%s: %d of %d run: %s", s.Spec.Name, s.Status.Updated, s.Status.Desired, s.Status.Reason)
 			}
-			wanted += s.Status.Desired
+			wanted[s.Spec.Name] = s.Status.Desired
 		}
 		return c.once(t.Context(), wanted)
 	})
 }
 
-// once checks that so many containers of tasks run, no two of them for one slot.
-func (c *cluster) once(ctx context.Context, wanted int) error {
-	running, err := c.engine.containers(ctx, c.Options().Name, false, labelRole+"="+roleTask)
+// once checks that so many containers of tasks of each service run, no two of
+// them for one slot.
+func (c *cluster) once(ctx context.Context, wanted map[string]int) error {
+	containers, err := c.engine.containers(ctx, c.Options().Name, false, labelRole+"="+roleTask)
 	if err != nil {
 		return err
 	}
+	running := map[string]int{}
 	slots := map[string]string{}
-	for _, found := range running {
-		slot := found.Labels[labelService] + "." + found.Labels[labelSlot]
-		if node, twice := slots[slot]; twice {
-			return fmt.Errorf("%s runs twice, on %s and %s", slot, node, found.Labels[labelNode])
+	for _, found := range containers {
+		service, node := found.Labels[labelService], found.Labels[labelNode]
+		slot := service + "." + found.Labels[labelSlot]
+		if first, twice := slots[slot]; twice {
+			return fmt.Errorf("%s runs twice, on %s and %s", slot, first, node)
 		}
-		slots[slot] = found.Labels[labelNode]
+		slots[slot] = node
+		running[service]++
 	}
-	if len(running) != wanted {
-		return fmt.Errorf("%d containers of tasks run, want %d", len(running), wanted)
+	if !maps.Equal(running, wanted) {
+		return fmt.Errorf("containers that run: %v, want %v", running, wanted)
 	}
 	return nil
 }
