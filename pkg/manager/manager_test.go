@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -136,6 +137,22 @@ func TestServiceFromSpecToNothing(t *testing.T) {
 	await(t, r, "stopped, they are removed", func(s *api.Snapshot) bool { return every(s, api.DesiredRemove) })
 	setAll(t, r, api.TaskStatus{State: api.TaskShutdown, Removed: true})
 	await(t, r, "nothing is left", func(s *api.Snapshot) bool { return len(s.Tasks) == 0 })
+}
+
+// More changes than one entry can hold are made in several.
+func TestMoreThanAnEntryHolds(t *testing.T) {
+	r, _ := lead(t)
+	const replicas = 500
+	if _, err := r.Commit(context.Background(), []api.Change{
+		{Cluster: &api.Cluster{ID: "c", Pool: api.DefaultPool, LeaseTimeout: time.Minute}},
+		{Service: &api.Service{ID: "s", Spec: api.ServiceSpec{
+			Name: "web", Mode: api.ModeReplicated, Replicas: replicas,
+			Task: api.TaskSpec{Image: "i", Labels: map[string]string{"large": strings.Repeat("x", consensus.MaxEntry/replicas)}},
+		}}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, r, "all tasks are there", func(s *api.Snapshot) bool { return len(s.Tasks) == replicas })
 }
 
 func every(s *api.Snapshot, desired api.DesiredState) bool {

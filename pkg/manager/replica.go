@@ -30,15 +30,24 @@ func (r *Replica) Commit(ctx context.Context, changes []api.Change) (api.Index, 
 	if err != nil {
 		return 0, fmt.Errorf("encode %d changes: %w", len(changes), err)
 	}
-	index, result, err := r.Raft.Propose(ctx, data)
-	if err != nil {
-		return 0, err
+	if len(data) > consensus.MaxEntry {
+		return 0, api.Errorf(api.CodeInvalid, "this changes too much at once: %d bytes, at most %d are possible", len(data), consensus.MaxEntry)
 	}
-	if err, failed := result.(error); failed {
-		return 0, err
+	index, _, err := r.Raft.Propose(ctx, data)
+	switch {
+	case errors.Is(err, consensus.ErrNotLeader):
+		return 0, fmt.Errorf("%w: %w", errLeaderChanged, err)
+	case errors.Is(err, consensus.ErrNoQuorum), errors.Is(err, consensus.ErrOutcomeUnknown):
+		return 0, fmt.Errorf("%w: %w", errUncertain, err)
 	}
-	return index, nil
+	return index, err
 }
+
+// What users are told beside the reason.
+var (
+	errLeaderChanged = api.Errorf(api.CodeUnavailable, "the leader has just changed, nothing was done: try again")
+	errUncertain     = api.Errorf(api.CodeUnavailable, "too few managers answered; whether it was done will show once they do")
+)
 
 // Update commits what fn plans from the current state, again from a newer one
 // if another update came between. An fn that plans nothing commits nothing, and
