@@ -311,35 +311,38 @@ func (c *cluster) leader(t *testing.T, asked string) string {
 	return name
 }
 
-// settle waits until every node is ready, every service is as its spec says,
-// and nothing runs twice or that should not.
+// settle waits until the cluster has settled, and returns how long that took.
 func (c *cluster) settle(t *testing.T) time.Duration {
 	t.Helper()
-	return await(t, patience, "the cluster has settled", func() error {
-		for _, asked := range c.names() {
-			nodes, err := c.nodes(t.Context(), asked)
-			if err != nil {
-				return err
-			}
-			for _, n := range nodes {
-				if n.State != api.NodeReady {
-					return fmt.Errorf("%s says that %s is %s", asked, n.Hostname, n.State)
-				}
-			}
-		}
-		services, err := list[api.ServiceEntry](t.Context(), c, "n1", "service", "ls")
+	return await(t, patience, "the cluster has settled", func() error { return c.settled(t.Context()) })
+}
+
+// settled checks that every node is ready, every service is as its spec says,
+// and nothing runs twice or that should not.
+func (c *cluster) settled(ctx context.Context) error {
+	for _, asked := range c.names() {
+		nodes, err := c.nodes(ctx, asked)
 		if err != nil {
 			return err
 		}
-		wanted := map[string]int{}
-		for _, s := range services {
-			if !s.Status.Converged {
-				return fmt.Errorf("%s: %d of %d run: %s", s.Spec.Name, s.Status.Updated, s.Status.Desired, s.Status.Reason)
+		for _, n := range nodes {
+			if n.State != api.NodeReady {
+				return fmt.Errorf("%s says that %s is %s", asked, n.Hostname, n.State)
 			}
-			wanted[s.Spec.Name] = s.Status.Desired
 		}
-		return c.once(t.Context(), wanted)
-	})
+	}
+	services, err := list[api.ServiceEntry](ctx, c, "n1", "service", "ls")
+	if err != nil {
+		return err
+	}
+	wanted := map[string]int{}
+	for _, s := range services {
+		if !s.Status.Converged {
+			return fmt.Errorf("%s: %d of %d run: %s", s.Spec.Name, s.Status.Updated, s.Status.Desired, s.Status.Reason)
+		}
+		wanted[s.Spec.Name] = s.Status.Desired
+	}
+	return c.once(ctx, wanted)
 }
 
 // once checks that so many containers of tasks of each service run, no two of

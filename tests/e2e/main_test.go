@@ -117,6 +117,7 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 	}
 	deployed := map[string]bool{}
 	for _, step := range steps {
+		ready := false
 		t.Run(step.name, func(t *testing.T) {
 			for _, stack := range step.stacks {
 				if !deployed[stack] {
@@ -125,9 +126,13 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 				}
 			}
 			c.settle(t)
+			ready = true
 			start := time.Now()
 			step.run(t, c)
 			t.Logf("took %.1f s", time.Since(start).Seconds())
 		})
+		if !ready && t.Failed() {
+			t.Fatalf("the cluster is not as it should be before %q: the rest would tell nothing", step.name)
+		}
 	}
 }
