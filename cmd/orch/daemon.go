@@ -214,7 +214,7 @@ func (d *daemon) serveCluster(w http.ResponseWriter, r *http.Request) {
 		rpc.WriteError(w, r, notMember())
 	case m.control != nil:
 		m.control.ServeHTTP(w, r)
-	case rpc.Forwarded(r):
+	case rpc.Hops(r) > 0:
 		rpc.WriteError(w, r, api.Errorf(api.CodeUnavailable, "node %s is a worker: ask a manager", d.hostname))
 	default:
 		d.peers.Get(m.managers.Addr()).Forward(w, r)
