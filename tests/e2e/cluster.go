@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -39,15 +40,14 @@ const (
 // cluster is a lab with what the tests need around it.
 type cluster struct {
 	*lab.Lab
-	engine  *engine
-	orch    string // the program
-	control string // address of a server in the client's namespace
+	engine *engine
+	programs
 }
 
 // newCluster brings up a lab that is gone with the test.
-func newCluster(t *testing.T, e *engine, orch string, options lab.Options) *cluster {
+func newCluster(t *testing.T, options lab.Options) *cluster {
 	t.Helper()
-	options.Name, options.Binary = fmt.Sprintf("e2e-%s-%d", strings.ToLower(t.Name()), os.Getpid()), orch
+	options.Name, options.Binary = fmt.Sprintf("e2e-%s-%d", strings.ToLower(t.Name()), os.Getpid()), built.orch
 	t.Cleanup(func() {
 		if err := lab.Down(context.Background(), options.Name); err != nil {
 			t.Errorf("remove lab: %v", err)
@@ -63,8 +63,10 @@ func newCluster(t *testing.T, e *engine, orch string, options lab.Options) *clus
 	if took > upLimit {
 		t.Errorf("the lab took %v to come up, want less than %v", took, upLimit)
 	}
-	c := &cluster{Lab: l, engine: e, orch: orch}
-	c.control = c.serve(t, lab.ClientAddr.String()+":0", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) })
+	c := &cluster{Lab: l, engine: docker, programs: built}
+	for _, node := range c.names() {
+		c.startControl(t, node)
+	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			c.logTails(t)
@@ -72,6 +74,27 @@ func newCluster(t *testing.T, e *engine, orch string, options lab.Options) *clus
 	})
 	c.checkDatapath(t)
 	return c
+}
+
+// controlPort is where the probe listens that runs on each node itself, in no
+// container. It tells what the machine, and not orch, does to connections.
+const controlPort = 18080
+
+func (c *cluster) startControl(t *testing.T, node string) {
+	t.Helper()
+	cmd := exec.Command(c.probe)
+	cmd.Env = []string{fmt.Sprintf("LISTEN=:%d", controlPort)}
+	if err := c.Spawn(node, cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	await(t, patience, "the control answers", func() error {
+		_, err := c.outside().whoami(c.addr(node, controlPort))
+		return err
+	})
 }
 
 // checkDatapath waits until every node has said how its programs are attached,
@@ -190,9 +213,9 @@ func list[T any](ctx context.Context, c *cluster, node string, args ...string) (
 
 // Stacks of the tests, and the file and the published port of each.
 const (
-	blog  = "blog"
-	probe = "probe"
-	other = "other"
+	blog   = "blog"
+	probes = "probe"
+	other  = "other"
 
 	blogPort  = 8080
 	probePort = 8081

@@ -121,6 +121,9 @@ func (e *engine) sweepImages(ctx context.Context) error {
 	return nil
 }
 
+// programs are the paths of what was built for the tests.
+type programs struct{ orch, probe string }
+
 // build makes a static program of a package of this module.
 func build(ctx context.Context, pkg, output string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", output, pkg)

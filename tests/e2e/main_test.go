@@ -15,8 +15,8 @@ import (
 
 // What all tests share.
 var (
-	docker      *engine
-	orchProgram string
+	docker *engine
+	built  programs
 )
 
 func TestMain(m *testing.M) {
@@ -59,16 +59,15 @@ func prepare(ctx context.Context, dir string) error {
 	if err := docker.sweepImages(ctx); err != nil {
 		return err
 	}
-	orchProgram = filepath.Join(dir, "orch")
-	probeProgram := filepath.Join(dir, "probe")
+	built = programs{orch: filepath.Join(dir, "orch"), probe: filepath.Join(dir, "probe")}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return build(ctx, "github.com/orch-dev/orch/cmd/orch", orchProgram) })
+	group.Go(func() error { return build(ctx, "github.com/orch-dev/orch/cmd/orch", built.orch) })
 	group.Go(func() error {
-		if err := build(ctx, "./probe", probeProgram); err != nil {
+		if err := build(ctx, "./probe", built.probe); err != nil {
 			return err
 		}
 		for _, version := range []string{"v1", "v2"} {
-			if err := docker.importProbe(ctx, probeProgram, version); err != nil {
+			if err := docker.importProbe(ctx, built.probe, version); err != nil {
 				return err
 			}
 		}
@@ -85,7 +84,7 @@ func TestXDP(t *testing.T) { endToEnd(t, lab.DatapathXDP) }
 // does. Each step leaves the cluster as it found it, and brings the stacks that
 // it needs, so that one can be run alone.
 func endToEnd(t *testing.T, datapath lab.Datapath) {
-	c := newCluster(t, docker, orchProgram, lab.Options{Datapath: datapath})
+	c := newCluster(t, lab.Options{Datapath: datapath})
 	steps := []struct {
 		name   string
 		stacks []string
@@ -97,28 +96,29 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 		{"published port", []string{blog}, testPublishedPort},
 		{"logs", []string{blog}, testLogs},
 		{"conflicts", []string{blog}, testConflicts},
-		{"names", []string{probe, other}, testNames},
-		{"task to task", []string{probe}, testTaskToTask},
-		{"isolation", []string{probe, other}, testIsolation},
-		{"outside", []string{probe}, testOutside},
-		{"UDP", []string{probe}, testUDP},
-		{"large transfers", []string{probe}, testTransfers},
-		{"metrics", []string{blog, probe}, testMetrics},
+		{"names", []string{probes, other}, testNames},
+		{"task to task", []string{probes}, testTaskToTask},
+		{"isolation", []string{probes, other}, testIsolation},
+		{"outside", []string{probes}, testOutside},
+		{"UDP", []string{probes}, testUDP},
+		{"large transfers", []string{probes}, testTransfers},
+		{"metrics", []string{blog, probes}, testMetrics},
 		{"scale", []string{blog}, testScale},
 		{"placement", nil, testPlacement},
-		{"rolling update", []string{probe}, testUpdate},
-		{"volume", []string{probe}, testVolume},
+		{"rolling update", []string{probes}, testUpdate},
+		{"volume", []string{probes}, testVolume},
 		{"killed container", []string{blog}, testKilledContainer},
-		{"killed daemon", []string{blog, probe}, testKilledDaemon},
-		{"cut wire", []string{blog, probe}, testCutWire},
-		{"killed node", []string{blog, probe}, testKilledNode},
-		{"killed leader", []string{blog, probe}, testKilledLeader},
-		{"remove", []string{blog, probe, other}, testRemove},
+		{"killed daemon", []string{blog, probes}, testKilledDaemon},
+		{"cut wire", []string{blog, probes}, testCutWire},
+		{"killed node", []string{blog, probes}, testKilledNode},
+		{"killed leader", []string{blog, probes}, testKilledLeader},
+		{"remove", []string{blog, probes, other}, testRemove},
 	}
 	deployed := map[string]bool{}
 	for _, step := range steps {
-		ready := false
+		unsettled := false
 		t.Run(step.name, func(t *testing.T) {
+			unsettled = true
 			for _, stack := range step.stacks {
 				if !deployed[stack] {
 					c.deploy(t, stack, "v1")
@@ -126,12 +126,12 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 				}
 			}
 			c.settle(t)
-			ready = true
+			unsettled = false
 			start := time.Now()
 			step.run(t, c)
 			t.Logf("took %.1f s", time.Since(start).Seconds())
 		})
-		if !ready && t.Failed() {
+		if unsettled {
 			t.Fatalf("the cluster is not as it should be before %q: the rest would tell nothing", step.name)
 		}
 	}
