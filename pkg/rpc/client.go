@@ -39,16 +39,19 @@ func newClient(dial func(context.Context) (net.Conn, error), credential func() s
 }
 
 // transport speaks HTTP/2 without TLS of its own: what it dials is secured
-// already. Pings find a peer whose machine is gone.
+// already.
 func transport(dial func(context.Context) (net.Conn, error)) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 		Protocols:   protocols,
-		HTTP2:       &http.HTTP2Config{SendPingTimeout: 2 * time.Second, PingTimeout: 2 * time.Second},
+		HTTP2:       pings,
 	}
 }
+
+// pings find a peer whose machine is gone, from either side.
+var pings = &http.HTTP2Config{SendPingTimeout: 2 * time.Second, PingTimeout: 2 * time.Second}
 
 // Close drops the idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }

@@ -152,6 +152,22 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// Of a stranger little is read before it is refused.
+func TestStrangersAreBrief(t *testing.T) {
+	n := start(t, "n", nil)
+	large := &ping{strings.Repeat("x", maxOpen)}
+	if _, err := Call[ping, ping](deadline(t), NewClient(secret("sesame"), n.addr), "/t/Open", large); err != nil {
+		t.Errorf("a member: %v", err)
+	}
+	stranger := NewClient(secret("guess"), n.addr)
+	if _, err := Call[ping, ping](deadline(t), stranger, "/t/Open", large); err == nil {
+		t.Error("a stranger's large request was taken")
+	}
+	if _, err := Call[ping, ping](deadline(t), stranger, "/t/Open", &ping{"x"}); err != nil {
+		t.Errorf("a stranger's small one: %v", err)
+	}
+}
+
 // Every node that passes a request on is counted, so that it does not go round.
 func TestHops(t *testing.T) {
 	peers := NewPool(secret("sesame"))
