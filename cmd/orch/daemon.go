@@ -211,7 +211,7 @@ func (d *daemon) serveCluster(w http.ResponseWriter, r *http.Request) {
 	m := d.currentMember()
 	switch {
 	case m == nil:
-		rpc.WriteError(w, r, notMember())
+		rpc.WriteError(w, r, d.notMember())
 	case m.control != nil:
 		m.control.ServeHTTP(w, r)
 	case rpc.Hops(r) > 0:
@@ -221,6 +221,10 @@ func (d *daemon) serveCluster(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func notMember() error {
+// notMember says why the node cannot answer for a cluster.
+func (d *daemon) notMember() error {
+	if id := d.identity(); id.member() {
+		return api.Errorf(api.CodeUnavailable, "this node is about to take its place in the cluster: try again in a moment")
+	}
 	return api.Errorf(api.CodeUnavailable, "this node is not in a cluster: make one with `orch init`, or join one with `orch join TOKEN@HOST:PORT`")
 }
