@@ -151,6 +151,9 @@ func (d *daemon) run() error {
 			return fmt.Errorf("rejoin the cluster: %w", err)
 		}
 		d.setMember(id, m)
+		if id.Joining {
+			m.run("join", m.finishJoin)
+		}
 	}
 	err := d.group.Wait()
 	if m := d.currentMember(); m != nil {
@@ -192,6 +195,13 @@ func (d *daemon) setMember(id identity, m *member) {
 
 // secret is what members of the cluster show each other, "" before there is one.
 func (d *daemon) secret() string { return hex.EncodeToString(d.identity().GossipKey) }
+
+// joined notes that this manager is in the Raft group.
+func (d *daemon) joined() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.id.Joining = false
+}
 
 // saveManagers keeps where the managers are for the next start.
 func (d *daemon) saveManagers(addrs []string) {
