@@ -194,9 +194,8 @@ type attempt struct {
 }
 
 // load makes attempts at a steady pace, whatever becomes of them. Beside them it
-// connects as often to a program that runs on the nodes themselves, over the same
-// wires but past all that is tested: where that is slow too, the machine was busy
-// with something else.
+// connects as often to the control, a container that has nothing to do with orch:
+// where that is slow too, the machine was busy with something else.
 type load struct {
 	stop     chan struct{}
 	done     chan struct{}
@@ -219,9 +218,9 @@ const (
 func (c *cluster) startLoad(t *testing.T, nodes []string, port int) *load {
 	t.Helper()
 	l := &load{stop: make(chan struct{}), done: make(chan struct{})}
-	addrs, control := c.addrs(nodes, port), c.addrs(nodes, controlPort)
-	client := c.outside().http(attemptTime)
-	try := func(addr string, results *[]attempt) {
+	addrs := c.addrs(nodes, port)
+	client, control := c.outside().http(attemptTime), c.control.http(attemptTime)
+	try := func(client *http.Client, addr string, results *[]attempt) {
 		a := attempt{at: time.Now(), addr: addr}
 		a.id, a.err = get[identity](client, "http://"+addr+"/whoami")
 		a.took = time.Since(a.at)
@@ -241,8 +240,8 @@ func (c *cluster) startLoad(t *testing.T, nodes []string, port int) *load {
 				return
 			case <-ticker.C:
 			}
-			running.Go(func() { try(addrs[i%len(addrs)], &l.attempts) })
-			running.Go(func() { try(control[i%len(control)], &l.control) })
+			running.Go(func() { try(client, addrs[i%len(addrs)], &l.attempts) })
+			running.Go(func() { try(control, controlAddr, &l.control) })
 		}
 	}()
 	await(t, patience, "the load runs", func() error {

@@ -16,7 +16,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,14 +39,15 @@ const (
 // cluster is a lab with what the tests need around it.
 type cluster struct {
 	*lab.Lab
-	engine *engine
-	programs
+	engine  *engine
+	orch    string // the program
+	control vantage
 }
 
 // newCluster brings up a lab that is gone with the test.
 func newCluster(t *testing.T, options lab.Options) *cluster {
 	t.Helper()
-	options.Name, options.Binary = fmt.Sprintf("e2e-%s-%d", strings.ToLower(t.Name()), os.Getpid()), built.orch
+	options.Name, options.Binary = fmt.Sprintf("e2e-%s-%d", strings.ToLower(t.Name()), os.Getpid()), orchProgram
 	t.Cleanup(func() {
 		if err := lab.Down(context.Background(), options.Name); err != nil {
 			t.Errorf("remove lab: %v", err)
@@ -63,10 +63,8 @@ func newCluster(t *testing.T, options lab.Options) *cluster {
 	if took > upLimit {
 		t.Errorf("the lab took %v to come up, want less than %v", took, upLimit)
 	}
-	c := &cluster{Lab: l, engine: docker, programs: built}
-	for _, node := range c.names() {
-		c.startControl(t, node)
-	}
+	c := &cluster{Lab: l, engine: docker, orch: orchProgram}
+	c.startControl(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			c.logTails(t)
@@ -76,23 +74,28 @@ func newCluster(t *testing.T, options lab.Options) *cluster {
 	return c
 }
 
-// controlPort is where the probe listens that runs on each node itself, in no
-// container. It tells what the machine, and not orch, does to connections.
-const controlPort = 18080
+// controlAddr is where the control answers, in its own namespace.
+const controlAddr = "127.0.0.1:8080"
 
-func (c *cluster) startControl(t *testing.T, node string) {
+// startControl starts a container of the probe's that is no task. It tells what
+// the machine, and not orch, does to programs in containers: all of them together
+// may get as little time as one other program.
+func (c *cluster) startControl(t *testing.T) {
 	t.Helper()
-	cmd := exec.Command(c.probe)
-	cmd.Env = []string{fmt.Sprintf("LISTEN=:%d", controlPort)}
-	if err := c.Spawn(node, cmd); err != nil {
+	id, err := c.engine.runControl(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		if err := c.engine.remove(context.Background(), id); err != nil {
+			t.Errorf("remove the control: %v", err)
+		}
 	})
+	if c.control.netns, err = c.engine.netns(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
 	await(t, patience, "the control answers", func() error {
-		_, err := c.outside().whoami(c.addr(node, controlPort))
+		_, err := c.control.whoami(controlAddr)
 		return err
 	})
 }

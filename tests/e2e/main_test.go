@@ -15,8 +15,8 @@ import (
 
 // What all tests share.
 var (
-	docker *engine
-	built  programs
+	docker      *engine
+	orchProgram string
 )
 
 func TestMain(m *testing.M) {
@@ -43,8 +43,8 @@ func runTests(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	defer func() {
-		if err := docker.sweepImages(context.Background()); err != nil {
-			fmt.Fprintln(os.Stderr, "remove the tests' images:", err)
+		if err := docker.sweep(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, "remove what the tests made:", err)
 		}
 	}()
 	if err := prepare(ctx, dir); err != nil {
@@ -56,18 +56,19 @@ func runTests(m *testing.M) int {
 
 // prepare builds the program and the images.
 func prepare(ctx context.Context, dir string) error {
-	if err := docker.sweepImages(ctx); err != nil {
+	if err := docker.sweep(ctx); err != nil {
 		return err
 	}
-	built = programs{orch: filepath.Join(dir, "orch"), probe: filepath.Join(dir, "probe")}
+	orchProgram = filepath.Join(dir, "orch")
+	probeProgram := filepath.Join(dir, "probe")
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return build(ctx, "github.com/orch-dev/orch/cmd/orch", built.orch) })
+	group.Go(func() error { return build(ctx, "github.com/orch-dev/orch/cmd/orch", orchProgram) })
 	group.Go(func() error {
-		if err := build(ctx, "./probe", built.probe); err != nil {
+		if err := build(ctx, "./probe", probeProgram); err != nil {
 			return err
 		}
 		for _, version := range []string{"v1", "v2"} {
-			if err := docker.importProbe(ctx, built.probe, version); err != nil {
+			if err := docker.importProbe(ctx, probeProgram, version); err != nil {
 				return err
 			}
 		}

@@ -1,7 +1,7 @@
 // Command probe is what the end-to-end tests run in containers: it says who it
 // is and whom it sees, and does from inside a task what a test asks for.
 //
-//	probe          serves HTTP and UDP on :8080, or where LISTEN says
+//	probe          serves HTTP and UDP on :8080
 //	probe check    asks the one that serves here whether it is healthy
 //
 // It ends at once when it is told to, without caring for open connections:
@@ -25,13 +25,12 @@ import (
 )
 
 const (
-	defaultListen = ":8080"
-	healthURL     = "http://127.0.0.1:8080/health"
+	listenAddr = ":8080"
+	healthURL  = "http://127.0.0.1:8080/health"
 )
 
 // Environment variables.
 const (
-	envListen  = "LISTEN"     // address and port
 	envVersion = "VERSION"    // what it calls itself
 	envDelay   = "START_TIME" // how long it takes until it serves
 	envData    = "DATA"       // file that /note writes to
@@ -75,12 +74,11 @@ func serve() error {
 		return err
 	}
 	p := &probe{replica: hostname, version: cmp.Or(os.Getenv(envVersion), "unknown")}
-	addr := cmp.Or(os.Getenv(envListen), defaultListen)
-	packets, err := net.ListenPacket("udp4", addr)
+	packets, err := net.ListenPacket("udp4", listenAddr)
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp4", addr)
+	listener, err := net.Listen("tcp4", listenAddr)
 	if err != nil {
 		return err
 	}
