@@ -2,13 +2,16 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"strings"
+	"net/url"
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/orch-dev/orch/pkg/api"
 )
 
 // Client calls one daemon.
@@ -84,12 +87,19 @@ func Stream[Req, Res any](ctx context.Context, c *Client, procedure string, req 
 		return clientError(err)
 	}
 	defer func() { cancel(); _ = stream.Close() }()
+	begun := false
 	for stream.Receive() {
+		begun = true
 		if err := each(stream.Msg()); err != nil {
 			return err
 		}
 	}
-	return clientError(stream.Err())
+	err = clientError(stream.Err())
+	var answered *api.Error
+	if err != nil && begun && ctx.Err() == nil && !errors.As(err, &answered) {
+		return fmt.Errorf("whoever sent this has gone away: %w", err)
+	}
+	return err
 }
 
 // clientError strips what the HTTP client wraps around the dial error.
@@ -98,8 +108,9 @@ func clientError(err error) error {
 		return nil
 	}
 	err = fromWire(err)
-	if _, text, ok := strings.Cut(err.Error(), `": no orch daemon answers`); ok {
-		return fmt.Errorf("no orch daemon answers%s", text)
+	var request *url.Error // of a request that only this package knows
+	if errors.As(err, &request) {
+		err = request.Err
 	}
 	return err
 }
