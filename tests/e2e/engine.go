@@ -142,6 +142,9 @@ func (e *engine) sweep(ctx context.Context) error {
 	return e.sweepImages(ctx)
 }
 
+// lastWord is what follows the last hyphen: in names, the number of a process.
+func lastWord(name string) string { return name[strings.LastIndex(name, "-")+1:] }
+
 // over reports whether a process is this one or is gone.
 func over(pid string) bool {
 	n, err := strconv.Atoi(pid)
@@ -155,7 +158,7 @@ func (e *engine) sweepImages(ctx context.Context) error {
 	}
 	for _, image := range list.Items {
 		for _, tag := range image.RepoTags {
-			if !over(tag[strings.LastIndex(tag, "-")+1:]) {
+			if !over(lastWord(tag)) {
 				continue
 			}
 			if _, err := e.ImageRemove(ctx, tag, client.ImageRemoveOptions{Force: true}); err != nil {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,27 +38,56 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	defer docker.Close()
-	dir, err := os.MkdirTemp("", "orch-e2e")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
 	defer func() {
-		if err := docker.sweep(context.Background()); err != nil {
+		if err := sweep(context.Background()); err != nil {
 			fmt.Fprintln(os.Stderr, "remove what the tests made:", err)
 		}
 	}()
-	if err := prepare(ctx, dir); err != nil {
+	if err := prepare(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "prepare the tests:", err)
 		return 1
 	}
 	return m.Run()
 }
 
+// sweep removes all that this process made, and what others made that were
+// killed before they could.
+func sweep(ctx context.Context) error {
+	labs, err := lab.Names(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range labs {
+		if ours := strings.HasPrefix(name, "e2e-"); ours && over(lastWord(name)) {
+			if err := lab.Down(ctx, name); err != nil {
+				return err
+			}
+		}
+	}
+	dirs, err := filepath.Glob(workDir("*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		if over(lastWord(dir)) {
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+		}
+	}
+	return docker.sweep(ctx)
+}
+
+// workDir is where the process of that number builds its programs.
+func workDir(pid string) string { return filepath.Join(os.TempDir(), "orch-e2e-"+pid) }
+
 // prepare builds the program and the images.
-func prepare(ctx context.Context, dir string) error {
-	if err := docker.sweep(ctx); err != nil {
+func prepare(ctx context.Context) error {
+	if err := sweep(ctx); err != nil {
+		return fmt.Errorf("remove what killed runs left: %w", err)
+	}
+	dir := workDir(strconv.Itoa(os.Getpid()))
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
 	orchProgram = filepath.Join(dir, "orch")
