@@ -4,12 +4,11 @@ import (
 	"cmp"
 	"context"
 	"crypto/subtle"
-	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/orch-dev/orch/consensus"
 	"github.com/orch-dev/orch/pkg/api"
 )
 
@@ -74,14 +73,10 @@ func (s *Server) AddVoter(ctx context.Context, req *api.AddVoterRequest) (*api.E
 	if node == nil || node.Role != api.RoleManager {
 		return nil, api.Errorf(api.CodeDenied, "node %s was not admitted as a manager", req.Node)
 	}
-	err := s.Replica.Raft.AddVoter(ctx, node.ID, node.APIAddr())
-	switch {
-	case err == nil:
-		return &api.Empty{}, nil
-	case errors.Is(err, consensus.ErrNotLeader), errors.Is(err, consensus.ErrNoQuorum), errors.Is(err, consensus.ErrOutcomeUnknown):
-		return nil, api.Errorf(api.CodeUnavailable, "make %s a member of the raft group: %v", node.Hostname, err)
+	if err := s.Replica.AddVoter(ctx, node); err != nil {
+		return nil, fmt.Errorf("make %s a member of the raft group: %w", node.Hostname, err)
 	}
-	return nil, api.Errorf(api.CodeInvalid, "make %s a member of the raft group: %v", node.Hostname, err)
+	return &api.Empty{}, nil
 }
 
 // roleOf returns the role that a join token's secret gives.

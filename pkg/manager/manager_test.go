@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -207,5 +208,14 @@ func TestUpdateKeepsTheErrorOfItsFunction(t *testing.T) {
 	want := fmt.Errorf("no")
 	if _, err := r.Update(context.Background(), func(*api.Snapshot) ([]api.Change, error) { return nil, want }); !errors.Is(err, want) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A manager that cannot be reached is known not to have become one.
+func TestAddVoterThatDoesNotAnswer(t *testing.T) {
+	r, _ := lead(t)
+	node := &api.Node{ID: "n2", Addr: netip.MustParseAddr("192.0.2.2"), APIPort: 2377}
+	if err := r.AddVoter(context.Background(), node); api.CodeOf(err) != api.CodeInvalid {
+		t.Errorf("code %s: %v", api.CodeOf(err), err)
 	}
 }
