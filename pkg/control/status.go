@@ -53,11 +53,14 @@ func serviceStatus(snap *api.Snapshot, svc *api.Service, tasks []*api.Task, acke
 		Ports: svc.Ports, Desired: svc.Spec.Replicas,
 	}
 	running, updated, wanted := make(map[slotKey]bool), make(map[slotKey]bool), make(map[slotKey]bool)
-	leaving := 0 // tasks that still run and should not
+	leaving := 0 // tasks that still run and should not, or soon should not
 	for _, t := range tasks {
 		active := t.Desired == api.DesiredRun && !t.Status.State.Terminal()
 		switch {
 		case active:
+			if wanted[slotOf(t)] { // start-first: the old task has not been told yet
+				leaving++
+			}
 			wanted[slotOf(t)] = true
 			if t.Status.State == api.TaskRunning {
 				running[slotOf(t)] = true
