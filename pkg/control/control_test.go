@@ -129,7 +129,7 @@ func TestStatus(t *testing.T) {
 		{"one too many still leaves", []*api.Task{up(1), up(2), with(up(3), func(t *api.Task) { t.Desired = api.DesiredDrain })}, 7,
 			api.ServiceStatus{Desired: 2, Running: 2, Updated: 2}, nil},
 		{"the old task of a slot serves beside the new one", []*api.Task{up(1), up(2), with(up(2), func(t *api.Task) { t.ID, t.SpecVersion = "old", 4 })}, 7,
-			api.ServiceStatus{Desired: 2, Running: 2, Updated: 2}},
+			api.ServiceStatus{Desired: 2, Running: 2, Updated: 2}, nil},
 		{"one finds no node", []*api.Task{up(1), with(up(2), func(t *api.Task) {
 			t.Status, t.Endpoint, t.Reason = api.TaskStatus{State: api.TaskPending}, api.Endpoint{}, "no suitable node: 3 are drained"
 		})}, 7, api.ServiceStatus{Desired: 2, Running: 1, Updated: 1, Reason: "no suitable node: 3 are drained", Unplaceable: true}, nil},
