@@ -143,7 +143,7 @@ func TestServiceFromSpecToNothing(t *testing.T) {
 // More changes than one entry can hold are made in several.
 func TestMoreThanAnEntryHolds(t *testing.T) {
 	r, _ := lead(t)
-	const replicas = 500
+	const replicas = 12
 	if _, err := r.Commit(context.Background(), []api.Change{
 		{Cluster: &api.Cluster{ID: "c", Pool: api.DefaultPool, LeaseTimeout: time.Minute}},
 		{Service: &api.Service{ID: "s", Spec: api.ServiceSpec{
