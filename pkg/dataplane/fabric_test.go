@@ -108,11 +108,6 @@ func (s *space) must(f func() error) {
 	}
 }
 
-func (s *space) sysctl(key, value string) {
-	s.t.Helper()
-	s.must(func() error { return os.WriteFile("/proc/sys/"+key, []byte(value), 0) })
-}
-
 var fabrics int
 
 func newFabric(t *testing.T, mode dataplane.Mode) *fabric {
