@@ -55,6 +55,15 @@ func (r nodeRuntime) Logs(ctx context.Context, id api.TaskID, opts api.LogOption
 	return m.engine.Logs(ctx, id, opts, stdout, stderr)
 }
 
+// explainer is what answers for the node's data plane while there is one.
+func (d *daemon) explainer() (agent.Explainer, *api.Snapshot, error) {
+	m := d.currentMember()
+	if m == nil {
+		return nil, nil, notMember()
+	}
+	return m.plane, m.agent.View(), nil
+}
+
 // nodeInfo says what this machine is. Without an engine that answers, the
 // engine's part stays empty.
 func (d *daemon) nodeInfo(ctx context.Context, m *member) api.NodeInfo {
