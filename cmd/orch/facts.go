@@ -94,6 +94,7 @@ func (m *member) tryPeers(ctx context.Context, view *api.Snapshot, mtu int) []ap
 			peers = append(peers, api.PeerFacts{Node: n.ID, Hostname: n.Hostname, Addr: n.Addr, APIPort: n.APIPort, GossipPort: n.GossipPort})
 		}
 	}
+	slices.SortFunc(peers, func(a, b api.PeerFacts) int { return strings.Compare(a.Hostname, b.Hostname) })
 	var wg sync.WaitGroup
 	for i := range peers {
 		p := &peers[i]

@@ -81,8 +81,8 @@ func newNetListCommand(c *cli) *cobra.Command {
 		Short: "List published ports and virtual IPs with their backends, as this node's kernel has them",
 		Long: `List published ports and virtual IPs with their backends, as the kernel has them.
 
-SHARE is the part of new flows that a backend gets, FLOWS those that are open,
-NEW and PACKETS what clients sent through the node since the backend is there.`,
+SHARE is the part of new flows that a backend gets, FLOWS those that the node
+remembers, NEW and PACKETS what clients sent through it since the backend is there.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			answers, err := gather[api.Empty, api.NetFrontends](cmd, c, s, api.ProcNetFrontends, api.ProcAskFrontends, api.Empty{})

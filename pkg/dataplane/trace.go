@@ -177,9 +177,9 @@ func (t *tracer) isLocal() bool {
 
 func (t *tracer) name(key bpf.OrchFrontendKey) {
 	k := apiKey(key)
-	t.out.Frontend, t.out.Service = k.Addr.String(), t.d.frontends[key].service
-	if !k.Virtual() {
-		t.out.Frontend = describeKey(k)
+	t.out.Frontend, t.out.Service = describeKey(k), t.d.frontends[key].service
+	if !k.Virtual() && k.Addr.IsUnspecified() {
+		t.out.Frontend = fmt.Sprintf("*:%d/%s", k.Port, k.Protocol)
 	}
 }
 
