@@ -88,13 +88,17 @@ func TestFaults(t *testing.T) {
 			Finding{Check: "attachments", Level: Fail, Found: "uplink_tc is not attached", Do: "restart orch daemon, and see its log"}},
 		{"wrong MTU", func(f *api.NodeFacts) { f.Peers[0].Overlay.Largest = 1400 },
 			Finding{Check: "MTU", Level: Fail, Found: "eth0 has an MTU of 1500, but of what it sends to n2 only packets of up to 1400 bytes arrive: larger ones are lost",
-				Do: "set the MTU of eth0 here, and of the other nodes' uplinks, to 1400, or mend the network between them"}},
+				Do: "set the MTU of every node's uplink to the smallest size that is told of, or mend the network between these two"}},
 		{"old task", func(f *api.NodeFacts) { f.TaskLinks[0].MTU = 8950 },
 			Finding{Check: "task MTU", Level: Warn, Found: "larger than the 1450 that fit the tunnel: orc1 (8950); each connection loses its first large packet", Do: "start these tasks again: theirs is set when they start"}},
 		{"API closed", func(f *api.NodeFacts) { f.Peers[0].APIError = "refused" },
 			Finding{Check: "ports", Level: Fail, Found: "n2 does not answer on 2377/tcp (the API and Raft): refused", Do: "see whether orch daemon runs on n2, and let 2377/tcp through the firewalls between the nodes"}},
 		{"gossip closed", func(f *api.NodeFacts) { f.Peers[0].GossipUDPError = "timeout" },
 			Finding{Check: "ports", Level: Fail, Found: "n2 does not answer on 7946/udp (gossip): timeout", Do: "see whether orch daemon runs on n2, and let 7946/udp through the firewalls between the nodes"}},
+		{"another node gone", func(f *api.NodeFacts) {
+			p := &f.Peers[0]
+			p.APIError, p.GossipTCPError, p.GossipUDPError, p.Overlay.Largest = "timeout", "timeout", "timeout", 0
+		}, Finding{Check: "ports", Level: Fail, Found: "n2 (10.0.0.2) answers on no port: timeout", Do: "see whether the machine runs, and the network between it and this node"}},
 		{"overlay closed", func(f *api.NodeFacts) { f.Peers[0].Overlay.Largest = 0 },
 			Finding{Check: "overlay", Level: Fail, Found: "the data plane of n2 does not answer on 4789/udp (VXLAN)", Do: "let 4789/udp through the networks between n2 and this node (10.0.0.2), in both directions"}},
 		{"no forwarding", func(f *api.NodeFacts) { f.Forwarding = false },

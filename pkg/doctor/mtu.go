@@ -18,7 +18,7 @@ func mtu(f *api.NodeFacts) []Finding {
 		case p.Overlay.Largest == p.Overlay.Tried:
 			good = append(good, p.Hostname)
 		default:
-			do := fmt.Sprintf("set the MTU of %s here, and of the other nodes' uplinks, to %d, or mend the network between them", f.Uplink, p.Overlay.Largest)
+			const do = "set the MTU of every node's uplink to the smallest size that is told of, or mend the network between these two"
 			out = append(out, bad(Fail, do, "%s has an MTU of %d, but of what it sends to %s only packets of up to %d bytes arrive: larger ones are lost",
 				f.Uplink, p.Overlay.Tried, p.Hostname, p.Overlay.Largest))
 		}

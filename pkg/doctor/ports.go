@@ -13,6 +13,10 @@ func ports(f *api.NodeFacts) []Finding {
 	var out []Finding
 	for _, p := range f.Peers {
 		before := len(out)
+		if unreachable(p) {
+			out = append(out, bad(Fail, "see whether the machine runs, and the network between it and this node", "%s (%s) answers on no port: %s", p.Hostname, p.Addr, p.APIError))
+			continue
+		}
 		for _, port := range []struct {
 			number   uint16
 			protocol string
@@ -38,6 +42,12 @@ func ports(f *api.NodeFacts) []Finding {
 	return out
 }
 
+// unreachable reports whether nothing at all answers: that is one fault, not one
+// of each port.
+func unreachable(p api.PeerFacts) bool {
+	return p.APIError != "" && p.GossipTCPError != "" && p.GossipUDPError != "" && p.Overlay.Largest == 0
+}
+
 // overlay judges whether the other nodes' data planes answer a probe in VXLAN.
 func overlay(f *api.NodeFacts) []Finding {
 	var good []string
@@ -45,6 +55,8 @@ func overlay(f *api.NodeFacts) []Finding {
 	for _, p := range f.Peers {
 		if p.Overlay.Largest > 0 {
 			good = append(good, p.Hostname)
+		}
+		if p.Overlay.Largest > 0 || unreachable(p) {
 			continue
 		}
 		found := fmt.Sprintf("the data plane of %s does not answer on %d/udp (VXLAN)", p.Hostname, api.OverlayPort)

@@ -104,6 +104,8 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 		{"UDP", []string{probe}, testUDP},
 		{"large transfers", []string{probe}, testTransfers},
 		{"metrics", []string{blog, probe}, testMetrics},
+		{"explain", []string{blog}, testExplain},
+		{"doctor", nil, testDoctor},
 		{"scale", []string{blog}, testScale},
 		{"placement", nil, testPlacement},
 		{"rolling update", []string{probe}, testUpdate},
