@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -42,7 +43,7 @@ var (
 func (r nodeRuntime) ImageStatus(ctx context.Context, ref string) (api.ImageStatus, error) {
 	m := r.d.currentMember()
 	if m == nil {
-		return api.ImageStatus{}, notMember()
+		return api.ImageStatus{}, r.d.notMember()
 	}
 	return m.engine.ImageStatus(ctx, ref)
 }
@@ -50,7 +51,7 @@ func (r nodeRuntime) ImageStatus(ctx context.Context, ref string) (api.ImageStat
 func (r nodeRuntime) Logs(ctx context.Context, id api.TaskID, opts api.LogOptions, stdout, stderr io.Writer) error {
 	m := r.d.currentMember()
 	if m == nil {
-		return notMember()
+		return r.d.notMember()
 	}
 	return m.engine.Logs(ctx, id, opts, stdout, stderr)
 }
@@ -59,14 +60,19 @@ func (r nodeRuntime) Logs(ctx context.Context, id api.TaskID, opts api.LogOption
 func (d *daemon) explainer() (agent.Explainer, *api.Snapshot, error) {
 	m := d.currentMember()
 	if m == nil {
-		return nil, nil, notMember()
+		return nil, nil, d.notMember()
 	}
 	return m.plane, m.agent.View(), nil
 }
 
+// engineTimeout bounds what the engine may take to say what it is.
+const engineTimeout = 5 * time.Second
+
 // nodeInfo says what this machine is. Without an engine that answers, the
 // engine's part stays empty.
 func (d *daemon) nodeInfo(ctx context.Context, m *member) api.NodeInfo {
+	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
+	defer cancel()
 	var info api.NodeInfo
 	if m != nil {
 		if engine, err := m.engine.Info(ctx); err == nil {

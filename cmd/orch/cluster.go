@@ -95,6 +95,16 @@ func exactArgs(n int, what string) cobra.PositionalArgs {
 	}
 }
 
+// noSuchCommand refuses what is none of a command's own commands.
+func noSuchCommand(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("unknown command %q for %q (see `%s --help`)", args[0], cmd.CommandPath(), cmd.CommandPath())
+	}
+	return nil
+}
+
+func showHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
 func newInfoCommand(c *cli) *cobra.Command {
 	l := &list{}
 	cmd := &cobra.Command{
@@ -165,7 +175,7 @@ func managersHint(managers int) string {
 }
 
 func newNodeCommand(c *cli) *cobra.Command {
-	cmd := &cobra.Command{Use: "node", Short: "List nodes and change what runs on them"}
+	cmd := &cobra.Command{Use: "node", Short: "List nodes and change what runs on them", Args: noSuchCommand, RunE: showHelp}
 	cmd.AddCommand(newNodeListCommand(c), newNodeUpdateCommand(c))
 	return cmd
 }

@@ -156,6 +156,9 @@ func (d *daemon) run() error {
 			return fmt.Errorf("rejoin the cluster: %w", err)
 		}
 		d.setMember(id, m)
+		if id.Joining {
+			m.run("join", m.finishJoin)
+		}
 	}
 	err := d.group.Wait()
 	if m := d.currentMember(); m != nil {
@@ -198,6 +201,13 @@ func (d *daemon) setMember(id identity, m *member) {
 // secret is what members of the cluster show each other, "" before there is one.
 func (d *daemon) secret() string { return hex.EncodeToString(d.identity().GossipKey) }
 
+// joined notes that this manager is in the Raft group.
+func (d *daemon) joined() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.id.Joining = false
+}
+
 // saveManagers keeps where the managers are for the next start.
 func (d *daemon) saveManagers(addrs []string) {
 	d.mu.Lock()
@@ -216,16 +226,20 @@ func (d *daemon) serveCluster(w http.ResponseWriter, r *http.Request) {
 	m := d.currentMember()
 	switch {
 	case m == nil:
-		rpc.WriteError(w, r, notMember())
+		rpc.WriteError(w, r, d.notMember())
 	case m.control != nil:
 		m.control.ServeHTTP(w, r)
-	case rpc.Forwarded(r):
+	case rpc.Hops(r) > 0:
 		rpc.WriteError(w, r, api.Errorf(api.CodeUnavailable, "node %s is a worker: ask a manager", d.hostname))
 	default:
 		d.peers.Get(m.managers.Addr()).Forward(w, r)
 	}
 }
 
-func notMember() error {
+// notMember says why the node cannot answer for a cluster.
+func (d *daemon) notMember() error {
+	if id := d.identity(); id.member() {
+		return api.Errorf(api.CodeUnavailable, "this node is about to take its place in the cluster: try again in a moment")
+	}
 	return api.Errorf(api.CodeUnavailable, "this node is not in a cluster: make one with `orch init`, or join one with `orch join TOKEN@HOST:PORT`")
 }

@@ -100,8 +100,11 @@ func environment() map[string]string {
 	return env
 }
 
-// errConverged ends the stream of a stack's status.
-var errConverged = errors.New("converged")
+// What ends the stream of a stack's status.
+var (
+	errConverged = errors.New("converged")
+	errGone      = errors.New("the stack was removed meanwhile")
+)
 
 // awaitStack shows a stack's progress until all of it runs. It fails when
 // something will not run, or not in time.
@@ -127,6 +130,8 @@ func awaitStack(ctx context.Context, c *cli, out io.Writer, stack string, index 
 		return nil
 	case ctx.Err() == context.DeadlineExceeded:
 		return fmt.Errorf("not everything runs after %s:\n%s", timeout, troubles(watch.last))
+	case ctx.Err() != nil:
+		return fmt.Errorf("no longer waiting for %s; the cluster goes on (see `orch stack ps %s`)", stack, stack)
 	}
 	return err
 }

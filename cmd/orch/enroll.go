@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -46,7 +47,10 @@ func (d *daemon) Init(ctx context.Context, req *api.InitRequest) (*api.InitRespo
 		WorkerToken: newSecret(api.RoleWorker), ManagerToken: newSecret(api.RoleManager),
 	}
 	err = d.enroll(id, func(m *member) error {
-		return m.bootstrap(ctx, cluster, d.nodeObject(ctx, id, m))
+		if err := m.bootstrap(ctx, cluster, d.nodeObject(ctx, id, m)); err != nil {
+			return err
+		}
+		return id.save(d.stateDir)
 	})
 	if err != nil {
 		return nil, err
@@ -86,12 +90,9 @@ func (d *daemon) Join(ctx context.Context, req *api.JoinRequest) (*api.JoinRespo
 	id.ClusterID, id.Role, id.Pool, id.GossipKey, id.Managers = admitted.ClusterID, admitted.Role, admitted.Pool, admitted.GossipKey, admitted.Managers
 	err = d.enroll(id, func(m *member) error {
 		if id.Role != api.RoleManager {
-			return nil
+			return id.save(d.stateDir)
 		}
-		if _, err := rpc.Call[api.AddVoterRequest, api.Empty](ctx, d.peers.Get(remote), api.ProcAddVoter, &api.AddVoterRequest{Node: id.Node}); err != nil {
-			return fmt.Errorf("join through %s: %w", remote, err)
-		}
-		return m.awaitState(ctx)
+		return m.joinManagers(ctx, remote)
 	})
 	if err != nil {
 		return nil, err
@@ -99,8 +100,9 @@ func (d *daemon) Join(ctx context.Context, req *api.JoinRequest) (*api.JoinRespo
 	return &api.JoinResponse{NodeID: id.Node, Role: id.Role}, nil
 }
 
-// enroll starts the parts of a member, lets finish make it one, and keeps the
-// identity. If anything fails the node is what it was before.
+// enroll starts the parts of a member and lets finish make it one and keep its
+// identity. If anything fails the node is what it was before, unless others may
+// count on it already.
 func (d *daemon) enroll(id identity, finish func(*member) error) error {
 	if err := os.RemoveAll(d.raftDir()); err != nil { // of an attempt that was killed
 		return fmt.Errorf("remove raft state: %w", err)
@@ -109,21 +111,70 @@ func (d *daemon) enroll(id identity, finish func(*member) error) error {
 	d.setMember(id, nil) // the credential is needed from here on
 	m, err := d.startMember(id, false)
 	if err == nil {
-		if err = finish(m); err == nil {
-			err = id.save(d.stateDir)
-		}
-		if err != nil {
+		err = finish(m)
+		if id.Joining = errors.As(err, new(unfinished)); err != nil && !id.Joining {
 			m.stop()
 			m.purge()
 		}
 	}
-	if err != nil {
+	if err != nil && !id.Joining {
 		d.setMember(before, nil)
-		_ = os.RemoveAll(d.raftDir())
-		return err
+		return errors.Join(err, before.save(d.stateDir), os.RemoveAll(d.raftDir()))
 	}
 	d.setMember(id, m)
 	m.startAgent()
+	if id.Joining {
+		m.run("join", m.finishJoin)
+	}
+	return err
+}
+
+// unfinished is why a node does not know yet whether it is in the Raft group.
+type unfinished struct{ error }
+
+// joinManagers gets this manager into the Raft group. Its identity is kept
+// before it asks: once it is in the group the others need its vote, and a group
+// of one that became two is lost without it.
+func (m *member) joinManagers(ctx context.Context, remote string) error {
+	id := m.id
+	id.Joining = true
+	if err := id.save(m.d.stateDir); err != nil {
+		return err
+	}
+	_, err := rpc.Call[api.AddVoterRequest, api.Empty](ctx, m.d.peers.Get(remote), api.ProcAddVoter, &api.AddVoterRequest{Node: id.Node})
+	if err == nil {
+		err = m.awaitState(ctx)
+	}
+	switch api.CodeOf(err) {
+	case api.CodeInvalid, api.CodeDenied, api.CodeNotFound:
+		return fmt.Errorf("join through %s: %w", remote, err)
+	}
+	if err == nil {
+		if id.Joining = false; id.save(m.d.stateDir) == nil {
+			return nil
+		}
+		err = errors.New("cannot write the node's identity")
+	}
+	return unfinished{fmt.Errorf("this node was admitted, but is not known to be among the managers yet; it goes on trying (see `orch info`): %w", err)}
+}
+
+// finishJoin goes on until this manager is in the Raft group.
+func (m *member) finishJoin(ctx context.Context) error {
+	others := slices.DeleteFunc(slices.Clone(m.id.Managers), func(addr string) bool { return addr == m.d.apiAddr(m.id.Addr) })
+	for i := 0; len(others) > 0 && ctx.Err() == nil; i++ {
+		try, cancel := context.WithTimeout(ctx, enrollTimeout)
+		err := m.joinManagers(try, others[i%len(others)])
+		cancel()
+		if err == nil {
+			m.d.joined()
+			return nil
+		}
+		m.d.log.Warn("cannot join the managers", "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
 	return nil
 }
 

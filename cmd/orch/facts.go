@@ -34,7 +34,7 @@ const (
 func (d *daemon) Diagnose(ctx context.Context, _ *api.Empty) (*api.NodeFacts, error) {
 	m := d.currentMember()
 	if m == nil {
-		return nil, notMember()
+		return nil, d.notMember()
 	}
 	f := &api.NodeFacts{Info: d.nodeInfo(ctx, m), Features: dataplane.Features(), PinDir: d.pinDir, PinsInBPFFS: dataplane.InBPFFS(d.pinDir)}
 	var err error

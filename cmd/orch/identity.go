@@ -22,6 +22,8 @@ type identity struct {
 	Pool      string     `json:"pool,omitempty"`
 	GossipKey []byte     `json:"gossipKey,omitempty"`
 	Managers  []string   `json:"managers,omitempty"` // API addresses
+	// Joining: a manager that may not be in the Raft group yet.
+	Joining bool `json:"joining,omitempty"`
 }
 
 // member reports whether the node is in a cluster.

@@ -55,7 +55,8 @@ type member struct {
 }
 
 // startMember makes the parts of a member and runs them. The agent, which needs
-// the cluster to know the node, is started at once only if withAgent.
+// the cluster to know the node, is started at once only if withAgent: without,
+// the node is to become a member, and what was made is taken away on failure.
 func (d *daemon) startMember(id identity, withAgent bool) (*member, error) {
 	m := &member{d: d, id: id}
 	m.ctx, m.cancel = context.WithCancel(d.ctx)
@@ -75,6 +76,9 @@ func (d *daemon) startMember(id identity, withAgent bool) (*member, error) {
 	for _, step := range steps {
 		if err := step.do(); err != nil {
 			m.stop()
+			if !withAgent {
+				m.purge()
+			}
 			return nil, fmt.Errorf("start %s: %w", step.name, err)
 		}
 	}
@@ -308,6 +312,9 @@ func (m *member) stop() {
 
 // purge takes away what a failed attempt to become a member made of the network.
 func (m *member) purge() {
+	if m.links == nil {
+		return
+	}
 	ctx := context.Background()
 	if err := errors.Join(m.links.Purge(ctx), dataplane.Purge(m.d.pinDir)); err != nil {
 		m.d.log.Warn("clean up", "err", err)

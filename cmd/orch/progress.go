@@ -38,7 +38,7 @@ type stackWatch struct {
 func (w *stackWatch) run(ctx context.Context, client *rpc.Client, stack string) error {
 	for {
 		err := rpc.Stream(ctx, client, api.ProcWatchStack, &api.StackRequest{Stack: stack}, w.each)
-		if ctx.Err() != nil || errors.Is(err, errConverged) || err != nil && api.CodeOf(err) == api.CodeInvalid {
+		if ctx.Err() != nil || errors.Is(err, errConverged) || errors.Is(err, errGone) || err != nil && api.CodeOf(err) == api.CodeInvalid {
 			return err
 		}
 		var hopeless hopelessError
@@ -59,6 +59,9 @@ func (w *stackWatch) each(status *api.StackStatus) error {
 	if status.Index < w.index {
 		return nil // of before the change
 	}
+	if len(status.Services) == 0 {
+		return errGone
+	}
 	w.last = status
 	w.show(status)
 	if status.Converged() {
@@ -66,6 +69,9 @@ func (w *stackWatch) each(status *api.StackStatus) error {
 	}
 	unplaceable := false
 	for _, s := range status.Services {
+		if s.GaveUp {
+			return hopelessError{fmt.Errorf("does not run:\n%s\n(by its restart policy it is not tried again; see `orch service ps %s`)", troubles(status), s.Name)}
+		}
 		if s.Failures >= hopelessFailures {
 			return hopelessError{fmt.Errorf("does not run:\n%s\n(it is tried again until it does or is removed; see `orch service ps %s`)", troubles(status), s.Name)}
 		}
@@ -121,12 +127,15 @@ func (p *progress) close() { p.lines = 0 }
 // state says in words how far a service is.
 func state(s api.ServiceStatus) string {
 	text := fmt.Sprintf("%d of %d run", s.Updated, s.Desired)
+	if s.Completed > 0 {
+		text += fmt.Sprintf(", %d completed", s.Completed)
+	}
 	switch {
 	case s.Converged:
 		return text + ", done"
 	case s.Reason != "":
 		return text + ", " + oneLine(s.Reason, 140)
-	case s.Updated == s.Desired:
+	case s.Updated+s.Completed == s.Desired:
 		return text + ", old tasks are leaving"
 	}
 	return text
@@ -138,7 +147,7 @@ const barWidth = 20
 func bar(s api.ServiceStatus) string {
 	filled := barWidth
 	if s.Desired > 0 {
-		filled = min(barWidth, barWidth*s.Updated/s.Desired)
+		filled = min(barWidth, barWidth*(s.Updated+s.Completed)/s.Desired)
 	}
 	mark := " "
 	if s.Converged {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -15,7 +16,7 @@ import (
 )
 
 func newServiceCommand(c *cli) *cobra.Command {
-	cmd := &cobra.Command{Use: "service", Short: "List, look into and scale services"}
+	cmd := &cobra.Command{Use: "service", Short: "List, look into and scale services", Args: noSuchCommand, RunE: showHelp}
 	cmd.AddCommand(newServiceListCommand(c), newServiceTasksCommand(c), newServiceScaleCommand(c), newServiceLogsCommand(c))
 	return cmd
 }
@@ -140,6 +141,9 @@ func parseScale(args []string) (*api.ScaleRequest, error) {
 		if !ok || name == "" || err != nil || n < 0 {
 			return nil, fmt.Errorf("%q: give SERVICE=REPLICAS, for instance blog_web=6", arg)
 		}
+		if _, twice := req.Replicas[name]; twice {
+			return nil, fmt.Errorf("%s is there twice", name)
+		}
 		req.Replicas[name] = n
 	}
 	if len(args) == 0 {
@@ -160,7 +164,9 @@ func newServiceLogsCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			req.Service = args[0]
+			if req.Service = args[0]; req.Options.Tail < 0 || since < 0 {
+				return errors.New("--tail and --since cannot be negative")
+			}
 			if since > 0 {
 				req.Options.Since = time.Now().Add(-since)
 			}

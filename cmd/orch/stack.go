@@ -14,7 +14,7 @@ import (
 )
 
 func newStackCommand(c *cli) *cobra.Command {
-	cmd := &cobra.Command{Use: "stack", Short: "List, look into and remove stacks"}
+	cmd := &cobra.Command{Use: "stack", Short: "List, look into and remove stacks", Args: noSuchCommand, RunE: showHelp}
 	deploy := newDeployCommand(c)
 	cmd.AddCommand(deploy, newStackListCommand(c), newStackTasksCommand(c), newStackServicesCommand(c), newStackRemoveCommand(c))
 	return cmd
@@ -116,12 +116,12 @@ func awaitGone(ctx context.Context, client *rpc.Client, stack string) error {
 			return nil
 		case err == nil && !slices.ContainsFunc(tasks.Tasks, holdsOn):
 			return nil
-		case err != nil && api.CodeOf(err) != api.CodeUnavailable:
+		case err != nil && ctx.Err() == nil && api.CodeOf(err) != api.CodeUnavailable:
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return fmt.Errorf("no longer waiting; the cluster goes on removing %s (see `orch stack ps %s`)", stack, stack)
 		case <-ticker.C:
 		}
 	}

@@ -97,6 +97,7 @@ type Config struct {
 type Agent struct {
 	Config
 	view    cell[*api.Snapshot]      // what the managers say; nil until they have
+	newest  cell[api.Index]          // what the leader had at the last report; 0 before the first
 	links   cell[map[api.TaskID]int] // interfaces that are up, by task
 	applied cell[applied]
 	tasks   *tasks
@@ -129,6 +130,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.followManagers(ctx) })
 	g.Go(func() error { return a.syncNetwork(ctx) })
+	g.Go(func() error { return a.watchInfo(ctx) })
 	g.Go(func() error { return a.sendReports(ctx) })
 	g.Go(func() error { return a.tasks.run(ctx) })
 	g.Go(func() error { return a.watchRuntime(ctx) })
@@ -141,18 +143,25 @@ func (a *Agent) View() *api.Snapshot {
 	return view
 }
 
-// followManagers keeps the view up to date.
+// followManagers keeps the view up to date. The view never goes back: a manager
+// that was restarted, or lags, may begin with a state from long ago, in which
+// tasks that run here do not exist yet. What is newer than that the leader says
+// in its answer to the first report.
 func (a *Agent) followManagers(ctx context.Context) error {
+	oldest := a.awaitLeader(ctx)
 	for ctx.Err() == nil {
+		said := &api.Snapshot{}
 		err := a.Managers.Session(ctx, func(u *api.Update) error {
-			view := a.View()
-			if u.Reset || view == nil {
-				view = &api.Snapshot{}
+			if u.Reset {
+				said = &api.Snapshot{}
 			}
-			next := *view.With(u.Changes)
+			next := *said.With(u.Changes)
 			next.Index = u.Index
-			a.view.Set(&next)
-			a.Managers.Know(managerAddrs(&next))
+			said = &next
+			if said.Index >= max(oldest, a.known()) {
+				a.view.Set(said)
+				a.Managers.Know(managerAddrs(said))
+			}
 			return nil
 		})
 		if ctx.Err() == nil {
@@ -161,6 +170,22 @@ func (a *Agent) followManagers(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// awaitLeader waits for the leader's first answer to a report and returns the
+// index of the state that it had.
+func (a *Agent) awaitLeader(ctx context.Context) api.Index {
+	for {
+		newest, changed := a.newest.Get()
+		if newest != 0 {
+			return newest
+		}
+		select {
+		case <-ctx.Done():
+			return 0
+		case <-changed:
+		}
+	}
 }
 
 func managerAddrs(view *api.Snapshot) []string {

@@ -224,14 +224,79 @@ func TestNoAcknowledgementWithoutTheKernel(t *testing.T) {
 
 func TestReportsAreSentAgain(t *testing.T) {
 	m, c := newMachine(), newCluster()
-	c.reportErr = errors.New("no leader")
 	run(t, m, c)
+	await(t, "it follows the managers", func() bool { _, ok := m.lastPlan(); return ok })
+	c.mu.Lock()
+	c.reportErr = errors.New("no leader")
+	c.mu.Unlock()
 	c.put(assigned("a", "n1"))
 	await(t, "it starts all the same", func() bool { return len(m.history()) == 3 })
 	c.mu.Lock()
 	c.reportErr = nil
 	c.mu.Unlock()
 	reaches(t, c, "a", api.TaskRunning)
+}
+
+// A manager that was just restarted sends what it knows from long ago. What runs
+// is not taken for what the cluster does not know.
+func TestStateFromLongAgo(t *testing.T) {
+	m, c := newMachine(), newCluster()
+	old := c.snap
+	stop := run(t, m, c)
+	c.put(assigned("a", "n1"))
+	reaches(t, c, "a", api.TaskRunning)
+	before := m.history()
+
+	c.lag(old) // the stream goes on with another manager
+	stop()
+	run(t, m, c) // and after a restart begins with it
+	await(t, "it reports", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.acked == 0 })
+	c.lag(nil)
+	await(t, "it follows the managers again", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.acked == c.snap.Index })
+	if diff := cmp.Diff(before, m.history()); diff != "" {
+		t.Errorf("done since (-want +got):\n%s", diff)
+	}
+}
+
+// A task whose network never gets into the kernel can be stopped.
+func TestStopBeforeTheNetworkIsReady(t *testing.T) {
+	m, c := newMachine(), newCluster()
+	m.planErr = errors.New("map is full")
+	run(t, m, c)
+	c.put(assigned("a", "n1"))
+	await(t, "it waits for its network", func() bool { return slices.Contains(m.history(), "attach a to /ns/a") })
+	c.want("a", api.DesiredStop)
+	reaches(t, c, "a", api.TaskShutdown)
+	c.want("a", api.DesiredRemove)
+	await(t, "it is removed", func() bool { return c.status("a").Removed })
+}
+
+// What happens elsewhere in the cluster makes nobody ask the runtime.
+func TestOthersChangesCostNothing(t *testing.T) {
+	m, c := newMachine(), newCluster()
+	a := New(Config{Node: "n1", Runtime: m, Links: m, Dataplane: m, Names: m, Gossip: c, Managers: c, Now: time.Now})
+	w := newWorker(a, "a")
+	task := assigned("a", "n1")
+	w.tell(task)
+	_, changed := w.wish.Get()
+	w.tell(task)
+	select {
+	case <-changed:
+		t.Error("the worker was woken for what it knew")
+	default:
+	}
+}
+
+// A node whose container runtime hangs keeps its lease.
+func TestReportsDoNotWaitForTheRuntime(t *testing.T) {
+	m, c := newMachine(), newCluster()
+	m.hangs = true
+	run(t, m, c)
+	await(t, "it reports", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.reports > 0 })
+
+	m, c = newMachine(), newCluster()
+	run(t, m, c)
+	await(t, "it says what it is", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.info != nil && c.info.OS == "linux" })
 }
 
 func TestLag(t *testing.T) {

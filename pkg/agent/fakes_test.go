@@ -28,6 +28,7 @@ type machine struct {
 
 	imageErr, startErr, planErr error
 	health                      api.ContainerHealth // of containers that start
+	hangs                       bool                // does not say what it is
 }
 
 func newMachine() *machine {
@@ -67,6 +68,13 @@ func (m *machine) Task(_ context.Context, id api.TaskID) (api.ContainerState, er
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.states[id], nil
+}
+
+func (m *machine) Info(ctx context.Context) api.NodeInfo {
+	if m.hangs {
+		<-ctx.Done()
+	}
+	return api.NodeInfo{OS: "linux"}
 }
 
 func (m *machine) Watch(ctx context.Context, notify func(api.TaskID)) error {
@@ -186,8 +194,11 @@ func (m *machine) Set(network.Zone) {}
 type cluster struct {
 	mu        sync.Mutex
 	snap      *api.Snapshot
+	late      *api.Snapshot // what a manager that lags sends instead
 	changed   chan struct{}
 	acked     api.Index
+	reports   int
+	info      *api.NodeInfo
 	suspects  map[api.NodeID]bool
 	died      map[api.TaskID]bool
 	gossip    chan struct{}
@@ -241,6 +252,15 @@ func (c *cluster) forget(id api.TaskID) {
 	c.changed = make(chan struct{})
 }
 
+// lag makes managers send a state of before, or no longer if it is nil.
+func (c *cluster) lag(state *api.Snapshot) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.late = state
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
 // want sets what is desired of a task.
 func (c *cluster) want(id api.TaskID, desired api.DesiredState) {
 	c.mu.Lock()
@@ -264,6 +284,9 @@ func (c *cluster) Session(ctx context.Context, each func(*api.Update) error) err
 	for {
 		c.mu.Lock()
 		snap, changed := c.snap, c.changed
+		if c.late != nil {
+			snap = c.late
+		}
 		c.mu.Unlock()
 		u := &api.Update{Index: snap.Index, Reset: true, Changes: []api.Change{{Cluster: snap.Cluster}}}
 		for _, n := range snap.Nodes {
@@ -296,6 +319,10 @@ func (c *cluster) Report(_ context.Context, r *api.Report) (*api.ReportResponse,
 		return nil, c.reportErr
 	}
 	c.acked = r.Applied
+	c.reports++
+	if r.Info != nil {
+		c.info = r.Info
+	}
 	for id, s := range r.Statuses {
 		if t := c.snap.Tasks[id]; t != nil {
 			next := *t
@@ -348,7 +375,7 @@ func run(t *testing.T, m *machine, c *cluster) (stop func()) {
 	t.Helper()
 	a := New(Config{
 		Node: "n1", Runtime: m, Links: m, Dataplane: m, Names: m, Gossip: c, Managers: c,
-		DNS: netip.MustParseAddr("169.254.20.53"), Info: func(context.Context) api.NodeInfo { return api.NodeInfo{} },
+		DNS: netip.MustParseAddr("169.254.20.53"), Info: m.Info,
 		Now: time.Now, Log: slog.New(slog.DiscardHandler),
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -84,11 +84,17 @@ func (d *Directory) Report(ctx context.Context, report *api.Report) (*api.Report
 		addr = d.Addr()
 	}
 	res, err := rpc.Call[api.Report, api.ReportResponse](ctx, d.peers.Get(addr), api.ProcReport, report)
-	var answered *api.Error
-	if err != nil && d.home == "" && !errors.As(err, &answered) {
+	if err != nil && d.home == "" && !answered(err) {
 		d.leave(addr)
 	}
 	return res, err
+}
+
+// answered reports whether an error is the cluster's own answer. A manager that
+// has no leader may be on the wrong side of a cut: another may have one.
+func answered(err error) bool {
+	var e *api.Error
+	return errors.As(err, &e) && e.Code != api.CodeUnavailable
 }
 
 // MoveOn implements Managers.
@@ -99,7 +105,7 @@ func (d *Directory) MoveOn() { d.leave(d.Addr()) }
 func (d *Directory) leave(addr string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.current != addr {
+	if d.current != addr || len(d.addrs) == 0 {
 		return
 	}
 	next := slices.Index(d.addrs, addr) + 1

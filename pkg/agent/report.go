@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"reflect"
 	"sync"
 	"time"
 
@@ -24,6 +23,7 @@ type reports struct {
 	mu       sync.Mutex
 	applied  api.Index
 	statuses map[api.TaskID]api.TaskStatus
+	info     *api.NodeInfo // nil: as the managers know it
 	news     chan struct{} // holds one token while there is something new
 }
 
@@ -49,6 +49,14 @@ func (r *reports) status(id api.TaskID, s api.TaskStatus) {
 	r.signal()
 }
 
+// describe notes what the node is.
+func (r *reports) describe(info api.NodeInfo) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.info = &info
+	r.signal()
+}
+
 func (r *reports) signal() {
 	select {
 	case r.news <- struct{}{}:
@@ -60,15 +68,15 @@ func (r *reports) signal() {
 func (r *reports) next(node api.NodeID) *api.Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	report := &api.Report{Node: node, Applied: r.applied, Statuses: make(map[api.TaskID]api.TaskStatus)}
+	report := &api.Report{Node: node, Applied: r.applied, Info: r.info, Statuses: make(map[api.TaskID]api.TaskStatus)}
 	for id, s := range r.statuses {
 		report.Statuses[id] = s
 	}
 	return report
 }
 
-// accepted forgets the statuses of a report that a manager has stored, unless
-// there are newer ones.
+// accepted forgets what a manager has stored of a report, unless there is
+// something newer.
 func (r *reports) accepted(report *api.Report) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,39 +85,45 @@ func (r *reports) accepted(report *api.Report) {
 			delete(r.statuses, id)
 		}
 	}
+	if r.info == report.Info {
+		r.info = nil
+	}
+}
+
+// watchInfo looks now and then at what the node is. A container runtime that
+// does not answer holds up nothing else.
+func (a *Agent) watchInfo(ctx context.Context) error {
+	var told api.NodeInfo
+	for ctx.Err() == nil {
+		if info := a.Info(ctx); ctx.Err() == nil && info != told {
+			told = info
+			a.reports.describe(info)
+		}
+		pause(ctx, infoInterval)
+	}
+	return nil
 }
 
 // sendReports reports news at once, and that the node lives at every heartbeat.
 func (a *Agent) sendReports(ctx context.Context) error {
-	var told api.NodeInfo
-	var asked time.Time
 	lag := lag{patience: lagPatience}
 	ticker := time.NewTicker(heartbeat)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		report := a.reports.next(a.Node)
-		if now := a.Now(); now.Sub(asked) >= infoInterval {
-			asked = now
-			if info := a.Info(ctx); !reflect.DeepEqual(info, told) {
-				report.Info = &info
-			}
-		}
 		res, err := a.Managers.Report(ctx, report)
 		if err != nil {
 			if ctx.Err() == nil {
 				a.Log.Warn("cannot report to the managers", "err", err)
-				asked = time.Time{}
 				pause(ctx, retryDelay)
 			}
 			continue
 		}
 		a.reports.accepted(report)
+		a.newest.Set(res.Index)
 		if lag.tooLong(a.known(), res.Index, a.Now()) {
 			a.Log.Info("the manager lags behind the leader, looking for another", "have", a.known(), "newest", res.Index)
 			a.Managers.MoveOn()
-		}
-		if report.Info != nil {
-			told = *report.Info
 		}
 		select {
 		case <-ctx.Done():

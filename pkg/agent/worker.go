@@ -32,12 +32,10 @@ func newWorker(a *Agent, id api.TaskID) *worker {
 }
 
 func (w *worker) tell(t *api.Task) {
-	w.wish.Update(func(old wish) wish {
-		if old.told && old.task == t {
-			return old
-		}
-		return wish{true, t}
-	})
+	if old, _ := w.wish.Get(); old.told && old.task == t {
+		return // waking up means asking the runtime
+	}
+	w.wish.Set(wish{true, t})
 }
 
 func (w *worker) poke() {
@@ -100,12 +98,42 @@ func (w *worker) step(ctx context.Context, t *api.Task) (finished bool, err erro
 		return false, w.stop(ctx, t, state)
 	case state.Phase == api.ContainerExited:
 		w.exited(ctx, state)
-	case state.Phase == api.ContainerRunning:
-		return false, w.observe(ctx, t, state)
-	default:
-		return false, w.start(ctx, t)
+		return false, nil
+	case state.Phase != api.ContainerRunning && t.Desired != api.DesiredRun:
+		return false, nil // it ends before it began
 	}
-	return false, nil
+	wanted, cancel := w.whileWanted(ctx)
+	defer cancel()
+	if state.Phase == api.ContainerRunning {
+		err = w.observe(wanted, t, state)
+	} else {
+		err = w.start(wanted, t)
+	}
+	if wanted.Err() != nil {
+		err = nil // the next step sees to what is wanted now
+	}
+	return false, err
+}
+
+// whileWanted returns a context that ends when the task is to be stopped or
+// removed: an image may take long to come, or a kernel may never take the
+// network, and neither may keep a task from its end.
+func (w *worker) whileWanted(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		for {
+			want, changed := w.wish.Get()
+			if want.task == nil || want.task.Desired == api.DesiredStop || want.task.Desired == api.DesiredRemove {
+				cancel()
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-changed:
+			}
+		}
+	}()
+	return ctx, cancel
 }
 
 // start makes image, sandbox and network ready and runs the task.
@@ -115,9 +143,6 @@ func (w *worker) start(ctx context.Context, t *api.Task) error {
 		defer func() { <-w.agent.tasks.starts }()
 	case <-ctx.Done():
 		return ctx.Err()
-	}
-	if want, _ := w.wish.Get(); want.task == nil || want.task.Desired != api.DesiredRun {
-		return nil // no longer wanted: the next step sees to it
 	}
 	w.report(api.TaskStatus{State: api.TaskPreparing})
 	err := w.launch(ctx, t)

@@ -199,8 +199,10 @@ type ServiceStatus struct {
 	Desired int    `json:"desired"` // slots
 	// Running slots have a running task; Updated ones a running task made from
 	// the current spec whose endpoint every live node has acknowledged.
-	Running   int    `json:"running"`
-	Updated   int    `json:"updated"`
+	Running int `json:"running"`
+	Updated int `json:"updated"`
+	// Completed slots had a task that did its work and is not to run again.
+	Completed int    `json:"completed,omitempty"`
 	Converged bool   `json:"converged"`
 	Ports     []Port `json:"ports,omitempty"`
 	// Reason says what it waits for or why it fails, in a user's words.
@@ -209,6 +211,8 @@ type ServiceStatus struct {
 	// since any of them last ran; Unplaceable: no node suits a task.
 	Failures    int  `json:"failures,omitempty"`
 	Unplaceable bool `json:"unplaceable,omitempty"`
+	// GaveUp: a slot's task failed, and the restart policy gives it no other.
+	GaveUp bool `json:"gaveUp,omitempty"`
 }
 
 // StackList is every stack.

@@ -91,6 +91,12 @@ var taskOrder = map[TaskState]int{
 	TaskComplete: 5, TaskFailed: 5, TaskRejected: 5, TaskShutdown: 5, TaskOrphaned: 5,
 }
 
+// Valid reports whether s is one of the states above.
+func (s TaskState) Valid() bool {
+	_, ok := taskOrder[s]
+	return ok
+}
+
 // Terminal reports whether the task has ended.
 func (s TaskState) Terminal() bool { return taskOrder[s] >= 5 }
 

@@ -21,6 +21,26 @@ func ValidateName(kind, name string) error {
 	return nil
 }
 
+var (
+	idPattern       = regexp.MustCompile(`^[0-9a-z]{25}$`)
+	hostnamePattern = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})$`)
+)
+
+// Validate checks what a joining node says of itself.
+func (n *Node) Validate() error {
+	switch {
+	case !idPattern.MatchString(string(n.ID)):
+		return Errorf(CodeInvalid, "node ID %q: it is %d characters of 0-9 and a-z", n.ID, IDLength)
+	case !hostnamePattern.MatchString(n.Hostname):
+		return Errorf(CodeInvalid, "node name %q: use 1 to 253 letters, digits, - and .", n.Hostname)
+	case !n.Addr.Is4() || n.Addr.IsUnspecified() || n.Addr.IsMulticast():
+		return Errorf(CodeInvalid, "node %s: address %q: it must be the node's IPv4 address", n.Hostname, n.Addr)
+	case n.APIPort == 0 || n.GossipPort == 0:
+		return Errorf(CodeInvalid, "node %s: the ports of its API and of gossip must be given", n.Hostname)
+	}
+	return nil
+}
+
 // Validate checks what can be checked without knowing the cluster.
 func (r *DeployRequest) Validate() error {
 	if err := ValidateName("stack", r.Stack); err != nil {

@@ -114,40 +114,66 @@ func TestStatus(t *testing.T) {
 		return &api.Task{ID: api.TaskID(fmt.Sprint("t", slot)), ServiceID: "web", ServiceName: "blog_web", Slot: slot, Desired: api.DesiredRun, SpecVersion: 5, Status: running, Endpoint: ready}
 	}
 	with := func(t *api.Task, edit func(*api.Task)) *api.Task { edit(t); return t }
-	tests := []struct {
+	type test struct {
 		name  string
 		tasks []*api.Task
 		acked api.Index
 		want  api.ServiceStatus
-	}{
-		{"all run", []*api.Task{up(1), up(2)}, 7, api.ServiceStatus{Desired: 2, Running: 2, Updated: 2, Converged: true}},
-		{"not every node knows yet", []*api.Task{up(1), up(2)}, 6, api.ServiceStatus{Desired: 2, Running: 2}},
+		edit  func(*api.ServiceSpec)
+	}
+	tests := []test{
+		{"all run", []*api.Task{up(1), up(2)}, 7, api.ServiceStatus{Desired: 2, Running: 2, Updated: 2, Converged: true}, nil},
+		{"not every node knows yet", []*api.Task{up(1), up(2)}, 6, api.ServiceStatus{Desired: 2, Running: 2}, nil},
 		{"one is of an old spec", []*api.Task{up(1), with(up(2), func(t *api.Task) { t.SpecVersion = 4 })}, 7,
-			api.ServiceStatus{Desired: 2, Running: 2, Updated: 1}},
+			api.ServiceStatus{Desired: 2, Running: 2, Updated: 1}, nil},
 		{"one too many still leaves", []*api.Task{up(1), up(2), with(up(3), func(t *api.Task) { t.Desired = api.DesiredDrain })}, 7,
-			api.ServiceStatus{Desired: 2, Running: 2, Updated: 2}},
+			api.ServiceStatus{Desired: 2, Running: 2, Updated: 2}, nil},
+		{"the old task of a slot serves beside the new one", []*api.Task{up(1), up(2), with(up(2), func(t *api.Task) { t.ID, t.SpecVersion = "old", 4 })}, 7,
+			api.ServiceStatus{Desired: 2, Running: 2, Updated: 2}, nil},
 		{"one finds no node", []*api.Task{up(1), with(up(2), func(t *api.Task) {
 			t.Status, t.Endpoint, t.Reason = api.TaskStatus{State: api.TaskPending}, api.Endpoint{}, "no suitable node: 3 are drained"
-		})}, 7, api.ServiceStatus{Desired: 2, Running: 1, Updated: 1, Reason: "no suitable node: 3 are drained", Unplaceable: true}},
+		})}, 7, api.ServiceStatus{Desired: 2, Running: 1, Updated: 1, Reason: "no suitable node: 3 are drained", Unplaceable: true}, nil},
 		{"one waits for another service", []*api.Task{up(1), with(up(2), func(t *api.Task) {
 			t.Status, t.Endpoint, t.Reason = api.TaskStatus{State: api.TaskPending}, api.Endpoint{}, "waits for blog_db to be healthy"
-		})}, 7, api.ServiceStatus{Desired: 2, Running: 1, Updated: 1, Reason: "waits for blog_db to be healthy"}},
+		})}, 7, api.ServiceStatus{Desired: 2, Running: 1, Updated: 1, Reason: "waits for blog_db to be healthy"}, nil},
 		{"one fails", []*api.Task{up(1), with(up(2), func(t *api.Task) {
 			t.Status, t.Desired = api.TaskStatus{State: api.TaskFailed, Message: "exited with code 1"}, api.DesiredRemove
-		})}, 7, api.ServiceStatus{Desired: 2, Running: 1, Updated: 1, Reason: "blog_web.2: exited with code 1", Failures: 1}},
+		})}, 7, api.ServiceStatus{Desired: 2, Running: 1, Updated: 1, Reason: "blog_web.2: exited with code 1", Failures: 1}, nil},
 		{"a failure that was made good is forgotten", []*api.Task{up(1), up(2), with(up(2), func(t *api.Task) {
 			t.ID, t.Status, t.Desired = "old", api.TaskStatus{State: api.TaskFailed, Message: "x"}, api.DesiredRemove
-		})}, 7, api.ServiceStatus{Desired: 2, Running: 2, Updated: 2, Converged: true}},
+		})}, 7, api.ServiceStatus{Desired: 2, Running: 2, Updated: 2, Converged: true}, nil},
 	}
-	for _, tt := range tests {
+	once := func(s *api.ServiceSpec) { s.Restart.Condition = api.RestartNone }
+	global := func(s *api.ServiceSpec) { s.Mode = api.ModeGlobal }
+	ended := func(slot int, state api.TaskState) *api.Task {
+		return with(up(slot), func(t *api.Task) { t.Status, t.Desired = api.TaskStatus{State: state, Message: "x"}, api.DesiredRemove })
+	}
+	special := []test{
+		{"two did their work, for good", []*api.Task{ended(1, api.TaskComplete), ended(2, api.TaskComplete)}, 7,
+			api.ServiceStatus{Desired: 2, Completed: 2, Converged: true}, once},
+		{"one ended and will be started again", []*api.Task{up(1), ended(2, api.TaskComplete)}, 7,
+			api.ServiceStatus{Desired: 2, Running: 1, Updated: 1}, nil},
+		{"one failed for good", []*api.Task{up(1), ended(2, api.TaskFailed)}, 7,
+			api.ServiceStatus{Desired: 2, Running: 1, Updated: 1, Reason: "blog_web.2: x", Failures: 1, GaveUp: true}, once},
+		{"a global service that has no task yet", nil, 7, api.ServiceStatus{Desired: 1}, global},
+	}
+	for _, tt := range append(tests, special...) {
 		t.Run(tt.name, func(t *testing.T) {
 			snap := state()
+			snap.Nodes = map[api.NodeID]*api.Node{
+				"n1": {ID: "n1", State: api.NodeReady, Availability: api.AvailabilityActive},
+				"n2": {ID: "n2", State: api.NodeReady, Availability: api.AvailabilityDrain},
+				"n3": {ID: "n3", State: api.NodeDown, Availability: api.AvailabilityActive},
+			}
+			if tt.edit != nil {
+				tt.edit(&snap.Services["web"].Spec)
+			}
 			snap.Tasks = make(map[api.TaskID]*api.Task)
 			for _, task := range tt.tasks {
 				snap.Tasks[task.ID] = task
 			}
 			want := tt.want
-			want.Name, want.Mode, want.Image, want.Ports = "blog_web", api.ModeReplicated, "i:1", snap.Services["web"].Ports
+			want.Name, want.Mode, want.Image, want.Ports = "blog_web", snap.Services["web"].Spec.Mode, "i:1", snap.Services["web"].Ports
 			if diff := cmp.Diff([]api.ServiceStatus{want}, statuses(snap, "blog", tt.acked), comparable); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -190,12 +216,14 @@ func TestPlanReport(t *testing.T) {
 	snap.Nodes = map[api.NodeID]*api.Node{"n1": {ID: "n1"}}
 	snap.Tasks = map[api.TaskID]*api.Task{
 		"starts": task("starts", "n1", api.TaskPreparing), "ended": task("ended", "n1", api.TaskFailed), "foreign": task("foreign", "n2", api.TaskRunning),
+		"newer": task("newer", "n1", api.TaskPending),
 	}
 	got := planReport(snap, &api.Report{Node: "n1", Info: &api.NodeInfo{Kernel: "6"}, Statuses: map[api.TaskID]api.TaskStatus{
 		"starts":  {State: api.TaskRunning},
 		"ended":   {State: api.TaskRunning},  // a task never moves back
 		"foreign": {State: api.TaskShutdown}, // and a node reports only its own
 		"unknown": {State: api.TaskRunning},
+		"newer":   {State: "hibernating"}, // a state of a newer orch
 	}})
 	want := []api.Change{
 		{Node: &api.Node{ID: "n1", Info: api.NodeInfo{Kernel: "6"}}},
@@ -217,15 +245,62 @@ func TestJoinTokens(t *testing.T) {
 }
 
 func TestFind(t *testing.T) {
-	nodes := []*api.Node{{ID: "abc1", Hostname: "n1"}, {ID: "abd2", Hostname: "n2"}, {ID: "n1x", Hostname: "n3"}}
+	nodes := []*api.Node{{ID: "abc1", Hostname: "n1"}, {ID: "abd2", Hostname: "n2"}, {ID: "n1x", Hostname: "n3"}, {ID: "x4", Hostname: "twin"}, {ID: "x5", Hostname: "twin"}}
 	key := func(n *api.Node) (string, string) { return n.Hostname, string(n.ID) }
 	for ref, want := range map[string]string{
-		"n1": "abc1", "abd2": "abd2", "abc": "abc1", "ab": "error: beginning of the IDs of 2 nodes", "zz": "error: no node is called", "": "error: no node is called",
+		"n1": "abc1", "abd2": "abd2", "abc": "abc1", "ab": "error: beginning of the IDs of 2 nodes", "zz": "error: no node is called", "": "error: no node is called", "twin": `error: 2 nodes are called "twin"`,
 	} {
 		n, err := find("node", ref, nodes, key)
 		problem, isErr := strings.CutPrefix(want, "error: ")
 		if isErr != (err != nil) || err != nil && !strings.Contains(err.Error(), problem) || err == nil && string(n.ID) != want {
 			t.Errorf("%q: %v, %v; want %s", ref, n, err, want)
 		}
+	}
+}
+
+func TestPlanAdmit(t *testing.T) {
+	id := func(c string) api.NodeID { return api.NodeID(strings.Repeat(c, api.IDLength)) }
+	node := func(c, addr string, edit func(*api.Node)) api.Node {
+		n := api.Node{ID: id(c), Hostname: "n-" + c, Addr: netip.MustParseAddr(addr), APIPort: 2377, GossipPort: 7946}
+		if edit != nil {
+			edit(&n)
+		}
+		return n
+	}
+	member := func(state api.NodeState, role api.Role) *api.Node {
+		n := node("a", "192.0.2.1", func(n *api.Node) {
+			n.Meta.Modified, n.State, n.Role, n.Availability = 5, state, role, api.AvailabilityDrain
+			n.Labels = map[string]string{"disk": "fast"}
+		})
+		return &n
+	}
+	again := member(api.NodeDown, api.RoleWorker)
+	again.Addr = netip.MustParseAddr("192.0.2.9")
+	tests := []struct {
+		name string
+		old  *api.Node
+		node api.Node
+		want *api.Node
+		err  string
+	}{
+		{"again, from another address, keeps what was set", member(api.NodeDown, api.RoleWorker), node("a", "192.0.2.9", nil), again, ""},
+		{"a copy of a member", member(api.NodeReady, api.RoleWorker), node("a", "192.0.2.9", nil), nil, "has this node's ID"},
+		{"again with another role", member(api.NodeDown, api.RoleManager), node("a", "192.0.2.1", nil), nil, "admitted as a manager"},
+		{"an address that is taken", member(api.NodeReady, api.RoleWorker), node("b", "192.0.2.1", nil), nil, "already has the address"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			snap := &api.Snapshot{Nodes: map[api.NodeID]*api.Node{tt.old.ID: tt.old}}
+			changes, err := planAdmit(snap, tt.node, api.RoleWorker)
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Fatalf("error %v, want %q", err, tt.err)
+				}
+				return
+			}
+			if diff := cmp.Diff([]api.Change{{Node: tt.want}}, changes, comparable); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
 )
@@ -13,19 +14,28 @@ import (
 func (s *Server) WatchStack(ctx context.Context, req *api.StackRequest, send func(*api.StackStatus) error) error {
 	for {
 		changed, acked := s.Replica.Changed(), s.Tracker.Changed()
-		snap := s.Replica.Snapshot()
+		snap, now := s.Replica.Snapshot(), s.Now()
 		status := &api.StackStatus{
 			Index:    snap.Index,
-			Services: statuses(snap, req.Stack, s.Tracker.Acked(snap, s.Now())),
+			Services: statuses(snap, req.Stack, s.Tracker.Acked(snap, now)),
 		}
 		if err := send(status); err != nil {
 			return err
 		}
+		// A node that is no longer waited for changes the status, too.
+		expiry := time.NewTimer(s.Tracker.NextExpiry(snap, now).Sub(now))
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
 		case <-changed:
 		case <-acked:
+		case <-expiry.C:
+		}
+		expiry.Stop()
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if !s.leads() {
+			return api.Errorf(api.CodeUnavailable, "this manager does not lead any more")
 		}
 	}
 }
@@ -48,7 +58,7 @@ func (s *Server) Stacks(context.Context, *api.Empty) (*api.StackList, error) {
 			entry(t.Stack).Tasks++
 		}
 	}
-	list := &api.StackList{}
+	list := &api.StackList{Stacks: []api.StackEntry{}}
 	for _, e := range api.Sorted(entries) {
 		list.Stacks = append(list.Stacks, *e)
 	}
@@ -63,7 +73,7 @@ func (s *Server) Services(_ context.Context, req *api.ServicesRequest) (*api.Ser
 		return nil, unknownStack(req.Stack)
 	}
 	status := statuses(snap, req.Stack, s.Tracker.Acked(snap, s.Now()))
-	list := &api.ServiceList{}
+	list := &api.ServiceList{Services: []api.ServiceEntry{}}
 	for i, svc := range services {
 		list.Services = append(list.Services, api.ServiceEntry{Service: *svc, Status: status[i]})
 	}
@@ -82,7 +92,7 @@ func (s *Server) Tasks(_ context.Context, req *api.TasksRequest) (*api.TaskList,
 		}
 		only = svc.ID
 	}
-	list := &api.TaskList{}
+	list := &api.TaskList{Tasks: []api.TaskEntry{}}
 	for _, t := range snap.Tasks {
 		if (only == "" || t.ServiceID == only) && (req.Stack == "" || t.Stack == req.Stack) {
 			entry := api.TaskEntry{Task: *t}

@@ -33,6 +33,10 @@ func (s *Server) ServiceLogs(ctx context.Context, req *api.ServiceLogsRequest, s
 			continue
 		}
 		g.Go(func() error {
+			if node.State == api.NodeDown {
+				text := "cannot read the output: the node is down\n"
+				return each(&api.LogChunk{Task: t.Name(), Node: node.Hostname, Stderr: true, Data: []byte(text)})
+			}
 			err := rpc.Stream(ctx, s.Peers.Get(node.APIAddr()), api.ProcTaskLogs,
 				&api.TaskLogsRequest{Task: t.ID, Options: req.Options},
 				func(chunk *api.LogChunk) error {

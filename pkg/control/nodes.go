@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/subtle"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -15,30 +16,22 @@ import (
 // joins again, after it lost the answer, is admitted again.
 func (s *Server) Admit(ctx context.Context, req *api.AdmitRequest) (*api.AdmitResponse, error) {
 	snap := s.Replica.Snapshot()
+	if snap.Cluster == nil {
+		return nil, noState()
+	}
 	role, err := roleOf(snap.Cluster, req.Secret)
 	if err != nil {
 		return nil, err
 	}
-	node := req.Node
-	if node.ID == "" || !node.Addr.Is4() || node.APIPort == 0 {
-		return nil, api.Errorf(api.CodeInvalid, "a node joins with an ID, an IPv4 address and a port")
+	if err := req.Node.Validate(); err != nil {
+		return nil, err
 	}
-	node.Role, node.Availability, node.State = role, api.AvailabilityActive, api.NodeDown
 	if _, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
-		for _, other := range snap.Nodes {
-			if other.ID != node.ID && other.APIAddr() == node.APIAddr() {
-				return nil, api.Errorf(api.CodeConflict, "node %s (%s) already has the address %s", other.Hostname, other.ID, other.APIAddr())
-			}
-		}
-		node.Meta = api.Meta{}
-		if old := snap.Nodes[node.ID]; old != nil {
-			node.Meta, node.Labels = old.Meta, old.Labels
-		}
-		return []api.Change{{Node: &node}}, nil
+		return planAdmit(snap, req.Node, role)
 	}); err != nil {
 		return nil, err
 	}
-	s.Log.Info("node admitted", "node", node.Hostname, "id", node.ID, "role", role)
+	s.Log.Info("node admitted", "node", req.Node.Hostname, "id", req.Node.ID, "role", role)
 	return &api.AdmitResponse{
 		ClusterID: snap.Cluster.ID,
 		Role:      role,
@@ -46,6 +39,30 @@ func (s *Server) Admit(ctx context.Context, req *api.AdmitRequest) (*api.AdmitRe
 		Pool:      snap.Cluster.Pool,
 		Managers:  managerAddrs(s.Replica.Snapshot()),
 	}, nil
+}
+
+// planAdmit makes a node a member, or again the member that it was.
+func planAdmit(snap *api.Snapshot, node api.Node, role api.Role) ([]api.Change, error) {
+	for _, other := range api.Sorted(snap.Nodes) {
+		if other.ID != node.ID && other.APIAddr() == node.APIAddr() {
+			return nil, api.Errorf(api.CodeConflict, "node %s (%s) already has the address %s", other.Hostname, other.ID, other.APIAddr())
+		}
+	}
+	node.Meta, node.Role, node.Availability, node.State = api.Meta{}, role, api.AvailabilityActive, api.NodeDown
+	if old := snap.Nodes[node.ID]; old != nil {
+		switch {
+		case old.State == api.NodeReady:
+			return nil, api.Errorf(api.CodeConflict, "node %s at %s has this node's ID and is in the cluster: if this machine is a copy of it, stop the daemon here and remove its state directory", old.Hostname, old.Addr)
+		case old.Role != role:
+			return nil, api.Errorf(api.CodeConflict, "this node was admitted as a %s before: join with the token for a %s", old.Role, old.Role)
+		}
+		node.Meta, node.Labels, node.Availability = old.Meta, old.Labels, old.Availability
+	}
+	return []api.Change{{Node: &node}}, nil
+}
+
+func noState() error {
+	return api.Errorf(api.CodeUnavailable, "this manager does not have the cluster's state yet: try again")
 }
 
 // AddVoter makes an admitted manager a member of the Raft group. It comes after
@@ -56,8 +73,8 @@ func (s *Server) AddVoter(ctx context.Context, req *api.AddVoterRequest) (*api.E
 	if node == nil || node.Role != api.RoleManager {
 		return nil, api.Errorf(api.CodeDenied, "node %s was not admitted as a manager", req.Node)
 	}
-	if err := s.Replica.Raft.AddVoter(ctx, node.ID, node.APIAddr()); err != nil {
-		return nil, api.Errorf(api.CodeUnavailable, "make %s a member of the raft group: %v", node.Hostname, err)
+	if err := s.Replica.AddVoter(ctx, node); err != nil {
+		return nil, fmt.Errorf("make %s a member of the raft group: %w", node.Hostname, err)
 	}
 	return &api.Empty{}, nil
 }
@@ -87,6 +104,9 @@ func managerAddrs(snap *api.Snapshot) []string {
 // JoinTokens returns what nodes join with through this manager.
 func (s *Server) JoinTokens(context.Context, *api.Empty) (*api.JoinTokens, error) {
 	snap := s.Replica.Snapshot()
+	if snap.Cluster == nil || snap.Nodes[s.Node] == nil {
+		return nil, noState()
+	}
 	addr := snap.Nodes[s.Node].APIAddr()
 	return &api.JoinTokens{
 		Worker:  snap.Cluster.WorkerToken + "@" + addr,
@@ -97,7 +117,7 @@ func (s *Server) JoinTokens(context.Context, *api.Empty) (*api.JoinTokens, error
 // Nodes lists the nodes by name, with what the leader knows of them.
 func (s *Server) Nodes(context.Context, *api.Empty) (*api.NodeList, error) {
 	leader, _, _ := s.Replica.Raft.Leader()
-	list := &api.NodeList{}
+	list := &api.NodeList{Nodes: []api.NodeEntry{}}
 	for _, n := range api.Sorted(s.Replica.Snapshot().Nodes) {
 		entry := api.NodeEntry{Node: *n, Leader: n.ID == leader}
 		seen, applied := s.Tracker.Contact(n.ID)
@@ -116,6 +136,9 @@ func (s *Server) UpdateNode(ctx context.Context, req *api.UpdateNodeRequest) (*a
 	case "", api.AvailabilityActive, api.AvailabilityPause, api.AvailabilityDrain:
 	default:
 		return nil, api.Errorf(api.CodeInvalid, "unknown availability %q: use active, pause or drain", req.Availability)
+	}
+	if req.Availability == "" && len(req.AddLabels) == 0 && len(req.RemoveLabels) == 0 {
+		return nil, api.Errorf(api.CodeInvalid, "say what to change of node %s: its availability or its labels", req.Node)
 	}
 	_, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
 		node, err := findNode(snap, req.Node)
@@ -151,22 +174,29 @@ func findService(snap *api.Snapshot, ref string) (*api.Service, error) {
 	return find("service", ref, api.Sorted(snap.Services), func(s *api.Service) (string, string) { return s.Spec.Name, string(s.ID) })
 }
 
-// find picks the one object that ref names.
+// find picks the one object that ref names: by its ID, else by its name, else by
+// the beginning of its ID.
 func find[T any](kind, ref string, objects []*T, key func(*T) (name, id string)) (*T, error) {
-	var found []*T
+	var named, found []*T
 	for _, o := range objects {
 		name, id := key(o)
-		if name == ref || id == ref {
+		switch {
+		case id == ref:
 			return o, nil
-		}
-		if ref != "" && strings.HasPrefix(id, ref) {
+		case name == ref:
+			named = append(named, o)
+		case ref != "" && strings.HasPrefix(id, ref):
 			found = append(found, o)
 		}
 	}
-	switch len(found) {
-	case 1:
+	switch {
+	case len(named) == 1:
+		return named[0], nil
+	case len(named) > 1:
+		return nil, api.Errorf(api.CodeInvalid, "%d %ss are called %q: give the ID of one (see `orch %s ls`)", len(named), kind, ref, kind)
+	case len(found) == 1:
 		return found[0], nil
-	case 0:
+	case len(found) == 0:
 		return nil, api.Errorf(api.CodeNotFound, "no %s is called %q (see `orch %s ls`)", kind, ref, kind)
 	}
 	return nil, api.Errorf(api.CodeInvalid, "%q is the beginning of the IDs of %d %ss: give more of it", ref, len(found), kind)

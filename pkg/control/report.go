@@ -34,7 +34,7 @@ func planReport(snap *api.Snapshot, req *api.Report) []api.Change {
 	}
 	for _, id := range api.SortedKeys(req.Statuses) {
 		task := snap.Tasks[id]
-		if task == nil || task.NodeID != req.Node {
+		if task == nil || task.NodeID != req.Node || !req.Statuses[id].State.Valid() {
 			continue
 		}
 		status := task.Status.Advance(req.Statuses[id])

@@ -76,7 +76,7 @@ var (
 // the leader. While there is none it waits a bounded time for one.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	procedure := r.URL.Path
-	if local[procedure] || s.Replica.Raft.IsLeader() {
+	if local[procedure] || s.leads() {
 		s.mux.ServeHTTP(w, r)
 		return
 	}
@@ -88,15 +88,24 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case ok && addr == "": // it is this node now
 		s.mux.ServeHTTP(w, r)
-	case ok && !rpc.Forwarded(r):
+	case ok && rpc.Hops(r) < maxHops:
 		s.Peers.Get(addr).Forward(w, r)
-	case stale[procedure]:
+	case stale[procedure] && s.Replica.Snapshot().Cluster != nil:
 		s.mux.ServeHTTP(w, r)
 	default:
 		rpc.WriteError(w, r, api.Errorf(api.CodeUnavailable,
 			"no quorum: the cluster has no leader, because too few of its managers answer; nothing was changed (see `orch node ls`)"))
 	}
 }
+
+// maxHops is how often a call is passed on: by a worker to a manager, by that one
+// to the leader.
+const maxHops = 2
+
+// leads reports whether this manager leads and knows all that the leaders before
+// it did: from an older state it would answer that what exists does not, and
+// would drop reports of tasks that it has not heard of.
+func (s *Server) leads() bool { return s.Replica.Raft.IsLeader() && s.Tracker.Leads() }
 
 // awaitLeader returns the leader's API address, or "" if this node leads.
 func (s *Server) awaitLeader(ctx context.Context, wait time.Duration) (addr string, ok bool) {
@@ -105,7 +114,7 @@ func (s *Server) awaitLeader(ctx context.Context, wait time.Duration) (addr stri
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		if s.Replica.Raft.IsLeader() {
+		if s.leads() {
 			return "", true
 		}
 		if id, addr, ok := s.Replica.Raft.Leader(); ok && id != s.Node {

@@ -15,7 +15,7 @@ func (s *Server) Session(ctx context.Context, req *api.SessionRequest, send func
 	for {
 		snap := s.Replica.Snapshot()
 		if snap.Cluster == nil {
-			return api.Errorf(api.CodeUnavailable, "this manager does not have the cluster's state yet")
+			return noState()
 		}
 		if snap.Nodes[req.Node] == nil {
 			return api.Errorf(api.CodeDenied, "node %s is not a member of this cluster (any more)", req.Node)

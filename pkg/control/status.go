@@ -18,7 +18,7 @@ func statuses(snap *api.Snapshot, stack string, acked api.Index) []api.ServiceSt
 	}
 	var out []api.ServiceStatus
 	for _, svc := range servicesByName(snap, stack) {
-		out = append(out, serviceStatus(svc, tasks[svc.ID], acked))
+		out = append(out, serviceStatus(snap, svc, tasks[svc.ID], acked))
 	}
 	return out
 }
@@ -47,17 +47,20 @@ func slotOf(t *api.Task) slotKey {
 	return slotKey{slot: t.Slot}
 }
 
-func serviceStatus(svc *api.Service, tasks []*api.Task, acked api.Index) api.ServiceStatus {
+func serviceStatus(snap *api.Snapshot, svc *api.Service, tasks []*api.Task, acked api.Index) api.ServiceStatus {
 	status := api.ServiceStatus{
 		Name: svc.Spec.Name, Mode: svc.Spec.Mode, Image: svc.Spec.Task.Image,
 		Ports: svc.Ports, Desired: svc.Spec.Replicas,
 	}
 	running, updated, wanted := make(map[slotKey]bool), make(map[slotKey]bool), make(map[slotKey]bool)
-	leaving := 0 // tasks that still run and should not
+	leaving := 0 // tasks that still run and should not, or soon should not
 	for _, t := range tasks {
 		active := t.Desired == api.DesiredRun && !t.Status.State.Terminal()
 		switch {
 		case active:
+			if wanted[slotOf(t)] { // start-first: the old task has not been told yet
+				leaving++
+			}
 			wanted[slotOf(t)] = true
 			if t.Status.State == api.TaskRunning {
 				running[slotOf(t)] = true
@@ -70,14 +73,67 @@ func serviceStatus(svc *api.Service, tasks []*api.Task, acked api.Index) api.Ser
 		}
 	}
 	if svc.Spec.Mode == api.ModeGlobal {
-		status.Desired = len(wanted)
+		status.Desired = globalSlots(snap, svc, wanted)
 	}
+	status.Completed, status.GaveUp = ended(svc, tasks, wanted)
 	status.Running, status.Updated = len(running), len(updated)
-	status.Converged = status.Updated == status.Desired && len(wanted) == status.Desired && leaving == 0
+	status.Converged = status.Updated+status.Completed == status.Desired &&
+		len(wanted)+status.Completed == status.Desired && leaving == 0
 	if !status.Converged {
 		explain(&status, svc, tasks, updated)
 	}
 	return status
+}
+
+// globalSlots is how many slots a global service has or will have: one on each
+// ready node that suits it, on a paused one only if it is taken.
+func globalSlots(snap *api.Snapshot, svc *api.Service, wanted map[slotKey]bool) int {
+	n := 0
+	for _, node := range snap.Nodes {
+		if _, unmet := svc.Spec.Placement.Unmet(node); unmet || node.State != api.NodeReady {
+			continue
+		}
+		if node.Availability == api.AvailabilityActive || node.Availability == api.AvailabilityPause && wanted[slotKey{node: node.ID}] {
+			n++
+		}
+	}
+	return n
+}
+
+// ended counts the slots whose last task did its work, and says whether one
+// failed, where the restart policy gives the slot no other.
+func ended(svc *api.Service, tasks []*api.Task, wanted map[slotKey]bool) (completed int, gaveUp bool) {
+	last := make(map[slotKey]*api.Task)
+	failures := make(map[slotKey]int)
+	for _, t := range tasks {
+		slot := slotOf(t)
+		if wanted[slot] || t.SpecVersion != svc.SpecVersion || !t.DrainingSince.IsZero() {
+			continue
+		}
+		if last[slot] == nil || t.Meta.Created > last[slot].Meta.Created {
+			last[slot] = t
+		}
+		if failed(t) {
+			failures[slot]++
+		}
+	}
+	policy := svc.Spec.Restart
+	for slot, t := range last {
+		switch {
+		case t.Status.State == api.TaskComplete:
+			if policy.Condition == api.RestartNone || policy.Condition == api.RestartOnFailure {
+				completed++
+			}
+		case failed(t):
+			spent := policy.MaxAttempts > 0 && policy.Window == 0 && failures[slot] > policy.MaxAttempts
+			gaveUp = gaveUp || policy.Condition == api.RestartNone || spent
+		}
+	}
+	return completed, gaveUp
+}
+
+func failed(t *api.Task) bool {
+	return t.Status.State == api.TaskFailed || t.Status.State == api.TaskRejected
 }
 
 // upToDate reports whether t runs the current spec and every live node sends it
@@ -95,15 +151,14 @@ func explain(status *api.ServiceStatus, svc *api.Service, tasks []*api.Task, upd
 		if updated[slotOf(t)] || t.SpecVersion != svc.SpecVersion {
 			continue
 		}
-		failed := t.Status.State == api.TaskFailed || t.Status.State == api.TaskRejected
-		if failed {
+		if failed(t) {
 			status.Failures++
 		}
 		if t.Status.State == api.TaskPending && t.Reason != "" {
 			status.Reason = t.Reason
 			status.Unplaceable = status.Unplaceable || scheduler.Unplaceable(t)
 		}
-		if failed && (newest == nil || t.Meta.Created > newest.Meta.Created) {
+		if failed(t) && (newest == nil || t.Meta.Created > newest.Meta.Created) {
 			newest = t
 		}
 	}

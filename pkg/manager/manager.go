@@ -73,13 +73,16 @@ func (m *Manager) lead(ctx context.Context) {
 	}
 	m.log.Info("leading the cluster")
 	m.tracker.Lead(m.replica.Snapshot().Nodes, m.now())
+	defer m.tracker.Resign()
 	for ctx.Err() == nil {
 		changed, acked := m.replica.Changed(), m.tracker.Changed()
 		wake, err := m.step(ctx)
-		if errors.Is(err, store.ErrConflict) {
-			continue // planned from an older state: plan again
-		}
-		if err != nil {
+		switch {
+		case err == nil:
+		case errors.Is(err, store.ErrConflict): // planned from an older state: a newer one is here or comes
+			m.log.Debug("plan again", "err", err)
+			wake = m.now().Add(retryDelay)
+		default:
 			if !errors.Is(err, consensus.ErrNotLeader) {
 				m.log.Warn("cannot reconcile", "err", err)
 			}
@@ -97,14 +100,17 @@ func (m *Manager) lead(ctx context.Context) {
 	}
 }
 
-// step plans once, proposes what was planned, and returns when time alone would
-// make the next plan another.
+// step plans once, proposes what was planned, or as much of it as one entry
+// should hold, and returns when time alone would make the next plan another.
 func (m *Manager) step(ctx context.Context) (time.Time, error) {
 	snap, now := m.replica.Snapshot(), m.now()
 	if snap.Cluster == nil {
 		return now.Add(time.Second), nil // not bootstrapped yet
 	}
-	changes := m.plan(snap, now)
+	changes, err := fitting(m.plan(snap, now), entrySize)
+	if err != nil {
+		return time.Time{}, err
+	}
 	if len(changes) > 0 {
 		if _, err := m.replica.Commit(ctx, changes); err != nil {
 			return time.Time{}, fmt.Errorf("commit %d changes: %w", len(changes), err)
@@ -118,6 +124,24 @@ func (m *Manager) step(ctx context.Context) (time.Time, error) {
 		wake = w
 	}
 	return wake, nil
+}
+
+// entrySize is the size of a planned entry, in bytes: a disk and a network have
+// it long before a heartbeat is missed.
+const entrySize = 1 << 20
+
+// fitting returns the first of the changes that make an entry of at most size
+// bytes, one of them at least. Any of them can be made without those behind it:
+// the rest is planned again.
+func fitting(changes []api.Change, size int) ([]api.Change, error) {
+	for len(changes) > 1 {
+		data, err := store.Encode(changes)
+		if err != nil || len(data) <= size {
+			return changes, err
+		}
+		changes = changes[:len(changes)/2]
+	}
+	return changes, nil
 }
 
 // plan runs the planners in a row, each on what those before it planned.

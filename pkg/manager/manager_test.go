@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -138,6 +140,22 @@ func TestServiceFromSpecToNothing(t *testing.T) {
 	await(t, r, "nothing is left", func(s *api.Snapshot) bool { return len(s.Tasks) == 0 })
 }
 
+// More changes than one entry can hold are made in several.
+func TestMoreThanAnEntryHolds(t *testing.T) {
+	r, _ := lead(t)
+	const replicas = 500
+	if _, err := r.Commit(context.Background(), []api.Change{
+		{Cluster: &api.Cluster{ID: "c", Pool: api.DefaultPool, LeaseTimeout: time.Minute}},
+		{Service: &api.Service{ID: "s", Spec: api.ServiceSpec{
+			Name: "web", Mode: api.ModeReplicated, Replicas: replicas,
+			Task: api.TaskSpec{Image: "i", Labels: map[string]string{"large": strings.Repeat("x", consensus.MaxEntry/replicas)}},
+		}}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, r, "all tasks are there", func(s *api.Snapshot) bool { return len(s.Tasks) == replicas })
+}
+
 func every(s *api.Snapshot, desired api.DesiredState) bool {
 	for _, task := range s.Tasks {
 		if task.Desired != desired {
@@ -190,5 +208,14 @@ func TestUpdateKeepsTheErrorOfItsFunction(t *testing.T) {
 	want := fmt.Errorf("no")
 	if _, err := r.Update(context.Background(), func(*api.Snapshot) ([]api.Change, error) { return nil, want }); !errors.Is(err, want) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A manager that cannot be reached is known not to have become one.
+func TestAddVoterThatDoesNotAnswer(t *testing.T) {
+	r, _ := lead(t)
+	node := &api.Node{ID: "n2", Addr: netip.MustParseAddr("192.0.2.2"), APIPort: 2377}
+	if err := r.AddVoter(context.Background(), node); api.CodeOf(err) != api.CodeInvalid {
+		t.Errorf("code %s: %v", api.CodeOf(err), err)
 	}
 }

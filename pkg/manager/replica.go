@@ -30,15 +30,40 @@ func (r *Replica) Commit(ctx context.Context, changes []api.Change) (api.Index, 
 	if err != nil {
 		return 0, fmt.Errorf("encode %d changes: %w", len(changes), err)
 	}
-	index, result, err := r.Raft.Propose(ctx, data)
-	if err != nil {
-		return 0, err
+	if len(data) > consensus.MaxEntry {
+		return 0, api.Errorf(api.CodeInvalid, "this changes too much at once: %d bytes, at most %d are possible", len(data), consensus.MaxEntry)
 	}
-	if err, failed := result.(error); failed {
-		return 0, err
-	}
-	return index, nil
+	index, _, err := r.Raft.Propose(ctx, data)
+	return index, explain(err)
 }
+
+// AddVoter makes a node that was admitted, and whose Raft answers, a member of
+// the group. If it fails with api.CodeUnavailable, it may have done so.
+func (r *Replica) AddVoter(ctx context.Context, node *api.Node) error {
+	err := explain(r.Raft.AddVoter(ctx, node.ID, node.APIAddr()))
+	if err != nil && api.CodeOf(err) != api.CodeUnavailable {
+		return fmt.Errorf("%w: %w", errUnreachable, err)
+	}
+	return err
+}
+
+// explain adds what a user needs to know to an error of Raft.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, consensus.ErrNotLeader):
+		return fmt.Errorf("%w: %w", errLeaderChanged, err)
+	case errors.Is(err, consensus.ErrNoQuorum), errors.Is(err, consensus.ErrOutcomeUnknown):
+		return fmt.Errorf("%w: %w", errUncertain, err)
+	}
+	return err
+}
+
+// What users are told beside the reason.
+var (
+	errLeaderChanged = api.Errorf(api.CodeUnavailable, "the leader has just changed, nothing was done: try again")
+	errUnreachable   = api.Errorf(api.CodeInvalid, "the managers cannot reach the node at its address")
+	errUncertain     = api.Errorf(api.CodeUnavailable, "too few managers answered; whether it was done will show once they do")
+)
 
 // Update commits what fn plans from the current state, again from a newer one
 // if another update came between. An fn that plans nothing commits nothing, and

@@ -19,15 +19,35 @@ const (
 
 // contact is what is known of a node beside the store.
 type contact struct {
-	seen     time.Time // last report, or sign of life by gossip
+	reported time.Time
+	gossiped time.Time // last sign of life by gossip
 	applied  api.Index
-	advanced time.Time // when applied last grew, or was last complete
+	advanced time.Time // when applied last grew or was complete, or the node came back
+}
+
+// seen is when the node last gave any sign of life.
+func (c contact) seen() time.Time {
+	if c.gossiped.After(c.reported) {
+		return c.gossiped
+	}
+	return c.reported
+}
+
+// ackUntil is until when the node's acknowledgements are waited for, if it does
+// nothing more.
+func (c contact) ackUntil() time.Time {
+	silent, stuck := c.seen().Add(ackWindow), c.advanced.Add(ackPatience)
+	if silent.Before(stuck) {
+		return silent
+	}
+	return stuck
 }
 
 // Tracker holds the nodes' leases and acknowledgements. It lives on every
 // manager, so that a new leader knows since when a node has been silent.
 type Tracker struct {
 	mu      sync.Mutex
+	leads   bool
 	nodes   map[api.NodeID]contact
 	changed chan struct{}
 }
@@ -48,26 +68,27 @@ func (t *Tracker) Reported(id api.NodeID, applied, latest api.Index, now time.Ti
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.nodes[id]
-	news := now.Sub(c.seen) > ackWindow || applied > c.applied
-	if applied > c.applied || applied >= latest {
+	back := now.Sub(c.reported) > ackWindow
+	news := back || applied > c.applied
+	if news || applied >= latest {
 		c.advanced = now
 	}
-	c.seen, c.applied = now, applied
+	c.reported, c.applied = now, applied
 	t.nodes[id] = c
 	if news {
 		t.notify()
 	}
 }
 
-// Gossiped notes which nodes gossip holds for alive. It extends no lease of a
-// node that reports: it only tells a manager that has just become the leader
-// who was alive until now.
+// Gossiped notes which nodes gossip holds for alive. It extends no lease, but
+// their acknowledgements are waited for, and a manager that becomes the leader
+// knows who was alive until then.
 func (t *Tracker) Gossiped(alive map[api.NodeID]bool, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for id, ok := range alive {
 		if c := t.nodes[id]; ok {
-			c.seen = now
+			c.gossiped = now
 			t.nodes[id] = c
 		}
 	}
@@ -78,10 +99,11 @@ func (t *Tracker) Gossiped(alive map[api.NodeID]bool, now time.Time) {
 func (t *Tracker) Lead(nodes map[api.NodeID]*api.Node, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.leads = true
 	for id := range nodes {
 		c := t.nodes[id]
-		if c.seen.IsZero() {
-			c.seen = now
+		if c.reported = c.seen(); c.reported.IsZero() {
+			c.reported = now
 		}
 		c.applied, c.advanced = 0, now
 		t.nodes[id] = c
@@ -89,23 +111,42 @@ func (t *Tracker) Lead(nodes map[api.NodeID]*api.Node, now time.Time) {
 	t.notify()
 }
 
+// Resign ends a leader's term.
+func (t *Tracker) Resign() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.leads = false
+}
+
+// Leads reports whether this manager is in a leader's term: it has applied all
+// that the leaders before it wrote, and leases and acknowledgements are its own.
+func (t *Tracker) Leads() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.leads
+}
+
 // Contact returns when a node was last heard of and what it has acknowledged.
 func (t *Tracker) Contact(id api.NodeID) (seen time.Time, applied api.Index) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.nodes[id]
-	return c.seen, c.applied
+	return c.seen(), c.applied
 }
 
 // Acked returns the highest index that every live node has put into its
-// kernel. A node that is silent, or has been stuck for long, is not waited for.
+// kernel, 0 if this manager does not lead and so does not know. A node that is
+// silent, or has been stuck for long, is not waited for.
 func (t *Tracker) Acked(snap *api.Snapshot, now time.Time) api.Index {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if !t.leads {
+		return 0
+	}
 	lowest := snap.Index
 	for id, node := range snap.Nodes {
 		c := t.nodes[id]
-		live := node.State == api.NodeReady && now.Sub(c.seen) <= ackWindow && now.Sub(c.advanced) <= ackPatience
+		live := node.State == api.NodeReady && !now.After(c.ackUntil())
 		if live && c.applied < lowest {
 			lowest = c.applied
 		}
@@ -123,10 +164,10 @@ func (t *Tracker) Leases(snap *api.Snapshot, now time.Time) []api.Change {
 		state := api.NodeReady
 		c := t.nodes[node.ID]
 		switch {
-		case now.Sub(c.seen) > snap.Cluster.LeaseTimeout:
+		case now.Sub(c.reported) > snap.Cluster.LeaseTimeout:
 			state = api.NodeDown
 		case node.State == api.NodeDown && c.applied == 0:
-			continue // seen by gossip, has not reported yet
+			continue // has not been heard in this term
 		}
 		if state != node.State {
 			next := *node
@@ -137,15 +178,25 @@ func (t *Tracker) Leases(snap *api.Snapshot, now time.Time) []api.Change {
 	return changes
 }
 
-// NextExpiry returns when the next lease runs out if nothing is heard.
+// NextExpiry returns when the next lease runs out, or the next node that is
+// behind is no longer waited for, if nothing is heard.
 func (t *Tracker) NextExpiry(snap *api.Snapshot, now time.Time) time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	next := now.Add(snap.Cluster.LeaseTimeout)
 	for id, node := range snap.Nodes {
-		expiry := t.nodes[id].seen.Add(snap.Cluster.LeaseTimeout + time.Millisecond)
-		if node.State == api.NodeReady && expiry.Before(next) {
-			next = expiry
+		if node.State != api.NodeReady {
+			continue
+		}
+		c := t.nodes[id]
+		expiries := []time.Time{c.reported.Add(snap.Cluster.LeaseTimeout)}
+		if until := c.ackUntil(); c.applied < snap.Index && !now.After(until) {
+			expiries = append(expiries, until)
+		}
+		for _, at := range expiries {
+			if at = at.Add(time.Millisecond); at.Before(next) {
+				next = at
+			}
 		}
 	}
 	return next

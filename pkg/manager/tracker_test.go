@@ -52,6 +52,21 @@ func TestAcked(t *testing.T) {
 				tr.Reported("b", 7, 10, at(time.Duration(i)*500*time.Millisecond))
 			}
 		}, 5600 * time.Millisecond, 10},
+		{"a node whose gossip alone is heard is waited for", ready, func(tr *Tracker) {
+			tr.Reported("b", 7, 10, at(0))
+			tr.Reported("a", 10, 10, at(2500*time.Millisecond))
+			tr.Gossiped(map[api.NodeID]bool{"b": true}, at(2500*time.Millisecond))
+		}, 2600 * time.Millisecond, 7},
+		{"a node that comes back is waited for anew", ready, func(tr *Tracker) {
+			tr.Reported("b", 7, 10, at(0))
+			tr.Reported("a", 10, 10, at(time.Minute))
+			tr.Reported("b", 7, 10, at(time.Minute))
+		}, 61 * time.Second, 7},
+		{"a manager that does not lead does not know", ready, func(tr *Tracker) {
+			tr.Reported("a", 10, 10, at(0))
+			tr.Reported("b", 10, 10, at(0))
+			tr.Resign()
+		}, time.Second, 0},
 		{"a node that is down does not count", map[api.NodeID]api.NodeState{"a": api.NodeReady, "b": api.NodeDown}, func(tr *Tracker) {
 			tr.Reported("a", 9, 10, at(0))
 		}, time.Second, 9},
@@ -87,6 +102,11 @@ func TestLeases(t *testing.T) {
 		{"silent for longer", api.NodeReady, func(tr *Tracker) { tr.Reported("a", 5, 10, at(time.Second)) }, 5*time.Second + time.Millisecond, api.NodeDown},
 		{"a report brings it back", api.NodeDown, func(tr *Tracker) { tr.Reported("a", 5, 10, at(time.Minute)) }, time.Minute, api.NodeReady},
 		{"gossip alone does not", api.NodeDown, func(tr *Tracker) { tr.Gossiped(map[api.NodeID]bool{"a": true}, at(time.Minute)) }, time.Minute, ""},
+		{"gossip of the living extends nothing", api.NodeReady, func(tr *Tracker) { tr.Gossiped(map[api.NodeID]bool{"a": true}, at(time.Minute)) }, time.Minute, api.NodeDown},
+		{"gossip brings back no node that has reported", api.NodeDown, func(tr *Tracker) {
+			tr.Reported("a", 5, 10, at(0))
+			tr.Gossiped(map[api.NodeID]bool{"a": true}, at(time.Minute))
+		}, time.Minute, ""},
 		{"gossip of the dead extends nothing", api.NodeReady, func(tr *Tracker) { tr.Gossiped(map[api.NodeID]bool{"a": false}, at(time.Minute)) }, time.Minute, api.NodeDown},
 	}
 	for _, tt := range tests {
@@ -119,6 +139,35 @@ func TestLeaseOverChangeOfLeader(t *testing.T) {
 	}
 	if got, want := tr.NextExpiry(snap, at(4500*time.Millisecond)), at(4*time.Second+time.Millisecond); !got.Equal(want) {
 		t.Errorf("next expiry %v, want %v", got.Sub(t0), want.Sub(t0))
+	}
+}
+
+// Time alone ends the wait for a node, so the leader looks again then.
+func TestNextExpiry(t *testing.T) {
+	tests := []struct {
+		name   string
+		report func(*Tracker)
+		now    time.Duration // after t0, as is want
+		want   time.Duration
+	}{
+		{"a lease", func(tr *Tracker) { tr.Reported("a", 10, 10, at(time.Second)) }, 2 * time.Second, 5 * time.Second},
+		{"a node that is behind and falls silent", func(tr *Tracker) { tr.Reported("a", 9, 10, at(time.Second)) }, 2 * time.Second, 3 * time.Second},
+		{"a node that is stuck", func(tr *Tracker) {
+			for i := range 5 {
+				tr.Reported("a", 9, 10, at(time.Duration(i)*time.Second))
+			}
+		}, 4 * time.Second, 5 * time.Second},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tr := NewTracker()
+			snap := cluster(map[api.NodeID]api.NodeState{"a": api.NodeReady})
+			tr.Lead(snap.Nodes, at(0))
+			tt.report(tr)
+			if got, want := tr.NextExpiry(snap, at(tt.now)), at(tt.want+time.Millisecond); !got.Equal(want) {
+				t.Errorf("%v, want %v", got.Sub(t0), want.Sub(t0))
+			}
+		})
 	}
 }
 

@@ -24,27 +24,19 @@ var ruleMark = userdata.AppendString(nil, userdata.TypeComment, "orch")
 // have a form that the iptables command knows: it reads the whole chain, and
 // the engine uses it.
 func (l *Links) letThrough() error {
-	conn, err := nftables.New()
-	if err != nil {
-		return err
-	}
-	chain, err := findUserChain(conn)
-	if err != nil || chain == nil {
-		return err
-	}
-	if err := deleteMarked(conn, chain); err != nil {
-		return err
-	}
 	const sourceOffset, destinationOffset = 12, 16
-	for _, offset := range []uint32{sourceOffset, destinationOffset} {
-		rule := append(inPrefix(offset, expr.CmpOpEq, l.cfg.Pool), &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})
-		conn.InsertRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: rule, UserData: ruleMark})
-	}
-	return conn.Flush()
+	return replaceInUserChain(
+		inPrefix(sourceOffset, expr.CmpOpEq, l.cfg.Pool),
+		inPrefix(destinationOffset, expr.CmpOpEq, l.cfg.Pool),
+	)
 }
 
 // removeLetThrough takes our rules out of the engine's chain.
-func removeLetThrough() error {
+func removeLetThrough() error { return replaceInUserChain() }
+
+// replaceInUserChain makes our rules in the engine's chain, if there is one,
+// accept what matches, and nothing else.
+func replaceInUserChain(matches ...[]expr.Any) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return err
@@ -55,6 +47,10 @@ func removeLetThrough() error {
 	}
 	if err := deleteMarked(conn, chain); err != nil {
 		return err
+	}
+	for _, match := range matches {
+		rule := append(match, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})
+		conn.InsertRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: rule, UserData: ruleMark})
 	}
 	return conn.Flush()
 }

@@ -2,13 +2,16 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"strings"
+	"net/url"
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/orch-dev/orch/pkg/api"
 )
 
 // Client calls one daemon.
@@ -39,16 +42,19 @@ func newClient(dial func(context.Context) (net.Conn, error), credential func() s
 }
 
 // transport speaks HTTP/2 without TLS of its own: what it dials is secured
-// already. Pings find a peer whose machine is gone.
+// already.
 func transport(dial func(context.Context) (net.Conn, error)) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 		Protocols:   protocols,
-		HTTP2:       &http.HTTP2Config{SendPingTimeout: 2 * time.Second, PingTimeout: 2 * time.Second},
+		HTTP2:       pings,
 	}
 }
+
+// pings find a peer whose machine is gone, from either side.
+var pings = &http.HTTP2Config{SendPingTimeout: 2 * time.Second, PingTimeout: 2 * time.Second}
 
 // Close drops the idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
@@ -81,12 +87,19 @@ func Stream[Req, Res any](ctx context.Context, c *Client, procedure string, req 
 		return clientError(err)
 	}
 	defer func() { cancel(); _ = stream.Close() }()
+	begun := false
 	for stream.Receive() {
+		begun = true
 		if err := each(stream.Msg()); err != nil {
 			return err
 		}
 	}
-	return clientError(stream.Err())
+	err = clientError(stream.Err())
+	var answered *api.Error
+	if err != nil && begun && ctx.Err() == nil && !errors.As(err, &answered) {
+		return fmt.Errorf("whoever sent this has gone away: %w", err)
+	}
+	return err
 }
 
 // clientError strips what the HTTP client wraps around the dial error.
@@ -95,8 +108,9 @@ func clientError(err error) error {
 		return nil
 	}
 	err = fromWire(err)
-	if _, text, ok := strings.Cut(err.Error(), `": no orch daemon answers`); ok {
-		return fmt.Errorf("no orch daemon answers%s", text)
+	var request *url.Error // of a request that only this package knows
+	if errors.As(err, &request) {
+		err = request.Err
 	}
 	return err
 }

@@ -3,18 +3,22 @@ package rpc
 import (
 	"net/http"
 	"net/http/httputil"
+	"strconv"
 
 	"connectrpc.com/connect"
 
 	"github.com/orch-dev/orch/pkg/api"
 )
 
-// forwardedHeader marks a request that a node has passed on, so that it is
-// passed on at most once.
+// forwardedHeader counts how often nodes have passed a request on, so that it
+// does not go round.
 const forwardedHeader = "Orch-Forwarded"
 
-// Forwarded reports whether another node passed this request on.
-func Forwarded(r *http.Request) bool { return r.Header.Get(forwardedHeader) != "" }
+// Hops is how often nodes have passed this request on.
+func Hops(r *http.Request) int {
+	n, _ := strconv.Atoi(r.Header.Get(forwardedHeader))
+	return n
+}
 
 // Forward passes a request, unary or streaming, on to c's node and its answer
 // back.
@@ -25,7 +29,7 @@ func (c *Client) Forward(w http.ResponseWriter, r *http.Request) {
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "http", "orch"
 			p.Out.Header.Set(credentialHeader, c.credential())
-			p.Out.Header.Set(forwardedHeader, "1")
+			p.Out.Header.Set(forwardedHeader, strconv.Itoa(Hops(p.In)+1))
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			WriteError(w, r, api.Errorf(api.CodeUnavailable, "the manager that should answer cannot be reached: %v", err))

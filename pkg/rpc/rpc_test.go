@@ -152,12 +152,48 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// Of a stranger little is read before it is refused.
+func TestStrangersAreBrief(t *testing.T) {
+	n := start(t, "n", nil)
+	large := &ping{strings.Repeat("x", maxOpen)}
+	if _, err := Call[ping, ping](deadline(t), NewClient(secret("sesame"), n.addr), "/t/Open", large); err != nil {
+		t.Errorf("a member: %v", err)
+	}
+	stranger := NewClient(secret("guess"), n.addr)
+	if _, err := Call[ping, ping](deadline(t), stranger, "/t/Open", large); err == nil {
+		t.Error("a stranger's large request was taken")
+	}
+	if _, err := Call[ping, ping](deadline(t), stranger, "/t/Open", &ping{"x"}); err != nil {
+		t.Errorf("a stranger's small one: %v", err)
+	}
+}
+
+// Every node that passes a request on is counted, so that it does not go round.
+func TestHops(t *testing.T) {
+	peers := NewPool(secret("sesame"))
+	var next string
+	pass := func(m *Mux) {
+		m.HandlePrefix("/f/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if Hops(r) == 2 {
+				WriteError(w, r, api.Errorf(api.CodeConflict, "after two hops"))
+				return
+			}
+			peers.Get(next).Forward(w, r)
+		}))
+	}
+	n := start(t, "n", pass)
+	next = n.addr
+	if _, err := Call[ping, ping](deadline(t), NewClient(secret("sesame"), n.addr), "/f/Echo", &ping{}); err == nil || err.Error() != "after two hops" {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestForward(t *testing.T) {
 	leader := start(t, "leader", nil)
 	peers := NewPool(secret("sesame"))
 	follower := start(t, "follower", func(m *Mux) {
 		m.HandlePrefix("/f/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if Forwarded(r) {
+			if Hops(r) > 0 {
 				WriteError(w, r, api.Errorf(api.CodeUnavailable, "passed on twice"))
 				return
 			}

@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"net"
 	"net/http"
+	"time"
 )
 
 // Security protects what passes between nodes. The API and Raft use nothing
@@ -28,8 +29,11 @@ type Plain struct {
 	Secret func() string
 }
 
+// dialTimeout is how long a node that does not even refuse is called.
+const dialTimeout = 4 * time.Second
+
 func (Plain) Dial(ctx context.Context, addr string) (net.Conn, error) {
-	var d net.Dialer
+	d := net.Dialer{Timeout: dialTimeout}
 	return d.DialContext(ctx, "tcp", addr)
 }
 

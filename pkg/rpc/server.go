@@ -16,8 +16,12 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 )
 
-// maxMessage bounds a request: a stack of thousands of services fits.
-const maxMessage = 16 << 20
+// maxMessage bounds a request, in bytes: a stack of thousands of services fits;
+// maxOpen one of a caller that is no member.
+const (
+	maxMessage = 16 << 20
+	maxOpen    = 64 << 10
+)
 
 // Mux holds procedures.
 type Mux struct {
@@ -80,7 +84,7 @@ func (s *Server) ServeLocal(ctx context.Context, path string) error {
 	if err := os.Chmod(path, 0o660); err != nil {
 		return fmt.Errorf("set mode of %s: %w", path, err)
 	}
-	return s.serve(ctx, l, s.mux)
+	return s.serve(ctx, l, s.mux, nil) // a client that was suspended is not gone
 }
 
 // ServePeers answers on a listener that other nodes dial, until ctx ends. It
@@ -89,27 +93,31 @@ func (s *Server) ServePeers(ctx context.Context, l net.Listener, raft func(net.C
 	split := newSplitter(s.sec.Listen(l), s.sec, raft, s.log)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return split.run(ctx) })
-	g.Go(func() error { return s.serve(ctx, split, s.authenticate(s.mux)) })
+	g.Go(func() error { return s.serve(ctx, split, s.authenticate(s.mux), pings) })
 	return g.Wait()
 }
 
 // authenticate refuses callers that are no members, save for open procedures.
 func (s *Server) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !s.mux.open[r.URL.Path] && !s.sec.Admit(credentialOf(r)) {
-			WriteError(w, r, api.Errorf(api.CodeDenied, "the caller is not a member of this cluster"))
-			return
+		if !s.sec.Admit(credentialOf(r)) {
+			if !s.mux.open[r.URL.Path] {
+				WriteError(w, r, api.Errorf(api.CodeDenied, "the caller is not a member of this cluster"))
+				return
+			}
+			r.Body = http.MaxBytesReader(w, r.Body, maxOpen)
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler) error {
+func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler, http2 *http.HTTP2Config) error {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	srv := &http.Server{
 		Handler:           h,
 		Protocols:         protocols,
+		HTTP2:             http2,
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return ctx },

@@ -187,14 +187,15 @@ func balanced(t *testing.T, where string, count map[string]int, tasks []api.Task
 // attempt is one request over a new connection.
 type attempt struct {
 	at   time.Time // when it began
+	took time.Duration
 	addr string
 	id   identity
 	err  error
 }
 
 // load makes attempts at a steady pace, whatever becomes of them. Beside them it
-// connects to a server of the client's own, past all that is tested: where that
-// fails too, the machine was busy with something else.
+// connects as often to the control, a container that has nothing to do with orch:
+// where that is slow too, the machine was busy with something else.
 type load struct {
 	stop     chan struct{}
 	done     chan struct{}
@@ -209,6 +210,8 @@ const (
 	attemptTime = 900 * time.Millisecond
 	// loadEach is the pace of attempts.
 	loadEach = 5 * time.Millisecond
+	// slowControl is what the control never takes on a machine that has time.
+	slowControl = 100 * time.Millisecond
 )
 
 // startLoad asks the nodes in turn who answers at a published port.
@@ -216,10 +219,11 @@ func (c *cluster) startLoad(t *testing.T, nodes []string, port int) *load {
 	t.Helper()
 	l := &load{stop: make(chan struct{}), done: make(chan struct{})}
 	addrs := c.addrs(nodes, port)
-	client := c.outside().http(attemptTime)
-	try := func(addr string, results *[]attempt) {
+	client, control := c.outside().http(attemptTime), c.control.http(attemptTime)
+	try := func(client *http.Client, addr string, results *[]attempt) {
 		a := attempt{at: time.Now(), addr: addr}
 		a.id, a.err = get[identity](client, "http://"+addr+"/whoami")
+		a.took = time.Since(a.at)
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		*results = append(*results, a)
@@ -236,8 +240,8 @@ func (c *cluster) startLoad(t *testing.T, nodes []string, port int) *load {
 				return
 			case <-ticker.C:
 			}
-			running.Go(func() { try(addrs[i%len(addrs)], &l.attempts) })
-			running.Go(func() { try(c.control, &l.control) })
+			running.Go(func() { try(client, addrs[i%len(addrs)], &l.attempts) })
+			running.Go(func() { try(control, controlAddr, &l.control) })
 		}
 	}()
 	await(t, patience, "the load runs", func() error {
@@ -278,11 +282,25 @@ func (l *load) failed(t *testing.T) []attempt {
 	return failed
 }
 
-// busy reports whether the control failed at about the same time.
+// busy reports whether the control was slow at about the same time.
 func (l *load) busy(at time.Time) bool {
 	return slices.ContainsFunc(l.control, func(control attempt) bool {
-		return control.err != nil && control.at.Sub(at).Abs() < attemptTime
+		return control.slow() && control.at.Sub(at).Abs() < attemptTime
 	})
+}
+
+func (a attempt) slow() bool { return a.err != nil || a.took > slowControl }
+
+// busyMachine reports whether the control was slow so often that times say
+// nothing about what is tested.
+func (l *load) busyMachine() bool {
+	slow := 0
+	for _, a := range l.control {
+		if a.slow() {
+			slow++
+		}
+	}
+	return slow*100 > len(l.control)
 }
 
 // noFailures fails the test if any attempt failed.
@@ -376,8 +394,8 @@ func (s *stream) read() {
 	}
 }
 
-// end stops the transfer, and reports an error if it was broken or stood still.
-func (s *stream) end(stall time.Duration) error {
+// end stops the transfer, and reports an error if it was broken.
+func (s *stream) end() error {
 	select {
 	case <-s.done:
 		return fmt.Errorf("the transfer broke after %d bytes: %w", s.bytes, s.err)
@@ -385,9 +403,6 @@ func (s *stream) end(stall time.Duration) error {
 	}
 	s.body.Close()
 	<-s.done
-	if s.longest > stall {
-		return fmt.Errorf("the transfer stood still for %v", s.longest.Round(time.Millisecond))
-	}
 	if s.bytes == 0 {
 		return errors.New("nothing was transferred")
 	}

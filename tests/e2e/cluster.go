@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -40,13 +41,13 @@ type cluster struct {
 	*lab.Lab
 	engine  *engine
 	orch    string // the program
-	control string // address of a server in the client's namespace
+	control vantage
 }
 
 // newCluster brings up a lab that is gone with the test.
-func newCluster(t *testing.T, e *engine, orch string, options lab.Options) *cluster {
+func newCluster(t *testing.T, options lab.Options) *cluster {
 	t.Helper()
-	options.Name, options.Binary = fmt.Sprintf("e2e-%s-%d", strings.ToLower(t.Name()), os.Getpid()), orch
+	options.Name, options.Binary = fmt.Sprintf("e2e-%s-%d", strings.ToLower(t.Name()), os.Getpid()), orchProgram
 	t.Cleanup(func() {
 		if err := lab.Down(context.Background(), options.Name); err != nil {
 			t.Errorf("remove lab: %v", err)
@@ -62,8 +63,8 @@ func newCluster(t *testing.T, e *engine, orch string, options lab.Options) *clus
 	if took > upLimit {
 		t.Errorf("the lab took %v to come up, want less than %v", took, upLimit)
 	}
-	c := &cluster{Lab: l, engine: e, orch: orch}
-	c.control = c.serve(t, lab.ClientAddr.String()+":0", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) })
+	c := &cluster{Lab: l, engine: docker, orch: orchProgram}
+	c.startControl(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			c.logTails(t)
@@ -71,6 +72,32 @@ func newCluster(t *testing.T, e *engine, orch string, options lab.Options) *clus
 	})
 	c.checkDatapath(t)
 	return c
+}
+
+// controlAddr is where the control answers, in its own namespace.
+const controlAddr = "127.0.0.1:8080"
+
+// startControl starts a container of the probe's that is no task. It tells what
+// the machine, and not orch, does to programs in containers: all of them together
+// may get as little time as one other program.
+func (c *cluster) startControl(t *testing.T) {
+	t.Helper()
+	id, err := c.engine.runControl(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.engine.remove(context.Background(), id); err != nil {
+			t.Errorf("remove the control: %v", err)
+		}
+	})
+	if c.control.netns, err = c.engine.netns(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	await(t, patience, "the control answers", func() error {
+		_, err := c.control.whoami(controlAddr)
+		return err
+	})
 }
 
 // checkDatapath waits until every node has said how its programs are attached,
@@ -189,9 +216,9 @@ func list[T any](ctx context.Context, c *cluster, node string, args ...string) (
 
 // Stacks of the tests, and the file and the published port of each.
 const (
-	blog  = "blog"
-	probe = "probe"
-	other = "other"
+	blog   = "blog"
+	probes = "probe"
+	other  = "other"
 
 	blogPort  = 8080
 	probePort = 8081
@@ -310,53 +337,60 @@ func (c *cluster) leader(t *testing.T, asked string) string {
 	return name
 }
 
-// settle waits until every node is ready, every service is as its spec says,
-// and nothing runs twice or that should not.
+// settle waits until the cluster has settled, and returns how long that took.
 func (c *cluster) settle(t *testing.T) time.Duration {
 	t.Helper()
-	return await(t, patience, "the cluster has settled", func() error {
-		for _, asked := range c.names() {
-			nodes, err := c.nodes(t.Context(), asked)
-			if err != nil {
-				return err
-			}
-			for _, n := range nodes {
-				if n.State != api.NodeReady {
-					return fmt.Errorf("%s says that %s is %s", asked, n.Hostname, n.State)
-				}
-			}
-		}
-		services, err := list[api.ServiceEntry](t.Context(), c, "n1", "service", "ls")
+	return await(t, patience, "the cluster has settled", func() error { return c.settled(t.Context()) })
+}
+
+// settled checks that every node is ready, every service is as its spec says,
+// and nothing runs twice or that should not.
+func (c *cluster) settled(ctx context.Context) error {
+	for _, asked := range c.names() {
+		nodes, err := c.nodes(ctx, asked)
 		if err != nil {
 			return err
 		}
-		wanted := 0
-		for _, s := range services {
-			if !s.Status.Converged {
-				return fmt.Errorf("%s: %d of %d run: %s", s.Spec.Name, s.Status.Updated, s.Status.Desired, s.Status.Reason)
+		for _, n := range nodes {
+			if n.State != api.NodeReady {
+				return fmt.Errorf("%s says that %s is %s", asked, n.Hostname, n.State)
 			}
-			wanted += s.Status.Desired
 		}
-		return c.once(t.Context(), wanted)
-	})
-}
-
-// once checks that so many containers of tasks run, no two of them for one slot.
-func (c *cluster) once(ctx context.Context, wanted int) error {
-	running, err := c.engine.containers(ctx, c.Options().Name, false, labelRole+"="+roleTask)
+	}
+	services, err := list[api.ServiceEntry](ctx, c, "n1", "service", "ls")
 	if err != nil {
 		return err
 	}
-	slots := map[string]string{}
-	for _, found := range running {
-		slot := found.Labels[labelService] + "." + found.Labels[labelSlot]
-		if node, twice := slots[slot]; twice {
-			return fmt.Errorf("%s runs twice, on %s and %s", slot, node, found.Labels[labelNode])
+	wanted := map[string]int{}
+	for _, s := range services {
+		if !s.Status.Converged {
+			return fmt.Errorf("%s: %d of %d run: %s", s.Spec.Name, s.Status.Updated, s.Status.Desired, s.Status.Reason)
 		}
-		slots[slot] = found.Labels[labelNode]
+		wanted[s.Spec.Name] = s.Status.Desired
 	}
-	if len(running) != wanted {
-		return fmt.Errorf("%d containers of tasks run, want %d", len(running), wanted)
+	return c.once(ctx, wanted)
+}
+
+// once checks that so many containers of tasks of each service run, no two of
+// them for one slot.
+func (c *cluster) once(ctx context.Context, wanted map[string]int) error {
+	containers, err := c.engine.containers(ctx, c.Options().Name, false, labelRole+"="+roleTask)
+	if err != nil {
+		return err
+	}
+	running := map[string]int{}
+	slots := map[string]string{}
+	for _, found := range containers {
+		service, node := found.Labels[labelService], found.Labels[labelNode]
+		slot := service + "." + found.Labels[labelSlot]
+		if first, twice := slots[slot]; twice {
+			return fmt.Errorf("%s runs twice, on %s and %s", slot, first, node)
+		}
+		slots[slot] = node
+		running[service]++
+	}
+	if !maps.Equal(running, wanted) {
+		return fmt.Errorf("containers that run: %v, want %v", running, wanted)
 	}
 	return nil
 }

@@ -100,8 +100,57 @@ func (e *engine) importProbe(ctx context.Context, path, version string) error {
 	return err
 }
 
-// sweepImages removes the probe's images of this process and of those that are
+// labelRun marks containers that belong to no lab with the number of the process
+// that made them.
+const labelRun = "orch-e2e"
+
+// runControl starts the probe with a network of its own that leads nowhere.
+func (e *engine) runControl(ctx context.Context) (id string, err error) {
+	made, err := e.ContainerCreate(ctx, client.ContainerCreateOptions{
+		Config:     &container.Config{Image: probeImage("v1"), Labels: map[string]string{labelRun: strconv.Itoa(os.Getpid())}},
+		HostConfig: &container.HostConfig{NetworkMode: "none"},
+	})
+	if err != nil {
+		return "", fmt.Errorf("create the control: %w", err)
+	}
+	if _, err := e.ContainerStart(ctx, made.ID, client.ContainerStartOptions{}); err != nil {
+		return made.ID, fmt.Errorf("start the control: %w", err)
+	}
+	return made.ID, nil
+}
+
+func (e *engine) remove(ctx context.Context, id string) error {
+	_, err := e.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true})
+	return err
+}
+
+// sweep removes the containers and images of this process, and of those that are
 // gone.
+func (e *engine) sweep(ctx context.Context) error {
+	found, err := e.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).Add("label", labelRun)})
+	if err != nil {
+		return err
+	}
+	for _, c := range found.Items {
+		if !over(c.Labels[labelRun]) {
+			continue
+		}
+		if err := e.remove(ctx, c.ID); err != nil {
+			return fmt.Errorf("remove container %.12s: %w", c.ID, err)
+		}
+	}
+	return e.sweepImages(ctx)
+}
+
+// lastWord is what follows the last hyphen: in names, the number of a process.
+func lastWord(name string) string { return name[strings.LastIndex(name, "-")+1:] }
+
+// over reports whether a process is this one or is gone.
+func over(pid string) bool {
+	n, err := strconv.Atoi(pid)
+	return err == nil && (n == os.Getpid() || syscall.Kill(n, 0) != nil)
+}
+
 func (e *engine) sweepImages(ctx context.Context) error {
 	list, err := e.ImageList(ctx, client.ImageListOptions{Filters: make(client.Filters).Add("reference", probeRepository)})
 	if err != nil {
@@ -109,8 +158,7 @@ func (e *engine) sweepImages(ctx context.Context) error {
 	}
 	for _, image := range list.Items {
 		for _, tag := range image.RepoTags {
-			pid, err := strconv.Atoi(tag[strings.LastIndex(tag, "-")+1:])
-			if err != nil || pid != os.Getpid() && syscall.Kill(pid, 0) == nil {
+			if !over(lastWord(tag)) {
 				continue
 			}
 			if _, err := e.ImageRemove(ctx, tag, client.ImageRemoveOptions{Force: true}); err != nil {

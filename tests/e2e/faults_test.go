@@ -126,8 +126,11 @@ func killDaemons(t *testing.T, c *cluster, nodes ...string) {
 	through.noFailures(t, "through "+first, killed)
 	past.noFailures(t, "through the others", killed)
 	for what, s := range map[string]*stream{"ingress": isIngress, "backend": isBackend} {
-		if err := s.end(stall); err != nil {
+		if err := s.end(); err != nil {
 			t.Errorf("transfer with %s as %s: %v", first, what, err)
+		}
+		if s.longest > stall && !through.busy(s.when) && !past.busy(s.when) {
+			t.Errorf("transfer with %s as %s: it stood still", first, what)
 		}
 		t.Logf("transfer with %s as %s: %d MB, the longest pause %v, until %v after the fault", first, what, s.bytes>>20,
 			s.longest.Round(time.Millisecond), s.when.Sub(killed).Round(time.Millisecond))
@@ -155,6 +158,7 @@ func testCutWire(t *testing.T, c *cluster) {
 	took := awaitElsewhere(t, c, others, cut)
 	load.end()
 	load.cutOff(t, cut, cutOff)
+	load.inTime(t, took)
 	if err := c.Heal(node); err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +173,7 @@ func awaitElsewhere(t *testing.T, c *cluster, others []string, since time.Time) 
 	took := map[string]time.Duration{"blog_db": 0, web: 0, "probe_echo": 0}
 	longest := time.Duration(0)
 	defer func() { logTasks(t, c, others[0], since) }()
-	await(t, patience, "all tasks serve on "+fmt.Sprint(others), func() error {
+	await(t, 3*patience, "all tasks serve on "+fmt.Sprint(others), func() error {
 		for service, already := range took {
 			if already > 0 {
 				continue
@@ -185,15 +189,25 @@ func awaitElsewhere(t *testing.T, c *cluster, others []string, since time.Time) 
 		}
 		return nil
 	})
-	if longest > elsewhere {
-		t.Errorf("the last task served elsewhere after %.1f s, want less than %v", longest.Seconds(), elsewhere)
-	}
 	return longest
+}
+
+// inTime fails the test if it took too long until tasks ran elsewhere on a
+// machine that had time to start them.
+func (l *load) inTime(t *testing.T, took time.Duration) {
+	t.Helper()
+	switch {
+	case took <= elsewhere:
+	case l.busyMachine():
+		t.Logf("the last task served elsewhere after %.1f s, on a busy machine", took.Seconds())
+	default:
+		t.Errorf("the last task served elsewhere after %.1f s, want less than %v", took.Seconds(), elsewhere)
+	}
 }
 
 // logTasks tells when the tasks that are younger than a fault were made and ran.
 func logTasks(t *testing.T, c *cluster, asked string, fault time.Time) {
-	for _, stack := range []string{blog, probe} {
+	for _, stack := range []string{blog, probes} {
 		tasks, err := c.tasks(t.Context(), asked, stack)
 		if err != nil {
 			t.Log(err)
@@ -246,6 +260,7 @@ func killNode(t *testing.T, c *cluster, node string) {
 	took := awaitElsewhere(t, c, others, killed)
 	load.end()
 	load.cutOff(t, killed, cutOff)
+	load.inTime(t, took)
 	t.Logf("%s is dead: all its tasks ran elsewhere after %.1f s, %s leads", node, took.Seconds(), c.leader(t, others[0]))
 	if err := c.Start(t.Context(), node); err != nil {
 		t.Fatal(err)

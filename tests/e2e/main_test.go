@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,27 +38,56 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	defer docker.Close()
-	dir, err := os.MkdirTemp("", "orch-e2e")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
 	defer func() {
-		if err := docker.sweepImages(context.Background()); err != nil {
-			fmt.Fprintln(os.Stderr, "remove the tests' images:", err)
+		if err := sweep(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, "remove what the tests made:", err)
 		}
 	}()
-	if err := prepare(ctx, dir); err != nil {
+	if err := prepare(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "prepare the tests:", err)
 		return 1
 	}
 	return m.Run()
 }
 
+// sweep removes all that this process made, and what others made that were
+// killed before they could.
+func sweep(ctx context.Context) error {
+	labs, err := lab.Names(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range labs {
+		if ours := strings.HasPrefix(name, "e2e-"); ours && over(lastWord(name)) {
+			if err := lab.Down(ctx, name); err != nil {
+				return err
+			}
+		}
+	}
+	dirs, err := filepath.Glob(workDir("*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		if over(lastWord(dir)) {
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+		}
+	}
+	return docker.sweep(ctx)
+}
+
+// workDir is where the process of that number builds its programs.
+func workDir(pid string) string { return filepath.Join(os.TempDir(), "orch-e2e-"+pid) }
+
 // prepare builds the program and the images.
-func prepare(ctx context.Context, dir string) error {
-	if err := docker.sweepImages(ctx); err != nil {
+func prepare(ctx context.Context) error {
+	if err := sweep(ctx); err != nil {
+		return fmt.Errorf("remove what killed runs left: %w", err)
+	}
+	dir := workDir(strconv.Itoa(os.Getpid()))
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
 	orchProgram = filepath.Join(dir, "orch")
@@ -85,7 +116,7 @@ func TestXDP(t *testing.T) { endToEnd(t, lab.DatapathXDP) }
 // does. Each step leaves the cluster as it found it, and brings the stacks that
 // it needs, so that one can be run alone.
 func endToEnd(t *testing.T, datapath lab.Datapath) {
-	c := newCluster(t, docker, orchProgram, lab.Options{Datapath: datapath})
+	c := newCluster(t, lab.Options{Datapath: datapath})
 	steps := []struct {
 		name   string
 		stacks []string
@@ -97,29 +128,31 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 		{"published port", []string{blog}, testPublishedPort},
 		{"logs", []string{blog}, testLogs},
 		{"conflicts", []string{blog}, testConflicts},
-		{"names", []string{probe, other}, testNames},
-		{"task to task", []string{probe}, testTaskToTask},
-		{"isolation", []string{probe, other}, testIsolation},
-		{"outside", []string{probe}, testOutside},
-		{"UDP", []string{probe}, testUDP},
-		{"large transfers", []string{probe}, testTransfers},
-		{"metrics", []string{blog, probe}, testMetrics},
+		{"names", []string{probes, other}, testNames},
+		{"task to task", []string{probes}, testTaskToTask},
+		{"isolation", []string{probes, other}, testIsolation},
+		{"outside", []string{probes}, testOutside},
+		{"UDP", []string{probes}, testUDP},
+		{"large transfers", []string{probes}, testTransfers},
+		{"metrics", []string{blog, probes}, testMetrics},
 		{"explain", []string{blog}, testExplain},
 		{"doctor", nil, testDoctor},
 		{"scale", []string{blog}, testScale},
 		{"placement", nil, testPlacement},
-		{"rolling update", []string{probe}, testUpdate},
-		{"volume", []string{probe}, testVolume},
+		{"rolling update", []string{probes}, testUpdate},
+		{"volume", []string{probes}, testVolume},
 		{"killed container", []string{blog}, testKilledContainer},
-		{"killed daemon", []string{blog, probe}, testKilledDaemon},
-		{"cut wire", []string{blog, probe}, testCutWire},
-		{"killed node", []string{blog, probe}, testKilledNode},
-		{"killed leader", []string{blog, probe}, testKilledLeader},
-		{"remove", []string{blog, probe, other}, testRemove},
+		{"killed daemon", []string{blog, probes}, testKilledDaemon},
+		{"cut wire", []string{blog, probes}, testCutWire},
+		{"killed node", []string{blog, probes}, testKilledNode},
+		{"killed leader", []string{blog, probes}, testKilledLeader},
+		{"remove", []string{blog, probes, other}, testRemove},
 	}
 	deployed := map[string]bool{}
 	for _, step := range steps {
+		unsettled := false
 		t.Run(step.name, func(t *testing.T) {
+			unsettled = true
 			for _, stack := range step.stacks {
 				if !deployed[stack] {
 					c.deploy(t, stack, "v1")
@@ -127,9 +160,13 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 				}
 			}
 			c.settle(t)
+			unsettled = false
 			start := time.Now()
 			step.run(t, c)
 			t.Logf("took %.1f s", time.Since(start).Seconds())
 		})
+		if unsettled {
+			t.Fatalf("the cluster is not as it should be before %q: the rest would tell nothing", step.name)
+		}
 	}
 }

@@ -18,7 +18,7 @@ import (
 
 // testRemove takes all stacks away, after which only the nodes are left.
 func testRemove(t *testing.T, c *cluster) {
-	for _, stack := range []string{other, probe, blog} {
+	for _, stack := range []string{other, probes, blog} {
 		t.Log(c.run(t, "n2", "stack", "rm", stack))
 	}
 	await(t, patience, "nothing is left", func() error {

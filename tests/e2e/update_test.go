@@ -18,7 +18,7 @@ func testUpdate(t *testing.T, c *cluster) {
 	for _, version := range []string{"v2", "v1"} {
 		load := c.startLoad(t, c.names(), probePort)
 		start := time.Now()
-		c.deploy(t, probe, version)
+		c.deploy(t, probes, version)
 		took := time.Since(start)
 		load.end()
 		load.noFailures(t, fmt.Sprintf("update to %s in %.1f s", version, took.Seconds()), start)

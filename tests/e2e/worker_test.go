@@ -13,8 +13,8 @@ import (
 // TestWorker is about nodes that are no managers: they run tasks, answer on
 // published ports and pass commands on.
 func TestWorker(t *testing.T) {
-	c := newCluster(t, docker, orchProgram, lab.Options{Managers: 1, Datapath: lab.DatapathAuto})
-	c.deploy(t, probe, "v1")
+	c := newCluster(t, lab.Options{Managers: 1, Datapath: lab.DatapathAuto})
+	c.deploy(t, probes, "v1")
 	c.settle(t)
 	roles := map[string]api.Role{}
 	nodes, err := c.nodes(t.Context(), "n3")

@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/rpc"
+)
+
+// serveReports answers reports with err, or well if it is nil.
+func serveReports(t *testing.T, sec rpc.Security, err error) (addr string) {
+	t.Helper()
+	l, lerr := net.Listen("tcp", "127.0.0.1:0")
+	if lerr != nil {
+		t.Fatal(lerr)
+	}
+	mux := rpc.NewMux()
+	rpc.Handle(mux, api.ProcReport, func(context.Context, *api.Report) (*api.ReportResponse, error) {
+		return &api.ReportResponse{Index: 1}, err
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- rpc.NewServer(mux, sec, slog.New(slog.DiscardHandler)).ServePeers(ctx, l, nil) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return l.Addr().String()
+}
+
+// A worker goes to another manager when its own cannot answer for the cluster,
+// and stays when the cluster's answer is no.
+func TestReportMovesOn(t *testing.T) {
+	sec := rpc.Plain{Secret: func() string { return "sesame" }}
+	good := serveReports(t, sec, nil)
+	tests := []struct {
+		name  string
+		first error
+		moves bool
+	}{
+		{"no quorum", api.Errorf(api.CodeUnavailable, "no quorum"), true},
+		{"not a member", api.Errorf(api.CodeDenied, "not a member"), false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			first := serveReports(t, sec, tt.first)
+			peers := rpc.NewPool(sec)
+			t.Cleanup(func() { peers.Get(first).Close(); peers.Get(good).Close() })
+			d := NewDirectory("n1", peers, "", []string{first, good}, func([]string) {})
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			defer cancel()
+			if _, err := d.Report(ctx, &api.Report{Node: "n1"}); err == nil {
+				t.Fatal("no error")
+			}
+			if moved := d.Addr() == good; moved != tt.moves {
+				t.Errorf("moved on: %v, want %v", moved, tt.moves)
+			}
+		})
+	}
+}
+
+// A manager whose file names no managers does not fall over.
+func TestDirectoryWithoutAddresses(t *testing.T) {
+	d := NewDirectory("n1", nil, "192.0.2.1:2377", nil, func([]string) {})
+	d.MoveOn()
+	if got := d.Addr(); got != "192.0.2.1:2377" {
+		t.Errorf("moved on to %q", got)
+	}
+}
