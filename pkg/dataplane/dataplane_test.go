@@ -122,6 +122,7 @@ func TestDataplane(t *testing.T) {
 				{"colliding flows", testCollidingFlows},
 				{"direct after virtual", testDirectAfterVirtual},
 				{"trace", testTrace},
+				{"trace without a backend", testTraceWithoutBackend},
 				{"frontends", testFrontends},
 				{"drops add up", testDropsAddUp},
 				{"balance", testBalance},

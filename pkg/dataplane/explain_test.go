@@ -29,7 +29,7 @@ func testTrace(t *testing.T, c *cluster) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
+		defer reset(conn)
 		name, _, err := whoOn(conn)
 		if err != nil || c.taskAt(trace.Backend) != name || trace.Remembered {
 			t.Errorf("%s through %s: %q answers (%v), traced %+v", from, n.name, name, err, trace)
@@ -49,12 +49,11 @@ func testTrace(t *testing.T, c *cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer reset(conn)
 	if name, _, err := whoOn(conn); err != nil || c.taskAt(trace.Backend) != name {
 		t.Errorf("virtual: %q answers (%v), traced %+v", name, err, trace)
 	}
 
-	plan := c.plan(c.nodes[0])
 	for _, tt := range []struct {
 		client, addr netip.Addr
 		port         uint16
@@ -75,12 +74,25 @@ func testTrace(t *testing.T, c *cluster) {
 			t.Errorf("%s to %s:%d: traced %+v, want %q", tt.client, tt.addr, tt.port, got, tt.verdict)
 		}
 	}
-	c.nodes[0].apply(plan)
-	for client, verdict := range map[netip.Addr]string{clientAddr: "passed-no-backend", c.caller.addr: "passed-no-backend"} {
-		if got := c.nodes[0].trace(netip.AddrPortFrom(client, 40000), netip.Addr{}, publishedPort); got.Verdict != verdict {
-			t.Errorf("without a backend: traced %+v, want %q", got, verdict)
+}
+
+func testTraceWithoutBackend(t *testing.T, c *cluster) {
+	c.apply()
+	for _, client := range []netip.Addr{clientAddr, c.caller.addr} {
+		if got := c.nodes[0].trace(netip.AddrPortFrom(client, 40000), netip.Addr{}, publishedPort); got.Verdict != "passed-no-backend" {
+			t.Errorf("from %s: traced %+v", client, got)
 		}
 	}
+	if got := c.nodes[0].trace(netip.AddrPortFrom(c.caller.addr, 40000), virtualIP, appPort); got.Verdict != "drop: no-backend" {
+		t.Errorf("virtual: traced %+v", got)
+	}
+}
+
+// reset ends a connection so that nothing of it is sent again later, when other
+// tests count.
+func reset(conn net.Conn) {
+	conn.(*net.TCPConn).SetLinger(0)
+	conn.Close()
 }
 
 func (n *node) trace(client netip.AddrPort, addr netip.Addr, port uint16) (trace *api.NetTrace) {
@@ -154,7 +166,7 @@ func testFrontends(t *testing.T, c *cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer reset(conn)
 	list, err := c.nodes[0].dp.Frontends()
 	if err != nil || len(list) != 3 {
 		t.Fatalf("%+v, %v", list, err)

@@ -101,3 +101,33 @@ func (n *node) wantProbe(to *node, largest int) {
 		n.t.Errorf("%s to %s: %+v, want %+v; verdicts there %v", n.name, to.name, got, want, nonZero(to))
 	}
 }
+
+// A device without native XDP, as a bridge has none: auto says why it is not
+// taken, and xdp refuses and says what to do.
+func TestNoNativeXDP(t *testing.T) {
+	f := newFabric(t, dataplane.ModeTC, 1500)
+	for _, mtu := range []int{1500, 9000} {
+		dev := fmt.Sprint("plain", mtu)
+		f.client.ip(fmt.Sprintf("link add %s mtu %d type bridge\nlink set %s up\n", dev, mtu, dev))
+		for _, mode := range []dataplane.Mode{dataplane.ModeAuto, dataplane.ModeXDP} {
+			n := &node{space: f.client, pins: fmt.Sprintf("/sys/fs/bpf/%s-%s-%s", f.prefix, dev, mode)}
+			err := n.do(func() (err error) {
+				n.dp, err = dataplane.Open(dataplane.Config{PinDir: n.pins, Uplink: dev, Mode: mode, MaxFlows: 1024, MaxSessions: 1024})
+				return err
+			})
+			said := fmt.Sprint(err)
+			if err == nil {
+				said = n.dp.Describe()
+			}
+			n.purge()
+			want := map[dataplane.Mode]string{dataplane.ModeAuto: "no native xdp: ", dataplane.ModeXDP: "use --datapath auto or tc"}[mode]
+			if (err == nil) != (mode == dataplane.ModeAuto) || !strings.Contains(said, want) {
+				t.Errorf("%s, %s: %s, want it to have %q", dev, mode, said, want)
+			}
+			if mtu > 3000 && !strings.Contains(said, "MTU of 9000") {
+				t.Errorf("%s, %s: %s", dev, mode, said)
+			}
+			t.Log(said)
+		}
+	}
+}
