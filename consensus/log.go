@@ -7,6 +7,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,6 +58,17 @@ func (s *said) lately(msg string, args []any) bool {
 	return false
 }
 
+// formatted prints the arguments that hclog would print by a format of theirs.
+func formatted(args []any) []any {
+	out := slices.Clone(args)
+	for i, arg := range out {
+		if f, ok := arg.(hclog.Format); ok && len(f) > 0 {
+			out[i] = fmt.Sprintf(fmt.Sprint(f[0]), f[1:]...)
+		}
+	}
+	return out
+}
+
 func level(l hclog.Level) slog.Level {
 	switch l {
 	case hclog.Error:
@@ -77,7 +89,7 @@ func (h *hclogger) Log(l hclog.Level, msg string, args ...any) {
 	if to >= slog.LevelWarn && h.said.lately(msg, args) {
 		to = slog.LevelDebug
 	}
-	h.log.Log(context.Background(), to, "raft: "+msg, args...)
+	h.log.Log(context.Background(), to, "raft: "+msg, formatted(args)...)
 }
 
 func (h *hclogger) Trace(msg string, args ...any) { h.Log(hclog.Trace, msg, args...) }

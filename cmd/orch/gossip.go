@@ -4,13 +4,19 @@ import (
 	"context"
 	"maps"
 	"sync"
+	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/membership"
 )
 
-// maxHints bounds the hints kept; the store soon says what they said.
-const maxHints = 4096
+const (
+	// hintLife is how long a hint counts. The store says the same much sooner,
+	// if it was true: a task may have recovered before its node could end it.
+	hintLife = 15 * time.Second
+	// maxHints bounds the hints kept.
+	maxHints = 4096
+)
 
 // gossip is what the agent sees of the membership: who is suspected, and which
 // tasks were seen to die.
@@ -18,12 +24,12 @@ type gossip struct {
 	members *membership.Members
 
 	mu      sync.Mutex
-	died    map[api.TaskID]bool
+	died    map[api.TaskID]time.Time // when it was heard
 	changed chan struct{}
 }
 
 func newGossip(members *membership.Members) *gossip {
-	return &gossip{members: members, died: make(map[api.TaskID]bool), changed: make(chan struct{})}
+	return &gossip{members: members, died: make(map[api.TaskID]time.Time), changed: make(chan struct{})}
 }
 
 func (g *gossip) alive() map[api.NodeID]bool { return g.members.Alive() }
@@ -43,7 +49,11 @@ func (g *gossip) Suspects() map[api.NodeID]bool {
 func (g *gossip) Died() map[api.TaskID]bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return maps.Clone(g.died)
+	out := make(map[api.TaskID]bool, len(g.died))
+	for id := range g.died {
+		out[id] = true
+	}
+	return out
 }
 
 // Changed implements agent.Gossip.
@@ -65,8 +75,19 @@ func (g *gossip) note(task api.TaskID) {
 	if len(g.died) >= maxHints {
 		clear(g.died)
 	}
-	g.died[task] = true
+	g.died[task] = time.Now()
 	g.notify()
+}
+
+// forget drops the hints whose time is over.
+func (g *gossip) forget(now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	before := len(g.died)
+	maps.DeleteFunc(g.died, func(_ api.TaskID, heard time.Time) bool { return now.Sub(heard) > hintLife })
+	if len(g.died) != before {
+		g.notify()
+	}
 }
 
 func (g *gossip) notify() {
@@ -77,10 +98,14 @@ func (g *gossip) notify() {
 // run joins the two sources of change until ctx ends.
 func (g *gossip) run(ctx context.Context) error {
 	changed := g.members.Changed()
+	ticker := time.NewTicker(hintLife / 3)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case now := <-ticker.C:
+			g.forget(now)
 		case task := <-g.members.Hints():
 			g.note(task)
 		case <-changed:

@@ -24,6 +24,8 @@ type Runtime interface {
 	Tasks(ctx context.Context) (map[api.TaskID]api.ContainerState, error)
 	Task(ctx context.Context, id api.TaskID) (api.ContainerState, error)
 	Watch(ctx context.Context, notify func(api.TaskID)) error
+	// Probe runs the healthcheck of a container once.
+	Probe(ctx context.Context, containerID string) (healthy bool, err error)
 	Output
 	Lifecycle
 }

@@ -60,6 +60,21 @@ func TestLife(t *testing.T) {
 	}
 }
 
+// A task that passes its healthcheck runs at once, not only when the runtime has
+// come to look.
+func TestEarlyHealth(t *testing.T) {
+	m, c := newMachine(), newCluster()
+	m.health, m.healthyAfter = api.HealthStarting, 3
+	run(t, m, c)
+	c.put(assigned("a", "n1"))
+	reaches(t, c, "a", api.TaskRunning)
+	if m.probes != 3 {
+		t.Errorf("ran after %d probes, want 3", m.probes)
+	}
+	m.set("a", func(s *api.ContainerState) { s.Health = api.HealthUnhealthy })
+	reaches(t, c, "a", api.TaskFailed)
+}
+
 func TestEndings(t *testing.T) {
 	tests := []struct {
 		name    string

@@ -25,6 +25,7 @@ type worker struct {
 	wish   cell[wish]
 	events chan struct{} // holds one token after an event of the runtime
 	status api.TaskStatus
+	probes probes
 }
 
 func newWorker(a *Agent, id api.TaskID) *worker {
@@ -58,6 +59,8 @@ func (w *worker) run(ctx context.Context) {
 			if err != nil && ctx.Err() == nil {
 				w.agent.Log.Warn("task step", "task", w.id, "err", err)
 				retry = time.After(retryDelay)
+			} else if d, ok := w.probes.next(w.agent.Now()); ok {
+				retry = time.After(d)
 			}
 		}
 		select {
@@ -87,6 +90,7 @@ func (w *worker) step(ctx context.Context, t *api.Task) (finished bool, err erro
 		return finished, err
 	}
 	if w.status.State.Terminal() {
+		w.probes.due = time.Time{}
 		return false, nil
 	}
 	state, err := w.agent.Runtime.Task(ctx, w.id)
@@ -190,9 +194,19 @@ func (w *worker) observe(ctx context.Context, t *api.Task, state api.ContainerSt
 		return err
 	}
 	status := api.TaskStatus{State: api.TaskRunning, ContainerID: state.ContainerID}
+	if state.Health != api.HealthStarting {
+		w.probes.due = time.Time{}
+	}
 	switch state.Health {
 	case api.HealthStarting:
+		if w.status.State == api.TaskRunning {
+			break // it has been healthy before
+		}
 		status.State = api.TaskStarting
+		w.report(status)
+		if w.probe(ctx, state) {
+			status.State = api.TaskRunning
+		}
 	case api.HealthUnhealthy:
 		return w.fail(ctx, t, state, "unhealthy: "+strings.TrimSpace(state.HealthOutput))
 	}

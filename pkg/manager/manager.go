@@ -134,12 +134,15 @@ const entrySize = 1 << 20
 // bytes, one of them at least. Any of them can be made without those behind it:
 // the rest is planned again.
 func fitting(changes []api.Change, size int) ([]api.Change, error) {
-	for len(changes) > 1 {
-		data, err := store.Encode(changes)
-		if err != nil || len(data) <= size {
-			return changes, err
+	total := 0
+	for i := range changes {
+		data, err := store.Encode(changes[i : i+1])
+		if err != nil {
+			return nil, err
 		}
-		changes = changes[:len(changes)/2]
+		if total += len(data); total > size && i > 0 {
+			return changes[:i], nil
+		}
 	}
 	return changes, nil
 }
