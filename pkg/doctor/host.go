@@ -33,7 +33,7 @@ func clock(f *api.NodeFacts) []Finding {
 		ahead, word = -ahead, "behind"
 	}
 	off := max(0, ahead-f.Clock.Within)
-	level := OK
+	var level Level
 	switch {
 	case off >= clockFail:
 		level = Fail
