@@ -28,21 +28,42 @@ static __always_inline void tc_count(const struct __sk_buff *skb, enum verdict v
 	count(v, tc_packets(skb), skb->len - ETH_HLEN);
 }
 
-static __always_inline void xdp_count(const struct xdp_md *xdp, enum verdict v)
+/* Keeps a packet that is about to be dropped for whoever asks why. */
+static __noinline int keep_example(struct __sk_buff *skb, __u32 reason)
 {
-	count(v, 1, xdp->data_end - xdp->data - ETH_HLEN);
+	struct example *e = bpf_map_lookup_elem(&examples, &reason);
+	struct {
+		struct iphdr ip;
+		__be16 ports[2];
+	} h = {};
+
+	if (!e)
+		return 0;
+	bpf_skb_load_bytes(skb, ETH_HLEN, &h.ip, sizeof(h.ip));
+	if (h.ip.ihl == 5 && (h.ip.protocol == IPPROTO_TCP || h.ip.protocol == IPPROTO_UDP) &&
+	    !(h.ip.frag_off & bpf_htons(IP_OFFSET)))
+		bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(h.ip), h.ports, sizeof(h.ports));
+	e->when = bpf_ktime_get_coarse_ns();
+	e->saddr = h.ip.saddr;
+	e->daddr = h.ip.daddr;
+	e->proto = h.ip.protocol;
+	e->sport = h.ports[0];
+	e->dport = h.ports[1];
+	e->ifindex = skb->ifindex;
+	e->len = skb->len - ETH_HLEN;
+	return 0;
 }
 
-static __always_inline int drop(const struct __sk_buff *skb, enum verdict reason)
+static __always_inline void count_drop(struct __sk_buff *skb, enum verdict reason)
 {
 	tc_count(skb, reason);
-	return TC_ACT_SHOT;
+	keep_example(skb, reason);
 }
 
-static __always_inline int xdp_drop(const struct xdp_md *xdp, enum verdict reason)
+static __always_inline int drop(struct __sk_buff *skb, enum verdict reason)
 {
-	xdp_count(xdp, reason);
-	return XDP_DROP;
+	count_drop(skb, reason);
+	return TC_ACT_SHOT;
 }
 
 /* To the next program on the hook, and after the last one to the kernel. */

@@ -91,10 +91,16 @@ static __always_inline __u32 wire_length(const struct __sk_buff *skb, const stru
 static __noinline int complain(struct __sk_buff *skb, const struct packet *p, __u8 code, __u16 mtu,
 			       enum verdict v)
 {
-	tc_count(skb, v);
-	if (skb->ifindex == LOOPBACK_IFINDEX) /* would shrink the MTU of all of loopback */
-		return TC_ACT_SHOT;
-	if (!may_complain(p) || !tc_icmp_error(skb, p, code, mtu))
+	/* On loopback an answer would shrink the MTU of all of it. */
+	bool answered = may_complain(p) && skb->ifindex != LOOPBACK_IFINDEX;
+
+	if (v != ANSWERED_TOO_BIG)
+		count_drop(skb, v);
+	else if (answered)
+		tc_count(skb, v);
+	else
+		count_drop(skb, DROP_TOO_BIG);
+	if (!answered || !tc_icmp_error(skb, p, code, mtu))
 		return TC_ACT_SHOT;
 	if (skb->ifindex == uplink_ifindex)
 		return bpf_redirect(skb->ifindex, 0);

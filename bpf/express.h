@@ -26,11 +26,11 @@ static __always_inline bool express_route(struct xdp_md *xdp, struct bpf_fib_loo
 }
 
 static __always_inline int express_out(struct xdp_md *xdp, struct ethhdr *eth,
-				       const struct bpf_fib_lookup *fib, enum verdict v)
+				       const struct bpf_fib_lookup *fib, __u32 len, enum verdict v)
 {
 	__builtin_memcpy(eth->h_dest, fib->dmac, ETH_ALEN);
 	__builtin_memcpy(eth->h_source, fib->smac, ETH_ALEN);
-	xdp_count(xdp, v);
+	count(v, 1, len);
 	return fib->ifindex == xdp->ingress_ifindex ? XDP_TX : bpf_redirect(fib->ifindex, 0);
 }
 
@@ -42,12 +42,15 @@ static __always_inline int express_too_big(struct xdp_md *xdp, const struct pack
 	if ((void *)eth + ETH_HLEN + QUOTED > (void *)(long)xdp->data_end)
 		return XDP_PASS;
 	write_icmp_error(&e, eth, p->daddr, p->saddr, ICMP_FRAG_NEEDED, mtu);
-	xdp_count(xdp, ANSWERED_TOO_BIG);
-	if (bpf_xdp_adjust_tail(xdp, (int)sizeof(e) - (int)(xdp->data_end - xdp->data)))
+	/* The frame's length by its IP header: xdp->data_end may be the end of
+	 * the first of several buffers only.
+	 */
+	if (bpf_xdp_adjust_tail(xdp, (int)sizeof(e) - (int)(ETH_HLEN + p->len)))
 		return XDP_PASS;
+	count(ANSWERED_TOO_BIG, 1, p->len);
 	eth = (void *)(long)xdp->data;
 	if ((void *)eth + sizeof(e) > (void *)(long)xdp->data_end)
-		return xdp_drop(xdp, DROP_REWRITE);
+		return xdp_drop(xdp, p, p->len, DROP_REWRITE);
 	__builtin_memcpy(eth, &e, sizeof(e));
 	return XDP_TX;
 }
@@ -69,11 +72,11 @@ static __always_inline int express_tunnel(struct xdp_md *xdp, const struct node_
 		return XDP_PASS;
 	h = (void *)(long)xdp->data;
 	if ((void *)(h + 1) > (void *)(long)xdp->data_end)
-		return xdp_drop(xdp, DROP_REWRITE);
+		return xdp_drop(xdp, p, p->len, DROP_REWRITE);
 	count_target(fe, backend, 1, p->len);
 	write_encapsulation(h, cfg->underlay, t.endpoint->node, OVERLAY_CLIENT, t.port, t.addr,
 			    p->len, flow_hash(p, 0));
-	return express_out(xdp, &h->eth, &fib, FORWARDED_TUNNEL);
+	return express_out(xdp, &h->eth, &fib, p->len + OVERLAY_OVERHEAD, FORWARDED_TUNNEL);
 }
 
 static __always_inline int express_return(struct xdp_md *xdp, const struct packet *outer)
@@ -85,7 +88,7 @@ static __always_inline int express_return(struct xdp_md *xdp, const struct packe
 	struct packet p;
 
 	if (!is_member(outer->saddr))
-		return xdp_drop(xdp, DROP_NOT_MEMBER);
+		return xdp_drop(xdp, outer, outer->len, DROP_NOT_MEMBER);
 	if (!read_encapsulation(data, data_end, &h) || h.kind != OVERLAY_RETURN ||
 	    parse(data, data_end, OVERLAY_OVERHEAD, &p) != PARSED || endpoint(p.daddr) ||
 	    !express_route(xdp, &fib, p.saddr, p.daddr, p.len) ||
@@ -93,8 +96,8 @@ static __always_inline int express_return(struct xdp_md *xdp, const struct packe
 		return XDP_PASS;
 	eth = (void *)(long)xdp->data;
 	if ((void *)(eth + 1) > (void *)(long)xdp->data_end)
-		return xdp_drop(xdp, DROP_REWRITE);
-	return express_out(xdp, eth, &fib, SENT_TO_CLIENT);
+		return xdp_drop(xdp, &p, p.len, DROP_REWRITE);
+	return express_out(xdp, eth, &fib, p.len, SENT_TO_CLIENT);
 }
 
 #endif

@@ -75,6 +75,7 @@
  *   sessions       LRU hash  {client, T} -> way back          at B
  *   fragments      LRU hash  datagram -> its ports            everywhere
  *   frontend_stats, backend_stats, verdicts   per-CPU counters
+ *   examples       per-CPU   last packet of each drop reason  everywhere
  *   flow_budget    per-CPU   new flows in this second         at A
  */
 #include "express.h"

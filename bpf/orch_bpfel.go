@@ -55,6 +55,19 @@ const (
 	OrchEndpointFlagsENDPOINT_OUTSIDE OrchEndpointFlags = 1
 )
 
+type OrchExample struct {
+	_       structs.HostLayout
+	When    uint64
+	Saddr   uint32
+	Daddr   uint32
+	Sport   uint16
+	Dport   uint16
+	Proto   uint8
+	Pad     [3]uint8
+	Ifindex uint32
+	Len     uint32
+}
+
 type OrchFlow struct {
 	_       structs.HostLayout
 	Backend uint32
@@ -184,7 +197,9 @@ const (
 	OrchVerdictDROP_COLLISION           OrchVerdict = 23
 	OrchVerdictDROP_NO_ROUTE            OrchVerdict = 24
 	OrchVerdictDROP_REWRITE             OrchVerdict = 25
-	OrchVerdictVERDICTS                 OrchVerdict = 26
+	OrchVerdictANSWERED_PROBE           OrchVerdict = 26
+	OrchVerdictDROP_TOO_BIG             OrchVerdict = 27
+	OrchVerdictVERDICTS                 OrchVerdict = 28
 )
 
 // Names of all BPF objects in the ELF.
@@ -194,6 +209,7 @@ const (
 	OrchMapBackendStats  = "backend_stats"
 	OrchMapBackends      = "backends"
 	OrchMapEndpoints     = "endpoints"
+	OrchMapExamples      = "examples"
 	OrchMapFlowBudget    = "flow_budget"
 	OrchMapFlows         = "flows"
 	OrchMapFragments     = "fragments"
@@ -267,6 +283,7 @@ type OrchMapSpecs struct {
 	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
 	Backends      *ebpf.MapSpec `ebpf:"backends"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	Examples      *ebpf.MapSpec `ebpf:"examples"`
 	FlowBudget    *ebpf.MapSpec `ebpf:"flow_budget"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
@@ -310,6 +327,7 @@ type OrchMaps struct {
 	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
 	Backends      *ebpf.Map `ebpf:"backends"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	Examples      *ebpf.Map `ebpf:"examples"`
 	FlowBudget    *ebpf.Map `ebpf:"flow_budget"`
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
@@ -328,6 +346,7 @@ func (m *OrchMaps) Close() error {
 		m.BackendStats,
 		m.Backends,
 		m.Endpoints,
+		m.Examples,
 		m.FlowBudget,
 		m.Flows,
 		m.Fragments,

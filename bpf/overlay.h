@@ -17,12 +17,15 @@ enum overlay_kind {
 	OVERLAY_CLIENT = 1, /* a client's packet to the backend that its MAC names */
 	OVERLAY_RETURN = 2, /* a reply, source translated, to the ingress node */
 	OVERLAY_DIRECT = 3, /* between tasks, as it is */
+	OVERLAY_PROBE = 4,  /* does it arrive? For `orch doctor` */
 };
 
 struct vxlanhdr {
 	__be32 flags;
 	__be32 vni; /* and 8 reserved bits */
 };
+
+#define PROBE_BYTES 16 /* after the inner Ethernet header, which the answer repeats */
 
 #define VXLAN_HAS_VNI bpf_htonl(0x08000000)
 

@@ -123,6 +123,27 @@ static __always_inline int parse(void *data, void *data_end, int off, struct pac
 	return parse_l4(ip + 1, data_end, p);
 }
 
+/* At XDP, where a frame may be in several buffers: len is from the IP header on. */
+static __always_inline int xdp_drop(const struct xdp_md *xdp, const struct packet *p, __u32 len,
+				    enum verdict reason)
+{
+	__u32 key = reason;
+	struct example *e = bpf_map_lookup_elem(&examples, &key);
+
+	count(reason, 1, len);
+	if (e) {
+		e->when = bpf_ktime_get_coarse_ns();
+		e->saddr = p->origin;
+		e->daddr = p->daddr;
+		e->proto = p->proto;
+		e->sport = p->sport;
+		e->dport = p->dport;
+		e->ifindex = xdp->ingress_ifindex;
+		e->len = len;
+	}
+	return XDP_DROP;
+}
+
 /* The TC parse first makes the headers linear. */
 static __always_inline int tc_parse(struct __sk_buff *skb, int off, struct packet *p)
 {

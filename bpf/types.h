@@ -147,6 +147,19 @@ struct counter {
 	__u64 bytes; /* from the IP header on */
 };
 
+/* The last packet that was dropped for a reason. */
+struct example {
+	__u64 when; /* ns since boot, to a few ms */
+	__be32 saddr;
+	__be32 daddr;
+	__be16 sport; /* 0: none, or not in this packet */
+	__be16 dport;
+	__u8 proto;
+	__u8 pad[3];
+	__u32 ifindex; /* where it came in */
+	__u32 len;     /* from the IP header on */
+};
+
 struct stats {
 	__u64 packets;
 	__u64 bytes;
@@ -169,6 +182,7 @@ _Static_assert(sizeof(struct flow) == 16, "flow");
 _Static_assert(sizeof(struct session_key) == 16, "session_key");
 _Static_assert(sizeof(struct session) == 24, "session");
 _Static_assert(sizeof(struct fragment_key) == 12, "fragment_key");
+_Static_assert(sizeof(struct example) == 32, "example");
 
 /* Time is kept in ticks of 2^30 ns, about a second. */
 static __always_inline __u32 now_ticks(void)

@@ -16,6 +16,27 @@ static __always_inline bool decapsulate(struct __sk_buff *skb, struct packet *p)
 	return true;
 }
 
+/* Another node's probe goes back short, to the port that it came from, so that
+ * it tells of one direction only.
+ */
+static __noinline int answer_probe(struct __sk_buff *skb, const struct node_config *cfg,
+				   const struct packet *outer)
+{
+	struct encapsulation *h;
+
+	if (bpf_skb_change_tail(skb, sizeof(*h) + PROBE_BYTES, 0) ||
+	    bpf_skb_pull_data(skb, sizeof(*h)))
+		return drop(skb, DROP_REWRITE);
+	h = (void *)(long)skb->data;
+	if ((void *)(h + 1) > (void *)(long)skb->data_end)
+		return drop(skb, DROP_REWRITE);
+	write_encapsulation(h, cfg->underlay, outer->saddr, OVERLAY_PROBE, 0, outer->saddr,
+			    PROBE_BYTES, 0);
+	h->udp.source = OVERLAY_PORT;
+	h->udp.dest = outer->sport;
+	return send_out(skb, cfg->underlay, outer->saddr, ANSWERED_PROBE);
+}
+
 static __always_inline int from_overlay(struct __sk_buff *skb, const struct node_config *cfg,
 					const struct packet *outer)
 {
@@ -26,8 +47,11 @@ static __always_inline int from_overlay(struct __sk_buff *skb, const struct node
 	if (!is_member(outer->saddr))
 		return drop(skb, DROP_NOT_MEMBER);
 	bpf_skb_pull_data(skb, sizeof(struct encapsulation));
-	if (!read_encapsulation((void *)(long)skb->data, (void *)(long)skb->data_end, &h) ||
-	    !decapsulate(skb, &p))
+	if (!read_encapsulation((void *)(long)skb->data, (void *)(long)skb->data_end, &h))
+		return drop(skb, DROP_MALFORMED);
+	if (h.kind == OVERLAY_PROBE)
+		return answer_probe(skb, cfg, outer);
+	if (!decapsulate(skb, &p))
 		return drop(skb, DROP_MALFORMED);
 	if (!find_ports(&p) && h.kind != OVERLAY_DIRECT)
 		return drop(skb, DROP_FRAGMENT);

@@ -38,6 +38,10 @@ enum verdict {
 	DROP_NO_ROUTE,		 /* to a node or a client */
 	DROP_REWRITE,		 /* a packet could not be resized */
 
+	/* Later ones, at the end: counters outlive the programs. */
+	ANSWERED_PROBE, /* another node asked whether this size arrives */
+	DROP_TOO_BIG,	/* for the tunnel, and its sender cannot be told */
+
 	VERDICTS
 };
 

@@ -56,6 +56,15 @@ func (r nodeRuntime) Logs(ctx context.Context, id api.TaskID, opts api.LogOption
 	return m.engine.Logs(ctx, id, opts, stdout, stderr)
 }
 
+// explainer is what answers for the node's data plane while there is one.
+func (d *daemon) explainer() (agent.Explainer, *api.Snapshot, error) {
+	m := d.currentMember()
+	if m == nil {
+		return nil, nil, d.notMember()
+	}
+	return m.plane, m.agent.View(), nil
+}
+
 // engineTimeout bounds what the engine may take to say what it is.
 const engineTimeout = 5 * time.Second
 

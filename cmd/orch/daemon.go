@@ -138,6 +138,11 @@ func (d *daemon) run() error {
 	d.mux.HandlePrefix("/orch.cluster/", http.HandlerFunc(d.serveCluster))
 	d.mux.Open(api.ProcAdmit)
 	agent.Serve(d.mux, nodeRuntime{d}, nodeRuntime{d})
+	agent.ServeNet(d.mux, d.explainer)
+	rpc.Handle(d.mux, api.ProcDiagnose, d.Diagnose)
+	rpc.Handle(d.mux, api.ProcClock, func(context.Context, *api.Empty) (*api.Clock, error) {
+		return &api.Clock{Now: time.Now()}, nil
+	})
 
 	server := rpc.NewServer(d.mux, d.sec, d.log)
 	d.group.Go(func() error {

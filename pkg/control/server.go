@@ -55,13 +55,17 @@ func New(cfg Config) *Server {
 	rpc.HandleStream(s.mux, api.ProcServiceLogs, s.ServiceLogs)
 	rpc.HandleStream(s.mux, api.ProcSession, s.Session)
 	rpc.Handle(s.mux, api.ProcReport, s.Report)
+	s.serveAsk()
 	return s
 }
 
 // local procedures are answered by any manager from its own replica; stale ones
 // too, but only while no leader can be asked.
 var (
-	local = map[string]bool{api.ProcSession: true}
+	local = map[string]bool{
+		api.ProcSession: true, api.ProcAskFrontends: true, api.ProcAskDrops: true,
+		api.ProcAskFlows: true, api.ProcAskTrace: true, api.ProcAskDiagnose: true,
+	}
 	stale = map[string]bool{
 		api.ProcNodes: true, api.ProcStacks: true, api.ProcServices: true,
 		api.ProcTasks: true, api.ProcJoinTokens: true, api.ProcServiceLogs: true,

@@ -203,27 +203,28 @@ func (d *Dataplane) attachXDP() error {
 	switch d.cfg.Mode {
 	case ModeTC:
 		return nil
-	case ModeXDP:
-		d.xdp = true
-		return attach(d.linksDir(), uplinkXDP, d.uplink, d.programs.UplinkXdp)
-	case ModeAuto:
-		dev, err := netlink.LinkByIndex(d.uplink)
-		if err != nil {
-			return fmt.Errorf("look up uplink: %w", err)
-		}
-		if dev.Type() == "veth" {
-			d.why = "veth"
-			return nil
-		}
-		if err := attach(d.linksDir(), uplinkXDP, d.uplink, d.programs.UplinkXdp); err != nil {
-			d.why = err.Error()
-			return nil
-		}
-		d.xdp = true
-		return nil
+	case ModeXDP, ModeAuto:
 	default:
 		return fmt.Errorf("data path mode %q: want auto, xdp or tc", d.cfg.Mode)
 	}
+	dev, err := netlink.LinkByIndex(d.uplink)
+	if err != nil {
+		return fmt.Errorf("look up uplink: %w", err)
+	}
+	if d.cfg.Mode == ModeAuto && dev.Type() == "veth" {
+		d.why = "veth"
+		return nil
+	}
+	err = attach(d.linksDir(), uplinkXDP, d.uplink, d.programs.UplinkXdp)
+	switch {
+	case err == nil:
+		d.xdp = true
+		return nil
+	case d.cfg.Mode == ModeAuto:
+		d.why = explainXDP(dev, err).Error()
+		return nil
+	}
+	return fmt.Errorf("%w; use --datapath auto or tc", explainXDP(dev, err))
 }
 
 // Describe says in a few words what is attached where.

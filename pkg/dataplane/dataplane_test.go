@@ -27,7 +27,12 @@ type cluster struct {
 }
 
 func newCluster(t *testing.T, mode dataplane.Mode) *cluster {
-	c := &cluster{fabric: newFabric(t, mode)}
+	return newClusterOf(t, mode, 1500)
+}
+
+// newClusterOf has an underlay of an MTU.
+func newClusterOf(t *testing.T, mode dataplane.Mode, mtu int) *cluster {
+	c := &cluster{fabric: newFabric(t, mode, mtu)}
 	for i, n := range c.nodes {
 		w := c.addTask(n, fmt.Sprintf("web%d", i+1), fmt.Sprintf("10.128.0.%d", i+1))
 		w.serve(appPort)
@@ -116,6 +121,10 @@ func TestDataplane(t *testing.T) {
 				{"spoofed source", testSpoofedSource},
 				{"colliding flows", testCollidingFlows},
 				{"direct after virtual", testDirectAfterVirtual},
+				{"trace", testTrace},
+				{"trace without a backend", testTraceWithoutBackend},
+				{"frontends", testFrontends},
+				{"drops add up", testDropsAddUp},
 				{"balance", testBalance},
 				{"transfers", testTransfers},
 				{"large datagrams", testLargeDatagrams},

@@ -30,6 +30,7 @@ import (
 type fabric struct {
 	t      *testing.T // the test that uses it now
 	prefix string
+	mtu    int // of the underlay
 	client *space
 	nodes  [3]*node
 }
@@ -110,13 +111,13 @@ func (s *space) must(f func() error) {
 
 var fabrics int
 
-func newFabric(t *testing.T, mode dataplane.Mode) *fabric {
+func newFabric(t *testing.T, mode dataplane.Mode, mtu int) *fabric {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
 	fabrics++
-	f := &fabric{t: t, prefix: fmt.Sprintf("dpt-%d-%d", os.Getpid(), fabrics)}
+	f := &fabric{t: t, mtu: mtu, prefix: fmt.Sprintf("dpt-%d-%d", os.Getpid(), fabrics)}
 	sw := f.space("sw")
 	sw.ip("link add br0 type bridge\nlink set br0 up\n")
 	f.client = f.space("client")
@@ -152,7 +153,7 @@ func (f *fabric) space(name string) *space {
 func (f *fabric) plug(sw, s *space, addr netip.Addr) {
 	f.t.Helper()
 	port := strings.TrimPrefix(s.name, f.prefix+"-")
-	sw.ip(fmt.Sprintf("link add %s type veth peer name eth0 netns %s\nlink set %s master br0 up\n", port, s.name, port))
+	sw.ip(fmt.Sprintf("link add %s mtu %d type veth peer name eth0 mtu %d netns %s\nlink set %s master br0 up\n", port, f.mtu, f.mtu, s.name, port))
 	s.ip(fmt.Sprintf("addr add %s dev eth0\nlink set eth0 up\n", netip.PrefixFrom(addr, underlay.Bits())))
 }
 
@@ -164,6 +165,7 @@ func (f *fabric) prepareForXDP(sw *space, port string) {
 		Type:         ebpf.XDP,
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()},
 		License:      "GPL",
+		Flags:        unix.BPF_F_XDP_HAS_FRAGS,
 	})
 	if err != nil {
 		f.t.Fatal(err)
@@ -228,10 +230,10 @@ func (f *fabric) addTask(n *node, name, addr string) *task {
 	mac := api.EndpointMAC(k.addr)
 	hw := fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5])
 	dev := "t-" + name
-	n.ip(fmt.Sprintf("link add %s address 02:00:00:00:00:01 type veth peer name eth0 netns %s\nlink set %s up\n"+
-		"addr add 169.254.20.53/32 dev %s\nroute add %s dev %s\n", dev, k.space.name, dev, dev, k.addr, dev))
-	k.ip(fmt.Sprintf("link set eth0 address %s mtu 1450 up\naddr add %s/32 dev eth0\n"+
-		"route add 169.254.20.53 dev eth0\nroute add default via 169.254.20.53\n", hw, k.addr))
+	n.ip(fmt.Sprintf("link add %s address 02:00:00:00:00:01 mtu %d type veth peer name eth0 netns %s\nlink set %s up\n"+
+		"addr add 169.254.20.53/32 dev %s\nroute add %s dev %s\n", dev, f.mtu-api.OverlayOverhead, k.space.name, dev, dev, k.addr, dev))
+	k.ip(fmt.Sprintf("link set eth0 address %s mtu %d up\naddr add %s/32 dev eth0\n"+
+		"route add 169.254.20.53 dev eth0\nroute add default via 169.254.20.53\n", hw, f.mtu-api.OverlayOverhead, k.addr))
 	k.ifindex = f.index(n.space, dev)
 	return k
 }

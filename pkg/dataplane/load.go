@@ -30,6 +30,9 @@ func prepareSpec(cfg Config, uplink int) (*ebpf.CollectionSpec, error) {
 	} {
 		spec.Maps[name].MaxEntries = size
 	}
+	if xdpFrags() {
+		spec.Programs["uplink_xdp"].Flags |= unix.BPF_F_XDP_HAS_FRAGS
+	}
 	if err := spec.Variables["uplink_ifindex"].Set(uint32(uplink)); err != nil {
 		return nil, fmt.Errorf("set the uplink: %w", err)
 	}

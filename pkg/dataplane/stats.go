@@ -111,31 +111,56 @@ func sumStats(m *ebpf.Map, id uint32) (bpf.OrchStats, error) {
 	return sum, nil
 }
 
-// readVerdicts reads the verdicts under the names that the C code gives them.
-func (d *Dataplane) readVerdicts(s *Stats) error {
+// verdictName is what user space calls a verdict.
+type verdictName struct {
+	name string
+	drop bool
+}
+
+// verdictNames gives the verdicts the names that the C code has for them.
+func (d *Dataplane) verdictNames() (map[uint32]verdictName, error) {
 	var verdicts *btf.Enum
 	if err := d.spec.Types.TypeByName("verdict", &verdicts); err != nil {
-		return fmt.Errorf("read the verdicts' names: %w", err)
+		return nil, fmt.Errorf("read the verdicts' names: %w", err)
 	}
+	names := make(map[uint32]verdictName)
 	for _, v := range verdicts.Values {
 		if v.Name == "VERDICT_NONE" || v.Name == "VERDICTS" {
 			continue
 		}
-		var perCPU []bpf.OrchCounter
-		if err := d.maps["verdicts"].Lookup(uint32(v.Value), &perCPU); err != nil {
-			return fmt.Errorf("read verdicts: %w", err)
-		}
-		var sum Counter
-		for _, c := range perCPU {
-			sum.Packets += c.Packets
-			sum.Bytes += c.Bytes
-		}
 		name, drop := strings.CutPrefix(v.Name, "DROP_")
-		name = strings.ToLower(strings.ReplaceAll(name, "_", "-"))
-		if drop {
-			s.Drops[name] = sum
+		names[uint32(v.Value)] = verdictName{strings.ToLower(strings.ReplaceAll(name, "_", "-")), drop}
+	}
+	return names, nil
+}
+
+func (d *Dataplane) sumVerdict(verdict uint32) (Counter, error) {
+	var perCPU []bpf.OrchCounter
+	if err := d.maps["verdicts"].Lookup(verdict, &perCPU); err != nil {
+		return Counter{}, fmt.Errorf("read verdicts: %w", err)
+	}
+	var sum Counter
+	for _, c := range perCPU {
+		sum.Packets += c.Packets
+		sum.Bytes += c.Bytes
+	}
+	return sum, nil
+}
+
+func (d *Dataplane) readVerdicts(s *Stats) error {
+	names, err := d.verdictNames()
+	if err != nil {
+		return err
+	}
+	for verdict, name := range names {
+		sum, err := d.sumVerdict(verdict)
+		if err != nil {
+			return err
+		}
+		if name.drop {
+			s.Drops[name.name] = sum
 		} else {
-			s.Verdicts[name] = sum
+			s.Verdicts[name.name] = sum
 		}
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -291,4 +292,18 @@ func (w debugLog) Write(p []byte) (int, error) {
 	}
 	w.log.Debug("gossip: " + string(line))
 	return len(p), nil
+}
+
+// Ping sends one datagram of gossip to the node whose gossip address is addr,
+// and waits for the answer, which is there within a second or not at all.
+func (m *Members) Ping(id api.NodeID, addr netip.AddrPort) error {
+	select {
+	case <-m.started:
+	default:
+		return errors.New("gossip has not started")
+	}
+	if _, err := m.list.Ping(string(id), net.UDPAddrFromAddrPort(addr)); err != nil {
+		return fmt.Errorf("ping %s: %w", addr, err)
+	}
+	return nil
 }

@@ -44,6 +44,7 @@ var rules = map[string]rule{
 	"pkg/network":      {pure: true, ours: []string{"pkg/api", "loadbalancer"}},
 	"pkg/orchestrator": {pure: true, ours: []string{"pkg/api"}},
 	"pkg/scheduler":    {pure: true, ours: []string{"pkg/api"}},
+	"pkg/doctor":       {pure: true, ours: []string{"pkg/api"}},
 	// The compose loader reports through logrus, which has to be quietened.
 	"pkg/compose": {pure: true, files: true, ours: []string{"pkg/api"}, outside: []string{
 		"github.com/compose-spec/compose-go/v2", "github.com/distribution/reference", "github.com/sirupsen/logrus", "go.yaml.in/yaml"}},

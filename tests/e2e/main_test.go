@@ -135,6 +135,8 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 		{"UDP", []string{probes}, testUDP},
 		{"large transfers", []string{probes}, testTransfers},
 		{"metrics", []string{blog, probes}, testMetrics},
+		{"explain", []string{blog}, testExplain},
+		{"doctor", nil, testDoctor},
 		{"scale", []string{blog}, testScale},
 		{"placement", nil, testPlacement},
 		{"rolling update", []string{probes}, testUpdate},

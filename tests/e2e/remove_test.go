@@ -109,7 +109,7 @@ func bareInterfaces(note func(string, ...any)) error {
 
 // lasting are the maps that do not depend on tasks: settings, members and
 // counters.
-var lasting = []string{"node_config", "members", "frontend_stats", "backend_stats", "verdicts", "flow_budget"}
+var lasting = []string{"node_config", "members", "frontend_stats", "backend_stats", "verdicts", "examples", "flow_budget"}
 
 // mapEntries counts the entries in use of the maps pinned below dir, but those
 // that last.

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/dataplane"
+	"github.com/orch-dev/orch/pkg/netdev"
+)
+
+const (
+	// factTimeout bounds each thing that is tried.
+	factTimeout = 5 * time.Second
+	// overlayTimeout bounds the search for the size that passes.
+	overlayTimeout = 15 * time.Second
+	fsyncTries     = 5
+)
+
+// Diagnose finds out what there is to know of this node, and tries its ways to
+// all others side by side. It changes nothing.
+func (d *daemon) Diagnose(ctx context.Context, _ *api.Empty) (*api.NodeFacts, error) {
+	m := d.currentMember()
+	if m == nil {
+		return nil, d.notMember()
+	}
+	f := &api.NodeFacts{Info: d.nodeInfo(ctx, m), Features: dataplane.Features(), PinDir: d.pinDir, PinsInBPFFS: dataplane.InBPFFS(d.pinDir)}
+	var err error
+	if f.Attachments, err = m.plane.Attachments(); err != nil {
+		return nil, err
+	}
+	if f.Uplink, f.UplinkMTU, err = netdev.UplinkOf(m.id.Addr); err != nil {
+		return nil, err
+	}
+	if f.TaskLinks, err = m.taskLinks(ctx); err != nil {
+		return nil, err
+	}
+	f.Forwarding = readSysctl("ip_forward") == "1"
+	if chain, blocked, err := netdev.ForwardingBlocked(); err == nil && blocked {
+		f.FirewallDrop = chain
+	}
+	f.EngineError = m.engineError(ctx)
+	if f.Fsync, err = measureFsync(d.stateDir); err != nil {
+		f.FsyncError = err.Error()
+	}
+	f.Ephemeral, f.Reserved = ephemeralPorts()
+	if view := m.agent.View(); view != nil {
+		f.Published = publishedPorts(view)
+		f.Peers = m.tryPeers(ctx, view, f.UplinkMTU)
+	}
+	return f, nil
+}
+
+func (m *member) engineError(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, factTimeout)
+	defer cancel()
+	if _, err := m.engine.Info(ctx); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+func (m *member) taskLinks(ctx context.Context) ([]api.TaskLink, error) {
+	links, err := m.links.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []api.TaskLink
+	for _, ifindex := range links {
+		if dev, err := net.InterfaceByIndex(ifindex); err == nil {
+			list = append(list, api.TaskLink{Device: dev.Name, MTU: dev.MTU})
+		}
+	}
+	slices.SortFunc(list, func(a, b api.TaskLink) int { return strings.Compare(a.Device, b.Device) })
+	return list, nil
+}
+
+func (m *member) tryPeers(ctx context.Context, view *api.Snapshot, mtu int) []api.PeerFacts {
+	var peers []api.PeerFacts
+	for _, n := range api.Sorted(view.Nodes) {
+		if n.ID != m.id.Node {
+			peers = append(peers, api.PeerFacts{Node: n.ID, Hostname: n.Hostname, Addr: n.Addr, APIPort: n.APIPort, GossipPort: n.GossipPort})
+		}
+	}
+	slices.SortFunc(peers, func(a, b api.PeerFacts) int { return strings.Compare(a.Hostname, b.Hostname) })
+	var wg sync.WaitGroup
+	for i := range peers {
+		p := &peers[i]
+		wg.Go(func() { p.APIError = tryTCP(ctx, netip.AddrPortFrom(p.Addr, p.APIPort)) })
+		wg.Go(func() { p.GossipTCPError = tryTCP(ctx, netip.AddrPortFrom(p.Addr, p.GossipPort)) })
+		wg.Go(func() { p.GossipUDPError = m.tryGossip(p.Node, netip.AddrPortFrom(p.Addr, p.GossipPort)) })
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, overlayTimeout)
+			defer cancel()
+			var err error
+			if p.Overlay, err = dataplane.Probe(ctx, m.id.Addr, p.Addr, mtu); err != nil {
+				p.OverlayError = err.Error()
+			}
+		})
+	}
+	wg.Wait()
+	return peers
+}
+
+// tryTCP says why nothing accepts a connection, "" if something does.
+func tryTCP(ctx context.Context, addr netip.AddrPort) string {
+	d := net.Dialer{Timeout: factTimeout}
+	conn, err := d.DialContext(ctx, "tcp", addr.String())
+	if err != nil {
+		return err.Error()
+	}
+	_ = conn.Close()
+	return ""
+}
+
+// tryGossip takes one lost datagram, or two, for no sign of a blocked port.
+func (m *member) tryGossip(id api.NodeID, addr netip.AddrPort) string {
+	var err error
+	for range 3 {
+		if err = m.gossip.members.Ping(id, addr); err == nil {
+			return ""
+		}
+	}
+	return err.Error()
+}
+
+// measureFsync is the slowest of a few small synchronous writes, as the Raft log
+// does them.
+func measureFsync(dir string) (slowest time.Duration, err error) {
+	f, err := os.CreateTemp(dir, "doctor-*")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
+	for range fsyncTries {
+		start := time.Now()
+		if _, err := f.Write(make([]byte, 4096)); err != nil {
+			return 0, err
+		}
+		if err := unix.Fdatasync(int(f.Fd())); err != nil {
+			return 0, fmt.Errorf("fdatasync %s: %w", f.Name(), err)
+		}
+		slowest = max(slowest, time.Since(start))
+	}
+	return slowest, nil
+}
+
+func readSysctl(name string) string {
+	value, err := os.ReadFile(filepath.Join("/proc/sys/net/ipv4", name))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(value))
+}
+
+// ephemeralPorts is where the kernel takes client ports from, and what it leaves
+// out of that.
+func ephemeralPorts() (ephemeral [2]uint16, reserved [][2]uint16) {
+	if fields := strings.Fields(readSysctl("ip_local_port_range")); len(fields) == 2 {
+		ephemeral = [2]uint16{parsePort(fields[0]), parsePort(fields[1])}
+	}
+	for part := range strings.SplitSeq(readSysctl("ip_local_reserved_ports"), ",") {
+		if part == "" {
+			continue
+		}
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		reserved = append(reserved, [2]uint16{parsePort(first), parsePort(last)})
+	}
+	return ephemeral, reserved
+}
+
+func parsePort(s string) uint16 {
+	n, _ := strconv.ParseUint(s, 10, 16) // the kernel wrote it
+	return uint16(n)
+}
+
+func publishedPorts(view *api.Snapshot) []uint16 {
+	var ports []uint16
+	for _, svc := range view.Services {
+		for _, p := range svc.Ports {
+			ports = append(ports, p.Published)
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}

@@ -1,0 +1,136 @@
+package dataplane
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/orch-dev/orch/bpf"
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+const defaultFlowLimit = 1000
+
+// flowID is what a client's flow is on every node.
+type flowID struct {
+	client, dest netip.AddrPort
+	proto        uint8
+}
+
+// Flows lists the flows that the node remembers, as their ingress or as their
+// backend's node. Ended ones that were not swept yet are left out.
+func (d *Dataplane) Flows(req api.NetFlowsRequest) (*api.NetFlows, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all, err := d.flows()
+	if err != nil {
+		return nil, err
+	}
+	out := &api.NetFlows{}
+	for _, f := range all {
+		if (req.Service == "" || f.Service == req.Service) && (!req.Client.IsValid() || f.Client.Addr() == req.Client) {
+			out.Flows = append(out.Flows, *f)
+		}
+	}
+	slices.SortFunc(out.Flows, func(a, b api.NetFlow) int {
+		return cmp.Or(cmp.Compare(a.Idle, b.Idle), a.Client.Compare(b.Client), a.Frontend.Compare(b.Frontend), cmp.Compare(a.Protocol, b.Protocol))
+	})
+	out.Total = len(out.Flows)
+	limit := cmp.Or(req.Limit, defaultFlowLimit)
+	out.Flows = out.Flows[:min(limit, out.Total)]
+	return out, nil
+}
+
+func (d *Dataplane) flows() (map[flowID]*api.NetFlow, error) {
+	s, err := d.current()
+	if err != nil {
+		return nil, err
+	}
+	now, err := nowTicks()
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[flowID]*api.NetFlow)
+	flows, err := entries[bpf.OrchFlowKey, bpf.OrchFlow](d.maps["flows"])
+	if err != nil {
+		return nil, err
+	}
+	for k, f := range flows {
+		b := s.backends[f.Backend]
+		if b.Addr != f.Addr || flowEnded(k, f, now) {
+			continue
+		}
+		id := flowID{addrPort(k.Client, k.ClientPort), addrPort(k.Dest, k.DestPort), k.Proto}
+		nf := &api.NetFlow{
+			Protocol: protocolOf(k.Proto), Client: id.client, Frontend: id.dest, Service: d.serviceAt(id.dest, k.Proto),
+			Backend: addrPort(b.Addr, b.Port), Ingress: true, State: "open", Idle: idle(now, f.Seen),
+		}
+		if nf.Backend.Port() == 0 {
+			nf.Backend = netip.AddrPortFrom(nf.Backend.Addr(), id.dest.Port())
+		}
+		if f.Flags != 0 {
+			nf.State = "closing"
+		}
+		all[id] = nf
+	}
+	sessions, err := entries[bpf.OrchSessionKey, bpf.OrchSession](d.maps["sessions"])
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range sessions {
+		if !s.serves(k, v) || sessionEnded(k, v, now) {
+			continue
+		}
+		id := flowID{addrPort(v.Client, v.ClientPort), addrPort(v.Dest, v.DestPort), k.Proto}
+		nf := all[id]
+		if nf == nil {
+			nf = &api.NetFlow{Protocol: protocolOf(k.Proto), Client: id.client, Frontend: id.dest, Service: d.serviceAt(id.dest, k.Proto), Idle: idle(now, v.Seen)}
+			all[id] = nf
+		}
+		nf.Backend, nf.Serving, nf.Via = addrPort(k.Backend, k.BackendPort), true, addrOf(v.Via)
+		nf.State, nf.Idle = sessionState(k, v), min(nf.Idle, idle(now, v.Seen))
+	}
+	return all, nil
+}
+
+func sessionState(k bpf.OrchSessionKey, s bpf.OrchSession) string {
+	const fins = bpf.OrchSeenSEEN_FIN_CLIENT | bpf.OrchSeenSEEN_FIN_BACKEND
+	switch {
+	case k.Proto == unix.IPPROTO_UDP:
+		return "open"
+	case s.Flags&bpf.OrchSeenSEEN_RST != 0 || s.Flags&fins == fins:
+		return "closed"
+	case s.Flags&fins != 0:
+		return "closing"
+	case s.Flags&bpf.OrchSeenSEEN_ESTABLISHED != 0:
+		return "established"
+	}
+	return "opening"
+}
+
+// serviceAt names the service that answers at an address: a published port of
+// this or another node, or a virtual IP.
+func (d *Dataplane) serviceAt(dest netip.AddrPort, proto uint8) string {
+	for _, key := range []bpf.OrchFrontendKey{
+		{Addr: be32(dest.Addr()), Port: be16(dest.Port()), Proto: proto},
+		{Addr: be32(dest.Addr())},
+		{Port: be16(dest.Port()), Proto: proto},
+	} {
+		if f, ok := d.frontends[key]; ok {
+			return f.service
+		}
+	}
+	return ""
+}
+
+func addrPort(addr uint32, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(addrOf(addr), be16(port))
+}
+
+// idle is how long ago something was seen, to a second.
+func idle(now, seen uint32) time.Duration {
+	return (time.Duration(now-seen) << 30).Round(time.Second)
+}

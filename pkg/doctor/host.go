@@ -1,0 +1,74 @@
+package doctor
+
+import (
+	"time"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+func forwarding(f *api.NodeFacts) []Finding {
+	switch {
+	case !f.Forwarding:
+		return []Finding{bad(Fail, "sysctl -w net.ipv4.ip_forward=1, and see what turned it off", "net.ipv4.ip_forward is 0: tasks reach nothing outside the cluster")}
+	case f.FirewallDrop != "":
+		return []Finding{bad(Warn, "accept the cluster's pool in that chain, or run the Docker Engine's own firewall", "the chain %s drops what the node forwards: tasks reach nothing outside the cluster", f.FirewallDrop)}
+	}
+	return []Finding{ok("on, and no firewall drops it")}
+}
+
+// Clocks: nothing in the cluster is decided by comparing two nodes' clocks, but
+// logs are read side by side, and certificates begin and end.
+const (
+	clockWarn = time.Second
+	clockFail = time.Minute
+)
+
+func clock(f *api.NodeFacts) []Finding {
+	if f.Clock == nil {
+		return []Finding{ok("not compared")}
+	}
+	ahead := f.Clock.Ahead
+	word := "ahead of"
+	if ahead < 0 {
+		ahead, word = -ahead, "behind"
+	}
+	off := max(0, ahead-f.Clock.Within)
+	var level Level
+	switch {
+	case off >= clockFail:
+		level = Fail
+	case off >= clockWarn:
+		level = Warn
+	default:
+		return []Finding{ok("%v %s the manager's, give or take %v", ahead.Round(time.Millisecond), word, f.Clock.Within.Round(time.Millisecond))}
+	}
+	return []Finding{bad(level, "run a time service (chrony, systemd-timesyncd) on every node", "%v %s the manager's", ahead.Round(time.Millisecond), word)}
+}
+
+func engine(f *api.NodeFacts) []Finding {
+	if f.EngineError != "" {
+		return []Finding{bad(Fail, "start it (systemctl start docker), or give its socket with --docker-host", "the Docker Engine does not answer: %s", f.EngineError)}
+	}
+	return []Finding{ok("Docker Engine %s answers", f.Info.EngineVersion)}
+}
+
+// A Raft entry waits for the disks of a quorum; heartbeats come every 100 ms or
+// so, and a leader whose disk takes longer than an election loses its place.
+const (
+	fsyncWarn = 50 * time.Millisecond
+	fsyncFail = time.Second
+)
+
+func disk(f *api.NodeFacts) []Finding {
+	const do = "put --state-dir on a faster disk, or find out who else writes there"
+	slow := f.Fsync.Round(10 * time.Microsecond)
+	switch {
+	case f.FsyncError != "":
+		return []Finding{bad(Fail, "see that the state directory's disk is there and has room", "cannot write to the state directory: %s", f.FsyncError)}
+	case f.Fsync >= fsyncFail:
+		return []Finding{bad(Fail, do, "a synchronous write of 4 KB took %v", slow)}
+	case f.Fsync >= fsyncWarn:
+		return []Finding{bad(Warn, do, "a synchronous write of 4 KB took %v", slow)}
+	}
+	return []Finding{ok("a synchronous write of 4 KB takes %v", slow)}
+}

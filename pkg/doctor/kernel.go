@@ -1,0 +1,85 @@
+package doctor
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// kernel judges by what was tried, not by the version, which distributions
+// patch.
+func kernel(f *api.NodeFacts) []Finding {
+	var have []string
+	var out []Finding
+	for _, feature := range f.Features {
+		switch {
+		case feature.Have:
+			have = append(have, feature.Name)
+		case feature.Required:
+			out = append(out, bad(Fail, "boot a newer kernel (Linux 5.15 or later)", "%s has no %s: %s", f.Info.Kernel, feature.Name, feature.Without))
+		default:
+			out = append(out, bad(Warn, "nothing, or boot a newer kernel", "%s has no %s: %s", f.Info.Kernel, feature.Name, feature.Without))
+		}
+	}
+	if len(out) == 0 {
+		out = append(out, ok("%s has %s", f.Info.Kernel, strings.Join(have, ", ")))
+	}
+	return out
+}
+
+func bpffs(f *api.NodeFacts) []Finding {
+	if f.PinsInBPFFS {
+		return []Finding{ok("programs and maps are pinned at %s", f.PinDir)}
+	}
+	return []Finding{bad(Fail, "mount it (mount -t bpf bpf /sys/fs/bpf), and restart orch daemon",
+		"%s is in no BPF file system: traffic ends with the daemon", f.PinDir)}
+}
+
+// attachments tells one line for each device, tasks' devices taken together.
+func attachments(f *api.NodeFacts) []Finding {
+	type line struct{ device, text string }
+	var lines []line
+	tasks := make(map[string]int)
+	have := make(map[string]bool)
+	for _, a := range f.Attachments {
+		have[a.Program] = have[a.Program] || a.How != "none"
+		if a.Program == "task" {
+			tasks[a.How]++
+			continue
+		}
+		text := a.Program + " by " + a.How
+		if a.How == "none" {
+			text = "no " + a.Program
+		}
+		if a.Why != "" {
+			text += " (" + a.Why + ")"
+		}
+		if i := slices.IndexFunc(lines, func(l line) bool { return l.device == a.Device }); i >= 0 {
+			lines[i].text += ", " + text
+		} else {
+			lines = append(lines, line{a.Device, text})
+		}
+	}
+	var out []Finding
+	for _, l := range lines {
+		out = append(out, ok("%s: %s", l.device, l.text))
+	}
+	for _, how := range api.SortedKeys(tasks) {
+		out = append(out, ok("%s of tasks: by %s", plural(tasks[how], "device"), how))
+	}
+	for _, program := range []string{"uplink_tc", "loopback"} {
+		if !have[program] {
+			out = append(out, bad(Fail, "restart orch daemon, and see its log", "%s is not attached", program))
+		}
+	}
+	return out
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
