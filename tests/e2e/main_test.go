@@ -135,6 +135,7 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 		{"UDP", []string{probes}, testUDP},
 		{"large transfers", []string{probes}, testTransfers},
 		{"metrics", []string{blog, probes}, testMetrics},
+		{"secrets", []string{blog}, testSecrets},
 		{"scale", []string{blog}, testScale},
 		{"placement", nil, testPlacement},
 		{"rolling update", []string{probes}, testUpdate},
