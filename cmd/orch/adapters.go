@@ -14,6 +14,7 @@ import (
 	"github.com/orch-dev/orch/pkg/dns"
 	"github.com/orch-dev/orch/pkg/netdev"
 	"github.com/orch-dev/orch/pkg/network"
+	"github.com/orch-dev/orch/pkg/rpc"
 )
 
 // taskLinks is netdev as the agent wants it.
@@ -41,17 +42,35 @@ var (
 )
 
 func (r nodeRuntime) ImageStatus(ctx context.Context, ref string) (api.ImageStatus, error) {
-	m := r.d.currentMember()
-	if m == nil {
-		return api.ImageStatus{}, r.d.notMember()
+	m, err := r.member(ctx)
+	if err != nil {
+		return api.ImageStatus{}, err
 	}
 	return m.engine.ImageStatus(ctx, ref)
 }
 
-func (r nodeRuntime) Logs(ctx context.Context, id api.TaskID, opts api.LogOptions, stdout, stderr io.Writer) error {
+// member returns what answers, if the caller still is a manager as far as this
+// node knows: its certificate says only that it was.
+func (r nodeRuntime) member(ctx context.Context) (*member, error) {
 	m := r.d.currentMember()
 	if m == nil {
-		return r.d.notMember()
+		return nil, r.d.notMember()
+	}
+	caller := rpc.CallerOf(ctx)
+	view := m.agent.View()
+	if caller.Local || view == nil {
+		return m, nil
+	}
+	if n := view.Nodes[caller.Node]; n == nil || n.Role != api.RoleManager {
+		return nil, api.Errorf(api.CodeDenied, "node %s is not a manager of this cluster (any more)", caller.Node)
+	}
+	return m, nil
+}
+
+func (r nodeRuntime) Logs(ctx context.Context, id api.TaskID, opts api.LogOptions, stdout, stderr io.Writer) error {
+	m, err := r.member(ctx)
+	if err != nil {
+		return err
 	}
 	return m.engine.Logs(ctx, id, opts, stdout, stderr)
 }
@@ -99,6 +118,7 @@ func (d *daemon) Info(ctx context.Context, _ *api.Empty) (*api.Info, error) {
 	if m == nil {
 		return info, nil
 	}
+	info.CertificateEnds = id.credentials.Expires()
 	view := m.agent.View()
 	if m.replica != nil {
 		view = m.replica.Snapshot()

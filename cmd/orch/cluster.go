@@ -53,10 +53,11 @@ func newJoinCommand(c *cli) *cobra.Command {
 }
 
 func newJoinTokenCommand(c *cli) *cobra.Command {
-	quiet := false
+	var quiet, rotate bool
 	cmd := &cobra.Command{
 		Use:       "join-token worker|manager",
 		Short:     "Print the command that joins a node",
+		Long:      "Print the command that joins a node. Who has a token can make a machine a node of that role: keep it as a password, and rotate it when others may have seen it.",
 		ValidArgs: []string{"worker", "manager"},
 		Args:      exactArgs(1, "the role of the node that is to join: worker or manager"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -64,7 +65,7 @@ func newJoinTokenCommand(c *cli) *cobra.Command {
 			if role != api.RoleWorker && role != api.RoleManager {
 				return fmt.Errorf("unknown role %q: give worker or manager", args[0])
 			}
-			tokens, err := call[api.Empty, api.JoinTokens](cmd, c, api.ProcJoinTokens, &api.Empty{})
+			tokens, err := joinTokens(cmd, c, role, rotate)
 			if err != nil {
 				return err
 			}
@@ -82,7 +83,15 @@ func newJoinTokenCommand(c *cli) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "the token alone")
+	cmd.Flags().BoolVar(&rotate, "rotate", false, "make a new token: the old one is good no longer, the nodes that joined with it stay")
 	return cmd
+}
+
+func joinTokens(cmd *cobra.Command, c *cli, role api.Role, rotate bool) (*api.JoinTokens, error) {
+	if rotate {
+		return call[api.RotateTokenRequest, api.JoinTokens](cmd, c, api.ProcRotateToken, &api.RotateTokenRequest{Role: role})
+	}
+	return call[api.Empty, api.JoinTokens](cmd, c, api.ProcJoinTokens, &api.Empty{})
 }
 
 // exactArgs asks for n arguments and says what they are if they are not there.
@@ -143,6 +152,7 @@ func infoRows(info *api.Info) [][]string {
 		[]string{"  Role", string(n.Role)},
 		[]string{"  Address", n.APIAddr()},
 		[]string{"  Data path", n.Info.Datapath},
+		[]string{"  Certificate", "until " + info.CertificateEnds.Local().Format("2006-01-02 15:04")},
 		[]string{"Cluster", info.ClusterID},
 		[]string{"  Nodes", fmt.Sprintf("%d (%d managers)", info.Nodes, info.Managers)},
 		[]string{"  Pool", info.Pool},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +18,7 @@ import (
 	"github.com/orch-dev/orch/pkg/agent"
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/dataplane"
+	"github.com/orch-dev/orch/pkg/pki"
 	"github.com/orch-dev/orch/pkg/rpc"
 )
 
@@ -33,7 +33,7 @@ type options struct {
 	resolvConf               string
 	lab                      string
 	apiPort, gossipPort      uint16
-	lease                    time.Duration
+	lease, certificateLife   time.Duration
 	debug                    bool
 }
 
@@ -59,6 +59,7 @@ func newDaemonCommand() *cobra.Command {
 	f.Uint16Var(&o.apiPort, "api-port", api.DefaultAPIPort, "TCP port of the API and of Raft")
 	f.Uint16Var(&o.gossipPort, "gossip-port", api.GossipPort, "TCP and UDP port of gossip")
 	f.DurationVar(&o.lease, "lease", 4*time.Second, "for a new cluster: how long a node may be silent before its tasks are replaced")
+	f.DurationVar(&o.certificateLife, "certificate-life", pki.DefaultLife, "for a new cluster: how long nodes' certificates are good, which are renewed after two thirds of it")
 	f.StringVar(&o.lab, "lab", "", "the lab that this node belongs to (set by `orch lab`)")
 	f.BoolVar(&o.debug, "debug", false, "log in detail")
 	return cmd
@@ -70,6 +71,9 @@ func (o *options) check() error {
 	case dataplane.ModeAuto, dataplane.ModeXDP, dataplane.ModeTC:
 	default:
 		return fmt.Errorf("--datapath %q: use auto, xdp or tc", o.datapath)
+	}
+	if o.certificateLife < pki.MinLife {
+		return fmt.Errorf("--certificate-life %v: give at least %v", o.certificateLife, pki.MinLife)
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("the daemon must run as root: it loads kernel programs and makes network interfaces")
@@ -94,7 +98,7 @@ type daemon struct {
 	log   *slog.Logger
 	mux   *rpc.Mux
 	peers *rpc.Pool
-	sec   rpc.Security
+	sec   *rpc.Security
 
 	enrolling sync.Mutex // one init or join at a time
 
@@ -125,7 +129,7 @@ func runDaemon(ctx context.Context, o *options) error {
 	}
 	d := &daemon{options: *o, id: *id, mux: rpc.NewMux()}
 	d.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	d.sec = rpc.Plain{Secret: d.secret}
+	d.sec = &rpc.Security{Credentials: d.credentials, Now: time.Now}
 	d.peers = rpc.NewPool(d.sec)
 	d.group, d.ctx = errgroup.WithContext(ctx)
 	return d.run()
@@ -136,7 +140,6 @@ func (d *daemon) run() error {
 	rpc.Handle(d.mux, api.ProcJoin, d.Join)
 	rpc.Handle(d.mux, api.ProcInfo, d.Info)
 	d.mux.HandlePrefix("/orch.cluster/", http.HandlerFunc(d.serveCluster))
-	d.mux.Open(api.ProcAdmit)
 	agent.Serve(d.mux, nodeRuntime{d}, nodeRuntime{d})
 	agent.ServeNet(d.mux, d.explainer)
 	rpc.Handle(d.mux, api.ProcDiagnose, d.Diagnose)
@@ -198,14 +201,15 @@ func (d *daemon) setMember(id identity, m *member) {
 	d.id, d.member = id, m
 }
 
-// secret is what members of the cluster show each other, "" before there is one.
-func (d *daemon) secret() string { return hex.EncodeToString(d.identity().GossipKey) }
+// credentials are what the node shows to others, nil before it has any.
+func (d *daemon) credentials() *pki.Credentials { return d.identity().credentials }
 
-// joined notes that this manager is in the Raft group.
-func (d *daemon) joined() {
+// saveJoining keeps whether this manager may not be in the Raft group yet.
+func (d *daemon) saveJoining(joining bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.id.Joining = false
+	d.id.Joining = joining
+	return d.id.save(d.stateDir)
 }
 
 // saveManagers keeps where the managers are for the next start.
@@ -220,8 +224,8 @@ func (d *daemon) saveManagers(addrs []string) {
 	}
 }
 
-// serveCluster answers the cluster's API: a manager itself, a worker by asking
-// a manager.
+// serveCluster answers the cluster's API on a manager. A worker passes nothing
+// on: who takes over a worker's machine gets no say in the cluster.
 func (d *daemon) serveCluster(w http.ResponseWriter, r *http.Request) {
 	m := d.currentMember()
 	switch {
@@ -229,10 +233,8 @@ func (d *daemon) serveCluster(w http.ResponseWriter, r *http.Request) {
 		rpc.WriteError(w, r, d.notMember())
 	case m.control != nil:
 		m.control.ServeHTTP(w, r)
-	case rpc.Hops(r) > 0:
-		rpc.WriteError(w, r, api.Errorf(api.CodeUnavailable, "node %s is a worker: ask a manager", d.hostname))
 	default:
-		d.peers.Get(m.managers.Addr()).Forward(w, r)
+		rpc.WriteError(w, r, api.Errorf(api.CodeDenied, "node %s is a worker: run this on a manager (%s)", d.hostname, m.managerNames()))
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/netdev"
+	"github.com/orch-dev/orch/pkg/pki"
 	"github.com/orch-dev/orch/pkg/rpc"
 )
 
@@ -43,11 +44,18 @@ func (d *daemon) Init(ctx context.Context, req *api.InitRequest) (*api.InitRespo
 	id.Managers = []string{d.apiAddr(addr)}
 
 	cluster := &api.Cluster{
-		ID: id.ClusterID, Pool: id.Pool, GossipKey: key, LeaseTimeout: d.lease,
-		WorkerToken: newSecret(api.RoleWorker), ManagerToken: newSecret(api.RoleManager),
+		ID: id.ClusterID, Pool: id.Pool, GossipKey: key, LeaseTimeout: d.lease, CertificateLife: d.certificateLife,
+		WorkerToken: api.NewID(rand.Reader), ManagerToken: api.NewID(rand.Reader),
 	}
-	err = d.enroll(id, func(m *member) error {
+	if err := id.found(cluster); err != nil {
+		return nil, err
+	}
+	var tokens *api.JoinTokens
+	err = d.enroll(id, func(m *member) (err error) {
 		if err := m.bootstrap(ctx, cluster, d.nodeObject(ctx, id, m)); err != nil {
+			return err
+		}
+		if tokens, err = m.control.JoinTokens(ctx, &api.Empty{}); err != nil {
 			return err
 		}
 		return id.save(d.stateDir)
@@ -55,9 +63,29 @@ func (d *daemon) Init(ctx context.Context, req *api.InitRequest) (*api.InitRespo
 	if err != nil {
 		return nil, err
 	}
-	return &api.InitResponse{NodeID: id.Node, Tokens: api.JoinTokens{
-		Worker: cluster.WorkerToken + "@" + d.apiAddr(addr), Manager: cluster.ManagerToken + "@" + d.apiAddr(addr),
-	}}, nil
+	return &api.InitResponse{NodeID: id.Node, Tokens: *tokens}, nil
+}
+
+// found makes the authority of a new cluster, and the first certificate.
+func (id *identity) found(cluster *api.Cluster) error {
+	now := time.Now()
+	authority, err := pki.NewAuthority(rand.Reader, cluster.ID, now)
+	if err != nil {
+		return err
+	}
+	if cluster.Authority, err = authority.Store(); err != nil {
+		return err
+	}
+	request, err := pki.Request(id.Key)
+	if err != nil {
+		return err
+	}
+	self := pki.Identity{Cluster: cluster.ID, Role: id.Role, Node: id.Node}
+	certificate, err := authority.Issue(rand.Reader, request, self, cluster.CertificateLife, now)
+	if err != nil {
+		return err
+	}
+	return id.certify(id.Key, api.Certificate{Node: certificate, Roots: [][]byte{cluster.Authority.Certificate}})
 }
 
 // Join makes this node a member of the token's cluster.
@@ -68,10 +96,11 @@ func (d *daemon) Join(ctx context.Context, req *api.JoinRequest) (*api.JoinRespo
 	if id.member() {
 		return nil, api.Errorf(api.CodeConflict, "this node is in a cluster already (%s)", id.ClusterID)
 	}
-	secret, remote, err := parseToken(req.Token)
+	token, err := pki.ParseToken(req.Token)
 	if err != nil {
 		return nil, err
 	}
+	token.Addr = withPort(token.Addr)
 	addr, err := d.advertised(req.AdvertiseAddr)
 	if err != nil {
 		return nil, err
@@ -79,25 +108,40 @@ func (d *daemon) Join(ctx context.Context, req *api.JoinRequest) (*api.JoinRespo
 	id.Addr = addr
 	ctx, cancel := context.WithTimeout(ctx, enrollTimeout)
 	defer cancel()
-	admitted, err := rpc.Call[api.AdmitRequest, api.AdmitResponse](ctx, d.peers.Get(remote), api.ProcAdmit,
-		&api.AdmitRequest{Secret: secret, Node: *d.nodeObject(ctx, id, nil)})
-	if err != nil {
-		return nil, fmt.Errorf("join through %s: %w", remote, err)
+	if err := d.admit(ctx, &id, token); err != nil {
+		return nil, fmt.Errorf("join through %s: %w", token.Addr, err)
 	}
-	if _, err := checkPool(admitted.Pool); err != nil {
-		return nil, err
-	}
-	id.ClusterID, id.Role, id.Pool, id.GossipKey, id.Managers = admitted.ClusterID, admitted.Role, admitted.Pool, admitted.GossipKey, admitted.Managers
 	err = d.enroll(id, func(m *member) error {
 		if id.Role != api.RoleManager {
 			return id.save(d.stateDir)
 		}
-		return m.joinManagers(ctx, remote)
+		return m.joinManagers(ctx, token.Addr)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &api.JoinResponse{NodeID: id.Node, Role: id.Role}, nil
+}
+
+// admit asks the manager that a token names to make this node a member, and
+// makes id what it answers.
+func (d *daemon) admit(ctx context.Context, id *identity, token pki.Token) error {
+	request, err := pki.Request(id.Key)
+	if err != nil {
+		return err
+	}
+	client := rpc.NewJoinClient(token, time.Now)
+	defer client.Close()
+	admitted, err := rpc.Call[api.AdmitRequest, api.AdmitResponse](ctx, client, api.ProcAdmit,
+		&api.AdmitRequest{Secret: token.Secret, Node: *d.nodeObject(ctx, *id, nil), Request: request})
+	if err != nil {
+		return err
+	}
+	if _, err := checkPool(admitted.Pool); err != nil {
+		return err
+	}
+	id.ClusterID, id.Role, id.Pool, id.GossipKey, id.Managers = admitted.ClusterID, admitted.Role, admitted.Pool, admitted.GossipKey, admitted.Managers
+	return id.certify(id.Key, admitted.Certificate)
 }
 
 // enroll starts the parts of a member and lets finish make it one and keep its
@@ -108,7 +152,7 @@ func (d *daemon) enroll(id identity, finish func(*member) error) error {
 		return fmt.Errorf("remove raft state: %w", err)
 	}
 	before := d.identity()
-	d.setMember(id, nil) // the credential is needed from here on
+	d.setMember(id, nil) // the credentials are needed from here on
 	m, err := d.startMember(id, false)
 	if err == nil {
 		err = finish(m)
@@ -136,12 +180,10 @@ type unfinished struct{ error }
 // before it asks: once it is in the group the others need its vote, and a group
 // of one that became two is lost without it.
 func (m *member) joinManagers(ctx context.Context, remote string) error {
-	id := m.id
-	id.Joining = true
-	if err := id.save(m.d.stateDir); err != nil {
+	if err := m.d.saveJoining(true); err != nil {
 		return err
 	}
-	_, err := rpc.Call[api.AddVoterRequest, api.Empty](ctx, m.d.peers.Get(remote), api.ProcAddVoter, &api.AddVoterRequest{Node: id.Node})
+	_, err := rpc.Call[api.AddVoterRequest, api.Empty](ctx, m.d.peers.Manager(remote), api.ProcAddVoter, &api.AddVoterRequest{Node: m.id.Node})
 	if err == nil {
 		err = m.awaitState(ctx)
 	}
@@ -150,10 +192,9 @@ func (m *member) joinManagers(ctx context.Context, remote string) error {
 		return fmt.Errorf("join through %s: %w", remote, err)
 	}
 	if err == nil {
-		if id.Joining = false; id.save(m.d.stateDir) == nil {
+		if err = m.d.saveJoining(false); err == nil {
 			return nil
 		}
-		err = errors.New("cannot write the node's identity")
 	}
 	return unfinished{fmt.Errorf("this node was admitted, but is not known to be among the managers yet; it goes on trying (see `orch info`): %w", err)}
 }
@@ -166,7 +207,6 @@ func (m *member) finishJoin(ctx context.Context) error {
 		err := m.joinManagers(try, others[i%len(others)])
 		cancel()
 		if err == nil {
-			m.d.joined()
 			return nil
 		}
 		m.d.log.Warn("cannot join the managers", "err", err)
@@ -221,24 +261,12 @@ func checkPool(text string) (netip.Prefix, error) {
 	return pool, nil
 }
 
-// newSecret makes the secret of a join token; its first letters say for which
-// role it is, to people.
-func newSecret(role api.Role) string {
-	return "orch-" + string(role) + "-" + api.NewID(rand.Reader) + api.NewID(rand.Reader)
-}
-
-// parseToken splits SECRET@HOST:PORT; the port may be left out.
-func parseToken(token string) (secret, addr string, err error) {
-	secret, addr, ok := strings.Cut(token, "@")
-	if !ok || addr == "" || !slices.ContainsFunc([]api.Role{api.RoleWorker, api.RoleManager}, func(r api.Role) bool {
-		return strings.HasPrefix(secret, "orch-"+string(r)+"-")
-	}) {
-		return "", "", api.Errorf(api.CodeInvalid, "a join token has the form TOKEN@HOST:PORT and begins with orch-worker- or orch-manager-: paste what `orch join-token` prints on a manager")
-	}
+// withPort completes HOST to HOST:PORT.
+func withPort(addr string) string {
 	if _, _, err := net.SplitHostPort(addr); err != nil {
-		addr = net.JoinHostPort(addr, fmt.Sprint(api.DefaultAPIPort))
+		return net.JoinHostPort(strings.Trim(addr, "[]"), fmt.Sprint(api.DefaultAPIPort))
 	}
-	return secret, addr, nil
+	return addr
 }
 
 // nodeObject describes this node to the cluster.

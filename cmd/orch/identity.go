@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/pki"
 )
 
 // identity is what a node must know of itself to take part in its cluster
@@ -24,6 +25,21 @@ type identity struct {
 	Managers  []string   `json:"managers,omitempty"` // API addresses
 	// Joining: a manager that may not be in the Raft group yet.
 	Joining bool `json:"joining,omitempty"`
+
+	// Key is the node's own, made with its ID and whenever its certificate is
+	// renewed: PKCS #8. The rest is of its cluster: X.509, DER.
+	Key         []byte   `json:"key"`
+	Certificate []byte   `json:"certificate,omitempty"`
+	Roots       [][]byte `json:"roots,omitempty"`
+
+	credentials *pki.Credentials // of these three
+}
+
+// certify gives the node a certificate for a key.
+func (id *identity) certify(key []byte, issued api.Certificate) (err error) {
+	id.Key, id.Certificate, id.Roots = key, issued.Node, issued.Roots
+	id.credentials, err = pki.NewCredentials(id.Key, id.Certificate, id.Roots)
+	return err
 }
 
 // member reports whether the node is in a cluster.
@@ -36,14 +52,25 @@ func loadIdentity(stateDir string) (*identity, error) {
 	path := identityFile(stateDir)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		id := &identity{Node: api.NodeID(api.NewID(rand.Reader))}
+		key, err := pki.NewKey(rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		id := &identity{Node: api.NodeID(api.NewID(rand.Reader)), Key: key}
 		return id, id.save(stateDir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the node's identity: %w", err)
 	}
 	id := &identity{}
-	if err := json.Unmarshal(data, id); err != nil || id.Node == "" {
+	err = json.Unmarshal(data, id)
+	if err == nil && (id.Node == "" || len(id.Key) == 0) {
+		err = errors.New("it has no ID or no key")
+	}
+	if err == nil && id.member() {
+		err = id.certify(id.Key, api.Certificate{Node: id.Certificate, Roots: id.Roots})
+	}
+	if err != nil {
 		return nil, fmt.Errorf("the node's identity in %s is damaged (%v): restore the file, or remove %s to make this a new node", path, err, stateDir)
 	}
 	return id, nil

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -206,7 +208,7 @@ func (m *member) initManager() error {
 	m.tracker = manager.NewTracker()
 	m.control = control.New(control.Config{
 		Node: m.id.Node, Replica: m.replica, Tracker: m.tracker, Peers: m.d.peers,
-		NewID: newID, Now: time.Now, Log: m.d.log,
+		NewID: newID, Rand: rand.Reader, Now: time.Now, Log: m.d.log,
 	})
 	loop := manager.New(m.replica, m.tracker, newID, time.Now, m.d.log.With("part", "manager"))
 	m.run("manager", loop.Run)
@@ -249,7 +251,27 @@ func (m *member) initAgent() error {
 }
 
 // startAgent lets the node work for the cluster.
-func (m *member) startAgent() { m.run("agent", m.agent.Run) }
+func (m *member) startAgent() {
+	m.run("agent", m.agent.Run)
+	m.run("certificate", m.renewCertificate)
+}
+
+// managerNames are the names and addresses of the managers, for people.
+func (m *member) managerNames() string {
+	var names []string
+	if view := m.agent.View(); view != nil {
+		for _, n := range api.Sorted(view.Nodes) {
+			if n.Role == api.RoleManager {
+				names = append(names, fmt.Sprintf("%s, %s", n.Hostname, n.Addr))
+			}
+		}
+	}
+	if len(names) == 0 {
+		return m.managers.Addr()
+	}
+	slices.Sort(names)
+	return strings.Join(names, "; ")
+}
 
 // serveAPI answers other nodes.
 func (m *member) serveAPI() error {

@@ -67,7 +67,7 @@ func (d *Directory) Session(ctx context.Context, each func(*api.Update) error) e
 	addr := d.current
 	d.drop = cancel
 	d.mu.Unlock()
-	err := rpc.Stream(ctx, d.peers.Get(addr), api.ProcSession, &api.SessionRequest{Node: d.node}, each)
+	err := rpc.Stream(ctx, d.peers.Manager(addr), api.ProcSession, &api.SessionRequest{Node: d.node}, each)
 	d.leave(addr)
 	if err == nil {
 		err = errors.New("the manager closed the stream")
@@ -83,7 +83,7 @@ func (d *Directory) Report(ctx context.Context, report *api.Report) (*api.Report
 	if addr == "" {
 		addr = d.Addr()
 	}
-	res, err := rpc.Call[api.Report, api.ReportResponse](ctx, d.peers.Get(addr), api.ProcReport, report)
+	res, err := rpc.Call[api.Report, api.ReportResponse](ctx, d.peers.Manager(addr), api.ProcReport, report)
 	if err != nil && d.home == "" && !answered(err) {
 		d.leave(addr)
 	}

@@ -2,17 +2,39 @@ package agent
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"log/slog"
 	"net"
 	"testing"
 	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/pki"
 	"github.com/orch-dev/orch/pkg/rpc"
 )
 
+// managerSecurity is that of a cluster of one manager.
+func managerSecurity(t *testing.T) *rpc.Security {
+	t.Helper()
+	id := pki.Identity{Cluster: api.NewID(rand.Reader), Role: api.RoleManager, Node: api.NodeID(api.NewID(rand.Reader))}
+	authority, err := pki.NewAuthority(rand.Reader, id.Cluster, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, keyErr := pki.NewKey(rand.Reader)
+	request, requestErr := pki.Request(key)
+	cert, certErr := authority.Issue(rand.Reader, request, id, pki.DefaultLife, time.Now())
+	stored, storeErr := authority.Store()
+	own, err := pki.NewCredentials(key, cert, [][]byte{stored.Certificate})
+	if err := errors.Join(keyErr, requestErr, certErr, storeErr, err); err != nil {
+		t.Fatal(err)
+	}
+	return &rpc.Security{Credentials: func() *pki.Credentials { return own }, Now: time.Now}
+}
+
 // serveReports answers reports with err, or well if it is nil.
-func serveReports(t *testing.T, sec rpc.Security, err error) (addr string) {
+func serveReports(t *testing.T, sec *rpc.Security, err error) (addr string) {
 	t.Helper()
 	l, lerr := net.Listen("tcp", "127.0.0.1:0")
 	if lerr != nil {
@@ -37,7 +59,7 @@ func serveReports(t *testing.T, sec rpc.Security, err error) (addr string) {
 // A worker goes to another manager when its own cannot answer for the cluster,
 // and stays when the cluster's answer is no.
 func TestReportMovesOn(t *testing.T) {
-	sec := rpc.Plain{Secret: func() string { return "sesame" }}
+	sec := managerSecurity(t)
 	good := serveReports(t, sec, nil)
 	tests := []struct {
 		name  string
@@ -51,7 +73,7 @@ func TestReportMovesOn(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			first := serveReports(t, sec, tt.first)
 			peers := rpc.NewPool(sec)
-			t.Cleanup(func() { peers.Get(first).Close(); peers.Get(good).Close() })
+			t.Cleanup(peers.Reset)
 			d := NewDirectory("n1", peers, "", []string{first, good}, func([]string) {})
 			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 			defer cancel()

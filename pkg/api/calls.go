@@ -20,11 +20,13 @@ const (
 )
 
 // Procedures that managers answer. A manager that is not the leader forwards
-// those that need the leader; a worker forwards all of them to a manager.
+// those that need the leader.
 const (
 	ProcAdmit       = "/orch.cluster/Admit"       // AdmitRequest -> AdmitResponse
 	ProcAddVoter    = "/orch.cluster/AddVoter"    // AddVoterRequest -> Empty
+	ProcRenew       = "/orch.cluster/Renew"       // RenewRequest -> Certificate
 	ProcJoinTokens  = "/orch.cluster/JoinTokens"  // Empty -> JoinTokens
+	ProcRotateToken = "/orch.cluster/RotateToken" // RotateTokenRequest -> JoinTokens
 	ProcNodes       = "/orch.cluster/Nodes"       // Empty -> NodeList
 	ProcUpdateNode  = "/orch.cluster/UpdateNode"  // UpdateNodeRequest -> Empty
 	ProcDeploy      = "/orch.cluster/Deploy"      // DeployRequest -> DeployResponse
@@ -59,7 +61,7 @@ type InitResponse struct {
 
 // JoinRequest asks this node to join the cluster of Token.
 type JoinRequest struct {
-	Token         string `json:"token"` // as JoinTokens has it: SECRET@HOST:PORT
+	Token         string `json:"token"` // as JoinTokens has it
 	AdvertiseAddr string `json:"advertiseAddr,omitempty"`
 }
 
@@ -69,25 +71,46 @@ type JoinResponse struct {
 	Role   Role   `json:"role"`
 }
 
-// JoinTokens are what nodes join with, SECRET@HOST:PORT.
+// JoinTokens are what nodes join with, TOKEN@HOST:PORT.
 type JoinTokens struct {
 	Worker  string `json:"worker"`
 	Manager string `json:"manager"`
+}
+
+// RotateTokenRequest asks for a new join token in the place of the one of Role,
+// which is good no longer.
+type RotateTokenRequest struct {
+	Role Role `json:"role"`
 }
 
 // AdmitRequest is what a joining node sends to a manager.
 type AdmitRequest struct {
 	Secret string `json:"secret"`
 	Node   Node   `json:"node"` // Role and State are the manager's to set
+	// Request asks for the node's certificate: PKCS #10.
+	Request []byte `json:"request"`
+}
+
+// Certificate is a node's, and those of the authorities that it is to trust.
+// All are X.509, DER.
+type Certificate struct {
+	Node  []byte   `json:"node"`
+	Roots [][]byte `json:"roots"`
+}
+
+// RenewRequest asks for a new certificate for the node that sends it.
+type RenewRequest struct {
+	Request []byte `json:"request"` // PKCS #10
 }
 
 // AdmitResponse is what a node needs to be a member.
 type AdmitResponse struct {
-	ClusterID string   `json:"clusterID"`
-	Role      Role     `json:"role"`
-	GossipKey []byte   `json:"gossipKey"`
-	Pool      string   `json:"pool"`
-	Managers  []string `json:"managers"` // API addresses
+	ClusterID   string      `json:"clusterID"`
+	Role        Role        `json:"role"`
+	Certificate Certificate `json:"certificate"`
+	GossipKey   []byte      `json:"gossipKey"`
+	Pool        string      `json:"pool"`
+	Managers    []string    `json:"managers"` // API addresses
 }
 
 // AddVoterRequest asks for a manager that was admitted, and whose Raft answers,
@@ -109,6 +132,9 @@ type Info struct {
 	Raft      *RaftInfo     `json:"raft,omitempty"` // managers only
 	Pool      string        `json:"pool,omitempty"`
 	Lease     time.Duration `json:"lease,omitempty"`
+	// CertificateEnds is when this node's certificate expires. It is renewed
+	// long before.
+	CertificateEnds time.Time `json:"certificateEnds,omitzero"`
 }
 
 // RaftInfo is a manager's view of its Raft group.

@@ -9,6 +9,11 @@ import (
 // IDLength is the number of characters of an identifier.
 const IDLength = 25
 
+// IsID reports whether s has the form of an identifier.
+func IsID(s string) bool {
+	return len(s) == IDLength && strings.Trim(s, "0123456789abcdefghijklmnopqrstuvwxyz") == ""
+}
+
 // NewID reads 16 bytes from r, which must be a source of randomness that does
 // not fail (crypto/rand.Reader), and returns them as an identifier.
 func NewID(r io.Reader) string {

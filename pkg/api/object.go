@@ -35,9 +35,16 @@ type Cluster struct {
 	// searched behind it, so that a freed one is not used again soon.
 	AddrCursor netip.Addr `json:"addrCursor,omitzero"`
 
+	// Authority signs the nodes' certificates, which are good for CertificateLife.
+	Authority       Authority     `json:"authority"`
+	CertificateLife time.Duration `json:"certificateLife"`
+
 	// WorkerToken and ManagerToken are the secrets of the join tokens.
 	WorkerToken  string `json:"workerToken"`
 	ManagerToken string `json:"managerToken"`
+	// RotatedTokens are the SHA-256 digests of the last secrets that are good no
+	// longer, the newest first.
+	RotatedTokens [][]byte `json:"rotatedTokens,omitempty"`
 
 	// GossipKey is the AES key of the gossip ring, 32 bytes.
 	GossipKey []byte `json:"gossipKey"`
@@ -45,4 +52,10 @@ type Cluster struct {
 	// LeaseTimeout is how long a node may be silent before its tasks are
 	// replaced on other nodes.
 	LeaseTimeout time.Duration `json:"leaseTimeout"`
+}
+
+// Authority is a cluster's certificate authority.
+type Authority struct {
+	Certificate []byte `json:"certificate"`   // X.509, DER
+	Key         []byte `json:"key,omitempty"` // PKCS #8; for managers only
 }

@@ -21,15 +21,12 @@ func ValidateName(kind, name string) error {
 	return nil
 }
 
-var (
-	idPattern       = regexp.MustCompile(`^[0-9a-z]{25}$`)
-	hostnamePattern = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})$`)
-)
+var hostnamePattern = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})$`)
 
 // Validate checks what a joining node says of itself.
 func (n *Node) Validate() error {
 	switch {
-	case !idPattern.MatchString(string(n.ID)):
+	case !IsID(string(n.ID)):
 		return Errorf(CodeInvalid, "node ID %q: it is %d characters of 0-9 and a-z", n.ID, IDLength)
 	case !hostnamePattern.MatchString(n.Hostname):
 		return Errorf(CodeInvalid, "node name %q: use 1 to 253 letters, digits, - and .", n.Hostname)

@@ -55,7 +55,7 @@ func ask[Req, Res any](ctx context.Context, s *Server, procedure string, req *ap
 	for i, n := range nodes {
 		answers[i] = api.Answer[Res]{Node: n.ID, Hostname: n.Hostname, Addr: n.Addr}
 		wg.Go(func() {
-			res, err := rpc.Call[Req, Res](ctx, s.Peers.Get(n.APIAddr()), procedure, &req.Request)
+			res, err := rpc.Call[Req, Res](ctx, s.Peers.Node(n), procedure, &req.Request)
 			if err != nil {
 				answers[i].Error = fmt.Sprintf("does not answer: %v", err)
 				return
@@ -82,7 +82,7 @@ func (s *Server) Diagnose(ctx context.Context, req *api.Ask[api.Empty]) (*api.An
 			continue
 		}
 		asked := s.Now()
-		clock, err := rpc.Call[api.Empty, api.Clock](ctx, s.Peers.Get(node.APIAddr()), api.ProcClock, &api.Empty{})
+		clock, err := rpc.Call[api.Empty, api.Clock](ctx, s.Peers.Node(node), api.ProcClock, &api.Empty{})
 		if err != nil {
 			continue
 		}

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -34,7 +35,7 @@ func state() *api.Snapshot {
 	web.Ports = web.Spec.Ports
 	return &api.Snapshot{
 		Index:    9,
-		Cluster:  &api.Cluster{ID: "c", Pool: api.DefaultPool, WorkerToken: "w", ManagerToken: "m", GossipKey: []byte("k")},
+		Cluster:  &api.Cluster{ID: "c", Pool: api.DefaultPool, WorkerToken: "w", ManagerToken: "m", GossipKey: []byte("k"), Authority: api.Authority{Key: []byte("a")}},
 		Services: map[api.ServiceID]*api.Service{"web": web},
 		Networks: map[api.NetworkID]*api.Network{"net": {ID: "net", Name: "blog_default", Stack: "blog", Number: 1, Meta: api.Meta{Modified: 4}}},
 	}
@@ -186,7 +187,8 @@ func TestStatus(t *testing.T) {
 func TestViewHasNoSecrets(t *testing.T) {
 	const secret = "PLANTED"
 	snap := state()
-	snap.Cluster.WorkerToken, snap.Cluster.ManagerToken, snap.Cluster.GossipKey = secret, secret, []byte(secret)
+	snap.Cluster.WorkerToken, snap.Cluster.ManagerToken = secret, secret
+	snap.Cluster.GossipKey, snap.Cluster.Authority.Key, snap.Cluster.RotatedTokens = []byte(secret), []byte(secret), [][]byte{[]byte(secret)}
 	snap.Services["web"].Spec.Task.Env = []string{"PASSWORD=" + secret}
 	task := func(id api.TaskID, node api.NodeID) *api.Task {
 		return &api.Task{ID: id, ServiceID: "web", NodeID: node, Networks: []api.NetworkID{"net"},
@@ -196,6 +198,7 @@ func TestViewHasNoSecrets(t *testing.T) {
 	u := fullView("n1", snap)
 	for _, c := range u.Changes {
 		text := fmt.Sprintf("%+v %+v %+v", c.Cluster, c.Service, c.Task)
+		text += strings.ReplaceAll(text, fmt.Sprint([]byte(secret)), secret)
 		if own := c.Task != nil && c.Task.ID == "mine"; strings.Contains(text, secret) != own {
 			t.Errorf("%v: secret sent: %v, want %v", c.Ref(), !own, own)
 		}
@@ -234,13 +237,23 @@ func TestPlanReport(t *testing.T) {
 	}
 }
 
-func TestJoinTokens(t *testing.T) {
-	c := &api.Cluster{WorkerToken: "orch-worker-1", ManagerToken: "orch-manager-2"}
-	for secret, want := range map[string]api.Role{"orch-worker-1": api.RoleWorker, "orch-manager-2": api.RoleManager, "": "", "orch-worker-": "", "x": ""} {
+func TestRoleOf(t *testing.T) {
+	rotated := sha256.Sum256([]byte("old"))
+	c := &api.Cluster{WorkerToken: "worker", ManagerToken: "manager", RotatedTokens: [][]byte{rotated[:]}}
+	for secret, want := range map[string]string{
+		"worker": "worker", "manager": "manager", "old": "error: replaced", "": "error: wrong", "worke": "error: wrong", "x": "error: wrong",
+	} {
 		role, err := roleOf(c, secret)
-		if role != want || (err == nil) != (want != "") || err != nil && api.CodeOf(err) != api.CodeDenied {
-			t.Errorf("token %q: role %q, %v; want %q", secret, role, err, want)
+		problem, denied := strings.CutPrefix(want, "error: ")
+		switch {
+		case denied && (role != "" || err == nil || api.CodeOf(err) != api.CodeDenied || !strings.Contains(err.Error(), problem)):
+			t.Errorf("%q: role %q, %v; want an error that says %q", secret, role, err, problem)
+		case !denied && (err != nil || string(role) != want):
+			t.Errorf("%q: role %q, %v; want %s", secret, role, err, want)
 		}
+	}
+	if role, err := roleOf(&api.Cluster{}, ""); err == nil {
+		t.Errorf("no secret is the %s's of a cluster without tokens", role)
 	}
 }
 

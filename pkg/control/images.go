@@ -59,7 +59,7 @@ func (s *Server) findImage(ctx context.Context, image string) (reasons string, f
 		}
 		asked++
 		go func() {
-			status, err := rpc.Call[api.ImageStatusRequest, api.ImageStatus](ctx, s.Peers.Get(n.APIAddr()), api.ProcImageStatus, &api.ImageStatusRequest{Image: image})
+			status, err := rpc.Call[api.ImageStatusRequest, api.ImageStatus](ctx, s.Peers.Node(n), api.ProcImageStatus, &api.ImageStatusRequest{Image: image})
 			a := answer{}
 			if err != nil {
 				a.reason = fmt.Sprintf("%s: %v", n.Hostname, err)

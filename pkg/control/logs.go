@@ -37,7 +37,7 @@ func (s *Server) ServiceLogs(ctx context.Context, req *api.ServiceLogsRequest, s
 				text := "cannot read the output: the node is down\n"
 				return each(&api.LogChunk{Task: t.Name(), Node: node.Hostname, Stderr: true, Data: []byte(text)})
 			}
-			err := rpc.Stream(ctx, s.Peers.Get(node.APIAddr()), api.ProcTaskLogs,
+			err := rpc.Stream(ctx, s.Peers.Node(node), api.ProcTaskLogs,
 				&api.TaskLogsRequest{Task: t.ID, Options: req.Options},
 				func(chunk *api.LogChunk) error {
 					chunk.Task, chunk.Node = t.Name(), node.Hostname

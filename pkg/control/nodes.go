@@ -3,116 +3,12 @@ package control
 import (
 	"cmp"
 	"context"
-	"crypto/subtle"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
 )
-
-// Admit makes a joining node a member with the role of its token. A node that
-// joins again, after it lost the answer, is admitted again.
-func (s *Server) Admit(ctx context.Context, req *api.AdmitRequest) (*api.AdmitResponse, error) {
-	snap := s.Replica.Snapshot()
-	if snap.Cluster == nil {
-		return nil, noState()
-	}
-	role, err := roleOf(snap.Cluster, req.Secret)
-	if err != nil {
-		return nil, err
-	}
-	if err := req.Node.Validate(); err != nil {
-		return nil, err
-	}
-	if _, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
-		return planAdmit(snap, req.Node, role)
-	}); err != nil {
-		return nil, err
-	}
-	s.Log.Info("node admitted", "node", req.Node.Hostname, "id", req.Node.ID, "role", role)
-	return &api.AdmitResponse{
-		ClusterID: snap.Cluster.ID,
-		Role:      role,
-		GossipKey: snap.Cluster.GossipKey,
-		Pool:      snap.Cluster.Pool,
-		Managers:  managerAddrs(s.Replica.Snapshot()),
-	}, nil
-}
-
-// planAdmit makes a node a member, or again the member that it was.
-func planAdmit(snap *api.Snapshot, node api.Node, role api.Role) ([]api.Change, error) {
-	for _, other := range api.Sorted(snap.Nodes) {
-		if other.ID != node.ID && other.APIAddr() == node.APIAddr() {
-			return nil, api.Errorf(api.CodeConflict, "node %s (%s) already has the address %s", other.Hostname, other.ID, other.APIAddr())
-		}
-	}
-	node.Meta, node.Role, node.Availability, node.State = api.Meta{}, role, api.AvailabilityActive, api.NodeDown
-	if old := snap.Nodes[node.ID]; old != nil {
-		switch {
-		case old.State == api.NodeReady:
-			return nil, api.Errorf(api.CodeConflict, "node %s at %s has this node's ID and is in the cluster: if this machine is a copy of it, stop the daemon here and remove its state directory", old.Hostname, old.Addr)
-		case old.Role != role:
-			return nil, api.Errorf(api.CodeConflict, "this node was admitted as a %s before: join with the token for a %s", old.Role, old.Role)
-		}
-		node.Meta, node.Labels, node.Availability = old.Meta, old.Labels, old.Availability
-	}
-	return []api.Change{{Node: &node}}, nil
-}
-
-func noState() error {
-	return api.Errorf(api.CodeUnavailable, "this manager does not have the cluster's state yet: try again")
-}
-
-// AddVoter makes an admitted manager a member of the Raft group. It comes after
-// Admit, and once the node's Raft answers: a group of one that became two would
-// otherwise wait for a vote that cannot come.
-func (s *Server) AddVoter(ctx context.Context, req *api.AddVoterRequest) (*api.Empty, error) {
-	node := s.Replica.Snapshot().Nodes[req.Node]
-	if node == nil || node.Role != api.RoleManager {
-		return nil, api.Errorf(api.CodeDenied, "node %s was not admitted as a manager", req.Node)
-	}
-	if err := s.Replica.AddVoter(ctx, node); err != nil {
-		return nil, fmt.Errorf("make %s a member of the raft group: %w", node.Hostname, err)
-	}
-	return &api.Empty{}, nil
-}
-
-// roleOf returns the role that a join token's secret gives.
-func roleOf(cluster *api.Cluster, secret string) (api.Role, error) {
-	for role, want := range map[api.Role]string{api.RoleWorker: cluster.WorkerToken, api.RoleManager: cluster.ManagerToken} {
-		if subtle.ConstantTimeCompare([]byte(secret), []byte(want)) == 1 {
-			return role, nil
-		}
-	}
-	return "", api.Errorf(api.CodeDenied,
-		"the join token is not one of this cluster (wrong, or rotated since): get a valid one with `orch join-token worker|manager` on a manager")
-}
-
-// managerAddrs lists the API addresses of the managers, by node ID.
-func managerAddrs(snap *api.Snapshot) []string {
-	var addrs []string
-	for _, n := range api.Sorted(snap.Nodes) {
-		if n.Role == api.RoleManager {
-			addrs = append(addrs, n.APIAddr())
-		}
-	}
-	return addrs
-}
-
-// JoinTokens returns what nodes join with through this manager.
-func (s *Server) JoinTokens(context.Context, *api.Empty) (*api.JoinTokens, error) {
-	snap := s.Replica.Snapshot()
-	if snap.Cluster == nil || snap.Nodes[s.Node] == nil {
-		return nil, noState()
-	}
-	addr := snap.Nodes[s.Node].APIAddr()
-	return &api.JoinTokens{
-		Worker:  snap.Cluster.WorkerToken + "@" + addr,
-		Manager: snap.Cluster.ManagerToken + "@" + addr,
-	}, nil
-}
 
 // Nodes lists the nodes by name, with what the leader knows of them.
 func (s *Server) Nodes(context.Context, *api.Empty) (*api.NodeList, error) {

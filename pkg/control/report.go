@@ -10,9 +10,12 @@ import (
 // Report takes an agent's heartbeat: it renews the node's lease, notes what the
 // node has acknowledged and stores what became of its tasks.
 func (s *Server) Report(ctx context.Context, req *api.Report) (*api.ReportResponse, error) {
+	if err := ownCall(ctx, req.Node); err != nil {
+		return nil, err
+	}
 	snap := s.Replica.Snapshot()
 	if snap.Nodes[req.Node] == nil {
-		return nil, api.Errorf(api.CodeDenied, "node %s is not a member of this cluster (any more)", req.Node)
+		return nil, notMember(req.Node)
 	}
 	s.Tracker.Reported(req.Node, req.Applied, snap.Index, s.Now())
 	if _, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {

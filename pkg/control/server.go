@@ -5,6 +5,7 @@ package control
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"time"
@@ -28,6 +29,7 @@ type Config struct {
 	Tracker *manager.Tracker
 	Peers   *rpc.Pool
 	NewID   func() string
+	Rand    io.Reader // for certificates and secrets
 	Now     func() time.Time
 	Log     *slog.Logger
 }
@@ -42,7 +44,9 @@ func New(cfg Config) *Server {
 	s := &Server{Config: cfg, mux: rpc.NewMux()}
 	rpc.Handle(s.mux, api.ProcAdmit, s.Admit)
 	rpc.Handle(s.mux, api.ProcAddVoter, s.AddVoter)
+	rpc.Handle(s.mux, api.ProcRenew, s.Renew)
 	rpc.Handle(s.mux, api.ProcJoinTokens, s.JoinTokens)
+	rpc.Handle(s.mux, api.ProcRotateToken, s.RotateToken)
 	rpc.Handle(s.mux, api.ProcNodes, s.Nodes)
 	rpc.Handle(s.mux, api.ProcUpdateNode, s.UpdateNode)
 	rpc.Handle(s.mux, api.ProcDeploy, s.Deploy)
@@ -63,7 +67,7 @@ func New(cfg Config) *Server {
 // too, but only while no leader can be asked.
 var (
 	local = map[string]bool{
-		api.ProcSession: true, api.ProcAskFrontends: true, api.ProcAskDrops: true,
+		api.ProcSession: true, api.ProcRenew: true, api.ProcAskFrontends: true, api.ProcAskDrops: true,
 		api.ProcAskFlows: true, api.ProcAskTrace: true, api.ProcAskDiagnose: true,
 	}
 	stale = map[string]bool{
@@ -77,7 +81,7 @@ var (
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	procedure := r.URL.Path
 	if local[procedure] || s.leads() {
-		s.mux.ServeHTTP(w, r)
+		s.answer(w, r)
 		return
 	}
 	wait := leaderWait
@@ -87,25 +91,68 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	addr, ok := s.awaitLeader(r.Context(), wait)
 	switch {
 	case ok && addr == "": // it is this node now
-		s.mux.ServeHTTP(w, r)
+		s.answer(w, r)
 	case ok && rpc.Hops(r) < maxHops:
-		s.Peers.Get(addr).Forward(w, r)
+		s.Peers.Manager(addr).Forward(w, r)
 	case stale[procedure] && s.Replica.Snapshot().Cluster != nil:
-		s.mux.ServeHTTP(w, r)
+		s.answer(w, r)
 	default:
 		rpc.WriteError(w, r, api.Errorf(api.CodeUnavailable,
 			"no quorum: the cluster has no leader, because too few of its managers answer; nothing was changed (see `orch node ls`)"))
 	}
 }
 
-// maxHops is how often a call is passed on: by a worker to a manager, by that one
-// to the leader.
+// maxHops is how often a call is passed on: by a manager to the leader, and by
+// that one to the next if it leads no longer.
 const maxHops = 2
 
 // leads reports whether this manager leads and knows all that the leaders before
 // it did: from an older state it would answer that what exists does not, and
 // would drop reports of tasks that it has not heard of.
 func (s *Server) leads() bool { return s.Replica.Raft.IsLeader() && s.Tracker.Leads() }
+
+// answer answers a request here.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
+	if err := s.authorize(rpc.CallerOf(r.Context()), r.URL.Path); err != nil {
+		rpc.WriteError(w, r, err)
+		return
+	}
+	s.mux.ServeHTTP(w, r)
+}
+
+// authorize looks a caller up: its certificate says what it was when that was
+// issued, the state what it is now.
+func (s *Server) authorize(caller rpc.Caller, procedure string) error {
+	snap := s.Replica.Snapshot()
+	node := snap.Nodes[caller.Node]
+	switch {
+	case snap.Cluster == nil:
+		return noState()
+	case caller.Local, api.AccessTo(procedure) == api.AccessAnyone:
+		return nil
+	case node == nil:
+		return notMember(caller.Node)
+	case api.AccessTo(procedure) == api.AccessManager && node.Role != api.RoleManager:
+		return api.Errorf(api.CodeDenied, "node %s (%s) is not a manager any more", node.Hostname, node.ID)
+	}
+	return nil
+}
+
+func noState() error {
+	return api.Errorf(api.CodeUnavailable, "this manager does not have the cluster's state yet: try again")
+}
+
+func notMember(id api.NodeID) error {
+	return api.Errorf(api.CodeDenied, "node %s is not a member of this cluster (any more)", id)
+}
+
+// ownCall refuses a node that speaks for another.
+func ownCall(ctx context.Context, node api.NodeID) error {
+	if caller := rpc.CallerOf(ctx); !caller.Local && caller.Node != node {
+		return api.Errorf(api.CodeDenied, "node %s may speak only for itself, not for %s", caller.Node, node)
+	}
+	return nil
+}
 
 // awaitLeader returns the leader's API address, or "" if this node leads.
 func (s *Server) awaitLeader(ctx context.Context, wait time.Duration) (addr string, ok bool) {

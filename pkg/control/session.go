@@ -12,13 +12,13 @@ import (
 // every change in the order of the log. Each update carries the index that the
 // agent acknowledges once it has applied it.
 func (s *Server) Session(ctx context.Context, req *api.SessionRequest, send func(*api.Update) error) error {
+	if err := ownCall(ctx, req.Node); err != nil {
+		return err
+	}
 	for {
 		snap := s.Replica.Snapshot()
-		if snap.Cluster == nil {
-			return noState()
-		}
 		if snap.Nodes[req.Node] == nil {
-			return api.Errorf(api.CodeDenied, "node %s is not a member of this cluster (any more)", req.Node)
+			return notMember(req.Node)
 		}
 		if err := send(fullView(req.Node, snap)); err != nil {
 			return err
@@ -42,6 +42,9 @@ func (s *Server) follow(ctx context.Context, node api.NodeID, after api.Index, s
 		update := &api.Update{Index: deltas[len(deltas)-1].Index}
 		for _, d := range deltas {
 			for _, c := range d.Changes {
+				if c.Delete && c.Node != nil && c.Node.ID == node {
+					return notMember(node)
+				}
 				update.Changes = append(update.Changes, viewOf(node, c))
 			}
 		}
@@ -77,7 +80,8 @@ func viewOf(node api.NodeID, c api.Change) api.Change {
 	switch {
 	case c.Cluster != nil:
 		stripped := *c.Cluster
-		stripped.WorkerToken, stripped.ManagerToken, stripped.GossipKey = "", "", nil
+		stripped.WorkerToken, stripped.ManagerToken, stripped.RotatedTokens = "", "", nil
+		stripped.GossipKey, stripped.Authority.Key = nil, nil
 		c.Cluster = &stripped
 	case c.Service != nil:
 		spec := &c.Service.Spec

@@ -14,11 +14,11 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 )
 
+// idleTime is how long a connection is kept that nobody uses.
+const idleTime = 90 * time.Second
+
 // Client calls one daemon.
-type Client struct {
-	http       *http.Client
-	credential func() string
-}
+type Client struct{ http *http.Client }
 
 // NewLocalClient calls the daemon that listens on a unix socket.
 func NewLocalClient(socket string) *Client {
@@ -29,28 +29,20 @@ func NewLocalClient(socket string) *Client {
 			return nil, fmt.Errorf("no orch daemon answers on %s (is `orch daemon` running? may you read the socket?): %w", socket, err)
 		}
 		return conn, nil
-	}, func() string { return "" })
+	})
 }
 
-// NewClient calls the node whose API is at addr.
-func NewClient(sec Security, addr string) *Client {
-	return newClient(func(ctx context.Context) (net.Conn, error) { return sec.Dial(ctx, addr) }, sec.Credential)
-}
-
-func newClient(dial func(context.Context) (net.Conn, error), credential func() string) *Client {
-	return &Client{http: &http.Client{Transport: transport(dial)}, credential: credential}
-}
-
-// transport speaks HTTP/2 without TLS of its own: what it dials is secured
+// newClient speaks HTTP/2 without TLS of its own: what it dials is secured
 // already.
-func transport(dial func(context.Context) (net.Conn, error)) *http.Transport {
+func newClient(dial func(context.Context) (net.Conn, error)) *Client {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	return &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-		Protocols:   protocols,
-		HTTP2:       pings,
-	}
+	return &Client{&http.Client{Transport: &http.Transport{
+		DialContext:     func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		Protocols:       protocols,
+		HTTP2:           pings,
+		IdleConnTimeout: idleTime,
+	}}}
 }
 
 // pings find a peer whose machine is gone, from either side.
@@ -65,9 +57,7 @@ const baseURL = "http://orch"
 // answered, and names the connection otherwise.
 func Call[Req, Res any](ctx context.Context, c *Client, procedure string, req *Req) (*Res, error) {
 	client := connect.NewClient[Req, Res](c.http, baseURL+procedure, connect.WithCodec(codec{}))
-	creq := connect.NewRequest(req)
-	creq.Header().Set(credentialHeader, c.credential())
-	res, err := client.CallUnary(ctx, creq)
+	res, err := client.CallUnary(ctx, connect.NewRequest(req))
 	if err != nil {
 		return nil, clientError(err)
 	}
@@ -80,9 +70,7 @@ func Stream[Req, Res any](ctx context.Context, c *Client, procedure string, req 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	client := connect.NewClient[Req, Res](c.http, baseURL+procedure, connect.WithCodec(codec{}))
-	creq := connect.NewRequest(req)
-	creq.Header().Set(credentialHeader, c.credential())
-	stream, err := client.CallServerStream(ctx, creq)
+	stream, err := client.CallServerStream(ctx, connect.NewRequest(req))
 	if err != nil {
 		return clientError(err)
 	}
@@ -102,15 +90,20 @@ func Stream[Req, Res any](ctx context.Context, c *Client, procedure string, req 
 	return err
 }
 
-// clientError strips what the HTTP client wraps around the dial error.
+// clientError strips what the HTTP client wraps around an error of the
+// connection.
 func clientError(err error) error {
 	if err == nil {
 		return nil
 	}
 	err = fromWire(err)
-	var request *url.Error // of a request that only this package knows
-	if errors.As(err, &request) {
-		err = request.Err
+	var answered *api.Error
+	var request *url.Error
+	switch {
+	case errors.As(err, &answered):
+		return answered
+	case errors.As(err, &request):
+		return request.Err
 	}
 	return err
 }

@@ -1,7 +1,6 @@
 // Package rpc is the transport between daemons, and between a daemon and its
 // CLI: Connect over HTTP/2 with the domain types of pkg/api as JSON, on a unix
-// socket and on one TCP port that Raft's streams share. What secures it plugs
-// in as a Security.
+// socket and, by mutual TLS, on one TCP port that Raft's streams share.
 package rpc
 
 import (

@@ -10,26 +10,27 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 )
 
-// forwardedHeader counts how often nodes have passed a request on, so that it
+// forwardedHeader counts how often managers have passed a request on, so that it
 // does not go round.
 const forwardedHeader = "Orch-Forwarded"
 
-// Hops is how often nodes have passed this request on.
+// Hops is how often managers have passed this request on.
 func Hops(r *http.Request) int {
 	n, _ := strconv.Atoi(r.Header.Get(forwardedHeader))
 	return n
 }
 
-// Forward passes a request, unary or streaming, on to c's node and its answer
-// back.
+// Forward passes a request, unary or streaming, on to c's node, for its caller,
+// and its answer back.
 func (c *Client) Forward(w http.ResponseWriter, r *http.Request) {
+	caller := CallerOf(r.Context())
 	proxy := &httputil.ReverseProxy{
 		Transport:     c.http.Transport,
 		FlushInterval: -1,
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "http", "orch"
-			p.Out.Header.Set(credentialHeader, c.credential())
 			p.Out.Header.Set(forwardedHeader, strconv.Itoa(Hops(p.In)+1))
+			p.Out.Header.Set(callerHeader, forwardFor(caller))
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			WriteError(w, r, api.Errorf(api.CodeUnavailable, "the manager that should answer cannot be reached: %v", err))

@@ -1,26 +1,57 @@
 package rpc
 
-import "sync"
+import (
+	"context"
+	"net"
+	"sync"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/pki"
+)
 
 // Pool keeps one client for each node that was called.
 type Pool struct {
-	sec     Security
+	sec     *Security
 	mu      sync.Mutex
-	clients map[string]*Client
+	clients map[target]*Client
 }
 
-func NewPool(sec Security) *Pool {
-	return &Pool{sec: sec, clients: make(map[string]*Client)}
+// target is an address and the name that whoever answers there must prove.
+type target struct{ addr, name string }
+
+func NewPool(sec *Security) *Pool {
+	return &Pool{sec: sec, clients: make(map[target]*Client)}
 }
 
-// Get returns the client of the node whose API is at addr.
-func (p *Pool) Get(addr string) *Client {
+// Manager returns the client of the node whose API is at addr. It calls none
+// that is not a manager.
+func (p *Pool) Manager(addr string) *Client {
+	return p.get(target{addr, pki.RoleName(api.RoleManager)})
+}
+
+// Node returns the client of a node. It calls no other that has its address.
+func (p *Pool) Node(n *api.Node) *Client {
+	return p.get(target{n.APIAddr(), pki.NodeName(n.ID)})
+}
+
+func (p *Pool) get(t target) *Client {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c, ok := p.clients[addr]
+	c, ok := p.clients[t]
 	if !ok {
-		c = NewClient(p.sec, addr)
-		p.clients[addr] = c
+		c = newClient(func(ctx context.Context) (net.Conn, error) { return p.sec.dialAPI(ctx, t) })
+		p.clients[t] = c
 	}
 	return c
+}
+
+// Reset has all later calls make new connections, with the node's present
+// credentials. Calls in progress go on.
+func (p *Pool) Reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.clients {
+		c.Close()
+	}
+	clear(p.clients)
 }

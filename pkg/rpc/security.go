@@ -2,50 +2,193 @@ package rpc
 
 import (
 	"context"
-	"crypto/subtle"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
 	"net"
-	"net/http"
 	"time"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/pki"
 )
 
-// Security protects what passes between nodes. The API and Raft use nothing
-// else of the network, so that a mutually authenticated TLS slots in here.
-type Security interface {
-	// Dial connects to a node's API port.
-	Dial(ctx context.Context, addr string) (net.Conn, error)
-	// Listen wraps the listener of the node's API port.
-	Listen(l net.Listener) net.Listener
-	// Credential is what a client of this node sends with each call, and Admit
-	// whether a caller's is good.
-	Credential() string
-	Admit(credential string) bool
-}
+// The protocols that share the API port, as TLS negotiates them (RFC 7301).
+const (
+	protocolAPI  = "h2"
+	protocolRaft = "orch-raft/1"
+)
 
-// Plain is Security without encryption: callers show a secret that only members
-// of the cluster hold. It keeps strangers out of a network that nobody listens
-// on, no more.
-type Plain struct {
-	// Secret is asked at each call, since a node has none before it joins.
-	Secret func() string
-}
-
-// dialTimeout is how long a node that does not even refuse is called.
+// dialTimeout bounds a connection's TCP and TLS handshakes, each side's.
 const dialTimeout = 4 * time.Second
 
-func (Plain) Dial(ctx context.Context, addr string) (net.Conn, error) {
-	d := net.Dialer{Timeout: dialTimeout}
-	return d.DialContext(ctx, "tcp", addr)
+// Security protects what passes between nodes: TLS 1.3 in which both sides show
+// a certificate of the cluster. Each new connection uses the newest credentials;
+// those that are open stay.
+type Security struct {
+	// Credentials are the node's; nil while it is in no cluster.
+	Credentials func() *pki.Credentials
+	Now         func() time.Time
 }
 
-func (Plain) Listen(l net.Listener) net.Listener { return l }
+var errNotMember = errors.New("this node is in no cluster")
 
-func (p Plain) Credential() string { return p.Secret() }
-
-func (p Plain) Admit(credential string) bool {
-	secret := p.Secret()
-	return secret != "" && subtle.ConstantTimeCompare([]byte(secret), []byte(credential)) == 1
+// client is the configuration for a connection to a node with that name in its
+// certificate.
+func (s *Security) client(name, protocol string) (*tls.Config, error) {
+	own := s.Credentials()
+	if own == nil {
+		return nil, errNotMember
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		Time:       s.Now,
+		RootCAs:    own.Roots,
+		ServerName: name,
+		NextProtos: []string{protocol},
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return &own.Certificate, nil
+		},
+	}, nil
 }
 
-const credentialHeader = "Orch-Credential"
+// server is the configuration for the API port. Callers without a certificate
+// get through, for they may want to join; one that is not of this cluster or has
+// expired ends the connection, and so does Raft without a manager's.
+func (s *Security) server(protocols ...string) *tls.Config {
+	config := func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		own := s.Credentials()
+		if own == nil {
+			return nil, errNotMember
+		}
+		return &tls.Config{
+			MinVersion:             tls.VersionTLS13,
+			Time:                   s.Now,
+			Certificates:           []tls.Certificate{own.Certificate},
+			ClientAuth:             tls.VerifyClientCertIfGiven,
+			ClientCAs:              own.Roots,
+			NextProtos:             protocols,
+			SessionTicketsDisabled: true, // each connection is checked anew
+			VerifyConnection: func(state tls.ConnectionState) error {
+				return checkPeer(&state, own.Identity.Cluster)
+			},
+		}, nil
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: config}
+}
 
-func credentialOf(r *http.Request) string { return r.Header.Get(credentialHeader) }
+// checkPeer looks at what a verified certificate says.
+func checkPeer(state *tls.ConnectionState, cluster string) error {
+	var peer pki.Identity
+	if len(state.PeerCertificates) > 0 {
+		var err error
+		if peer, err = pki.IdentityOf(state.PeerCertificates[0]); err != nil {
+			return err
+		}
+		if peer.Cluster != cluster {
+			return fmt.Errorf("%s is of another cluster", peer)
+		}
+	}
+	if state.NegotiatedProtocol == protocolRaft && peer.Role != api.RoleManager {
+		return errors.New("raft is for managers")
+	}
+	return nil
+}
+
+// dialAPI connects to the API of a node.
+func (s *Security) dialAPI(ctx context.Context, t target) (net.Conn, error) {
+	config, err := s.client(t.name, protocolAPI)
+	if err != nil {
+		return nil, err
+	}
+	return dialAPI(ctx, t.addr, config)
+}
+
+// DialRaft connects to another manager's Raft on its API port.
+func DialRaft(ctx context.Context, sec *Security, addr string) (net.Conn, error) {
+	config, err := sec.client(pki.RoleName(api.RoleManager), protocolRaft)
+	if err != nil {
+		return nil, err
+	}
+	return dial(ctx, addr, config)
+}
+
+// NewJoinClient calls the manager that a token names, for a node that has no
+// certificate yet. Nothing is sent to a node that is not of the token's cluster.
+func NewJoinClient(token pki.Token, now func() time.Time) *Client {
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		Time:       now,
+		NextProtos: []string{protocolAPI},
+		// What there is to trust is the token's digest.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(state tls.ConnectionState) error {
+			_, err := token.Check(state.PeerCertificates, now())
+			return err
+		},
+	}
+	return newClient(func(ctx context.Context) (net.Conn, error) { return dialAPI(ctx, token.Addr, config) })
+}
+
+func dial(ctx context.Context, addr string, config *tls.Config) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	dialer := tls.Dialer{Config: config}
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", addr, explain(err))
+	}
+	return conn, nil
+}
+
+// dialAPI waits for the server's first byte, which comes as soon as it has
+// accepted the client's certificate (RFC 9113, section 3.4): in TLS 1.3 the
+// client is done before that, and would learn why it is refused by chance only.
+func dialAPI(ctx context.Context, addr string, config *tls.Config) (net.Conn, error) {
+	conn, err := dial(ctx, addr, config)
+	if err != nil {
+		return nil, err
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(dialTimeout))
+	greeted := &greetedConn{Conn: conn, first: make([]byte, 1)}
+	if _, err := conn.Read(greeted.first); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("connect to %s: %w", addr, explain(err))
+	}
+	_ = conn.SetReadDeadline(time.Time{})
+	return greeted, nil
+}
+
+// greetedConn is a connection whose first byte has been read.
+type greetedConn struct {
+	net.Conn
+	first []byte
+}
+
+func (c *greetedConn) Read(b []byte) (int, error) {
+	if len(c.first) > 0 && len(b) > 0 {
+		n := copy(b, c.first)
+		c.first = c.first[n:]
+		return n, nil
+	}
+	return c.Conn.Read(b)
+}
+
+// explain says in other words what TLS says.
+func explain(err error) error {
+	var record tls.RecordHeaderError
+	var remote *net.OpError
+	var host x509.HostnameError
+	var authority x509.UnknownAuthorityError
+	switch {
+	case errors.As(err, &record):
+		return fmt.Errorf("what answers there does not speak TLS: %w", err)
+	case errors.As(err, &authority):
+		return fmt.Errorf("it is not a node of this cluster: %w", err)
+	case errors.As(err, &host):
+		return fmt.Errorf("it is not the node looked for: %w", err)
+	case errors.As(err, &remote) && remote.Op == "remote error":
+		return fmt.Errorf("it does not accept this node's certificate: %w", err)
+	}
+	return err
+}

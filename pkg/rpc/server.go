@@ -16,20 +16,19 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 )
 
-// maxMessage bounds a request, in bytes: a stack of thousands of services fits;
-// maxOpen one of a caller that is no member.
+// Limits on what is read: maxMessage bounds a request, for which a stack of
+// thousands of services is small enough, and maxGuestMessage one of a caller
+// without a certificate.
 const (
-	maxMessage = 16 << 20
-	maxOpen    = 64 << 10
+	maxMessage      = 16 << 20
+	maxGuestMessage = 64 << 10
+	maxHeader       = 64 << 10
 )
 
 // Mux holds procedures.
-type Mux struct {
-	http *http.ServeMux
-	open map[string]bool
-}
+type Mux struct{ http *http.ServeMux }
 
-func NewMux() *Mux { return &Mux{http: http.NewServeMux(), open: make(map[string]bool)} }
+func NewMux() *Mux { return &Mux{http: http.NewServeMux()} }
 
 // ServeHTTP answers a request for one of the mux's procedures.
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) { m.http.ServeHTTP(w, r) }
@@ -58,17 +57,14 @@ func HandleStream[Req, Res any](m *Mux, procedure string, fn func(context.Contex
 // own.
 func (m *Mux) HandlePrefix(prefix string, h http.Handler) { m.http.Handle(prefix, h) }
 
-// Open lets callers that are no members call procedure on the TCP port.
-func (m *Mux) Open(procedure string) { m.open[procedure] = true }
-
 // Server serves a Mux on the local socket and on the node's API port.
 type Server struct {
 	mux *Mux
-	sec Security
+	sec *Security
 	log *slog.Logger
 }
 
-func NewServer(mux *Mux, sec Security, log *slog.Logger) *Server {
+func NewServer(mux *Mux, sec *Security, log *slog.Logger) *Server {
 	return &Server{mux: mux, sec: sec, log: log}
 }
 
@@ -84,44 +80,65 @@ func (s *Server) ServeLocal(ctx context.Context, path string) error {
 	if err := os.Chmod(path, 0o660); err != nil {
 		return fmt.Errorf("set mode of %s: %w", path, err)
 	}
-	return s.serve(ctx, l, s.mux, nil) // a client that was suspended is not gone
+	srv := s.server(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Del(callerHeader)
+		s.mux.ServeHTTP(w, withCaller(r, Caller{Local: true}))
+	})
+	srv.Protocols.SetUnencryptedHTTP2(true) // without pings: a client that was suspended is not gone
+	return serve(ctx, srv, l)
 }
 
 // ServePeers answers on a listener that other nodes dial, until ctx ends. It
-// hands connections of Raft to raft.
+// hands connections of managers' Raft to raft, unless that is nil.
 func (s *Server) ServePeers(ctx context.Context, l net.Listener, raft func(net.Conn)) error {
-	split := newSplitter(s.sec.Listen(l), s.sec, raft, s.log)
+	gate := newGate(l, s.sec, raft, s.log)
+	srv := s.server(s.guard(s.mux))
+	srv.Protocols.SetHTTP2(true)
+	srv.ConnContext, srv.HTTP2 = withPeer, pings
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return split.run(ctx) })
-	g.Go(func() error { return s.serve(ctx, split, s.authenticate(s.mux), pings) })
+	g.Go(func() error { return gate.run(ctx) })
+	g.Go(func() error { return serve(ctx, srv, gate) })
 	return g.Wait()
 }
 
-// authenticate refuses callers that are no members, save for open procedures.
-func (s *Server) authenticate(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !s.sec.Admit(credentialOf(r)) {
-			if !s.mux.open[r.URL.Path] {
-				WriteError(w, r, api.Errorf(api.CodeDenied, "the caller is not a member of this cluster"))
+// guard lets callers do what they may.
+func (s *Server) guard(next http.Handler) http.HandlerFunc {
+	limit := newLimiter(s.sec.Now)
+	return func(w http.ResponseWriter, r *http.Request) {
+		if peerOf(r).Anonymous() {
+			if !limit.allow(sourceOf(r.RemoteAddr)) {
+				WriteError(w, r, api.Errorf(api.CodeUnavailable, "too many attempts to join from %s: wait a moment", sourceOf(r.RemoteAddr)))
 				return
 			}
-			r.Body = http.MaxBytesReader(w, r.Body, maxOpen)
+			r.Body = http.MaxBytesReader(w, r.Body, maxGuestMessage)
 		}
-		next.ServeHTTP(w, r)
-	})
+		caller, err := remoteCaller(r)
+		if err == nil {
+			err = caller.May(r.URL.Path)
+		}
+		if err != nil {
+			s.log.Warn("refused a call", "from", r.RemoteAddr, "node", caller.Node, "procedure", r.URL.Path, "err", err)
+			WriteError(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, withCaller(r, caller))
+	}
 }
 
-func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler, http2 *http.HTTP2Config) error {
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
-	srv := &http.Server{
+// server is one for HTTP/2, of a protocol that the caller sets.
+func (s *Server) server(h http.HandlerFunc) *http.Server {
+	return &http.Server{
 		Handler:           h,
-		Protocols:         protocols,
-		HTTP2:             http2,
+		Protocols:         new(http.Protocols),
 		ReadHeaderTimeout: 10 * time.Second,
+		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
+}
+
+// serve answers until ctx ends, which ends all that is in progress too.
+func serve(ctx context.Context, srv *http.Server, l net.Listener) error {
+	srv.BaseContext = func(net.Listener) context.Context { return ctx }
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	if err := srv.Serve(l); ctx.Err() == nil {

@@ -43,6 +43,7 @@ var rules = map[string]rule{
 	"pkg/ipam":         {pure: true, ours: []string{"pkg/api"}},
 	"pkg/network":      {pure: true, ours: []string{"pkg/api", "loadbalancer"}},
 	"pkg/orchestrator": {pure: true, ours: []string{"pkg/api"}},
+	"pkg/pki":          {pure: true, ours: []string{"pkg/api"}},
 	"pkg/scheduler":    {pure: true, ours: []string{"pkg/api"}},
 	"pkg/doctor":       {pure: true, ours: []string{"pkg/api"}},
 	// The compose loader reports through logrus, which has to be quietened.
@@ -60,8 +61,7 @@ var rules = map[string]rule{
 	"pkg/health":     {ours: []string{"pkg/api"}},
 	"pkg/membership": {ours: []string{"pkg/api"}, outside: []string{"github.com/hashicorp/memberlist"}},
 	"pkg/netdev":     {ours: []string{"pkg/api"}, outside: []string{"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/google/nftables"}},
-	"pkg/pki":        {ours: []string{"pkg/api"}},
-	"pkg/rpc":        {ours: []string{"pkg/api"}, outside: []string{"connectrpc.com/connect"}},
+	"pkg/rpc":        {ours: []string{"pkg/api", "pkg/pki"}, outside: []string{"connectrpc.com/connect"}},
 
 	// Loops.
 	"pkg/agent":   {ours: loop("pkg/rpc")},
@@ -72,7 +72,7 @@ var rules = map[string]rule{
 
 // loop is what a loop may import: api, every planner, and some more.
 func loop(more ...string) []string {
-	return append([]string{"pkg/api", "loadbalancer", "pkg/ipam", "pkg/network", "pkg/orchestrator", "pkg/scheduler"}, more...)
+	return append([]string{"pkg/api", "loadbalancer", "pkg/ipam", "pkg/network", "pkg/orchestrator", "pkg/pki", "pkg/scheduler"}, more...)
 }
 
 // wires are the trees that may import anything.

@@ -168,6 +168,11 @@ func (c *cluster) names(but ...string) []string {
 	return names
 }
 
+// managers are the managers' names.
+func (c *cluster) managers() []string {
+	return slices.DeleteFunc(c.names(), func(name string) bool { return !c.find(name).Manager })
+}
+
 // find returns a node.
 func (c *cluster) find(node string) *lab.Node {
 	n, err := c.Find(node)
@@ -346,7 +351,7 @@ func (c *cluster) settle(t *testing.T) time.Duration {
 // settled checks that every node is ready, every service is as its spec says,
 // and nothing runs twice or that should not.
 func (c *cluster) settled(ctx context.Context) error {
-	for _, asked := range c.names() {
+	for _, asked := range c.managers() {
 		nodes, err := c.nodes(ctx, asked)
 		if err != nil {
 			return err

@@ -137,6 +137,7 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 		{"metrics", []string{blog, probes}, testMetrics},
 		{"explain", []string{blog}, testExplain},
 		{"doctor", nil, testDoctor},
+		{"secrets", []string{blog}, testSecrets},
 		{"scale", []string{blog}, testScale},
 		{"placement", nil, testPlacement},
 		{"rolling update", []string{probes}, testUpdate},

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/lab"
+	"github.com/orch-dev/orch/pkg/pki"
 )
 
 // refusal is a command that has to fail with an error that says all of these.
@@ -60,7 +62,7 @@ func testBadInput(t *testing.T, c *cluster) {
 		{"unknown service, logs", []string{"service", "logs", "nothing_web"}, []string{"nothing_web"}},
 		{"scale to nonsense", []string{"service", "scale", "web=many"}, []string{"web=many"}},
 		{"second init", []string{"init"}, []string{"in a cluster already"}},
-		{"second join", []string{"join", "orch-worker-x@10.201.0.12"}, []string{"in a cluster already"}},
+		{"second join", []string{"join", "orch1-worker-x@10.201.0.12"}, []string{"in a cluster already"}},
 		{"unknown role", []string{"join-token", "king"}, []string{"king", "worker", "manager"}},
 	})
 	t.Run("join", func(t *testing.T) { testBadJoin(t, c) })
@@ -97,12 +99,26 @@ func testBadJoin(t *testing.T, c *cluster) {
 		return err
 	})
 	good := strings.TrimSpace(c.run(t, "n1", "join-token", "worker", "-q"))
-	_, address, _ := strings.Cut(good, "@")
+	rotated, err := pki.ParseToken(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := pki.ParseToken(c.run(t, "n1", "join-token", "worker", "-q", "--rotate"))
+	if err != nil || token.Secret == rotated.Secret {
+		t.Fatalf("rotated, the token is %v, %v", token, err)
+	}
+	wrong, foreign, nobody, other := token, token, token, token
+	wrong.Secret, foreign.Digest = strings.Repeat("0", api.IDLength), pki.DigestOf([]byte("another"))
+	nobody.Addr, other.Addr = "10.201.0.11:1", fmt.Sprint("10.201.0.11:", api.MetricsPort)
 	for _, tc := range []refusal{
-		{"no token", []string{"join", address}, []string{"orch join-token"}},
-		{"wrong token", []string{"join", "orch-worker-" + strings.Repeat("0", 50) + "@" + address}, []string{"token"}},
-		{"nobody there", []string{"join", strings.Replace(good, address, "10.201.0.11:1", 1)}, []string{"10.201.0.11:1"}},
-		{"someone else's address", []string{"join", good, "--advertise-addr", "10.201.0.12"}, []string{"10.201.0.12"}},
+		{"no token", []string{"join", token.Addr}, []string{"orch join-token"}},
+		{"part of a token", []string{"join", good[:50] + "@" + token.Addr}, []string{"damaged", "orch join-token"}},
+		{"wrong token", []string{"join", wrong.String()}, []string{"token is wrong", "orch join-token"}},
+		{"token of another cluster", []string{"join", foreign.String()}, []string{"another cluster", token.Addr}},
+		{"rotated token", []string{"join", rotated.String()}, []string{"no longer", "orch join-token"}},
+		{"nobody there", []string{"join", nobody.String()}, []string{nobody.Addr}},
+		{"another program's port", []string{"join", other.String()}, []string{other.Addr, "does not speak TLS"}},
+		{"someone else's address", []string{"join", token.String(), "--advertise-addr", "10.201.0.12"}, []string{"10.201.0.12"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			out, err := orch(tc.args...)

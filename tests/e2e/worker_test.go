@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -10,14 +11,14 @@ import (
 	"github.com/orch-dev/orch/pkg/lab"
 )
 
-// TestWorker is about nodes that are no managers: they run tasks, answer on
-// published ports and pass commands on.
+// TestWorker is about nodes that are no managers: they run tasks and answer on
+// published ports, and have no say in the cluster.
 func TestWorker(t *testing.T) {
 	c := newCluster(t, lab.Options{Managers: 1, Datapath: lab.DatapathAuto})
 	c.deploy(t, probes, "v1")
 	c.settle(t)
 	roles := map[string]api.Role{}
-	nodes, err := c.nodes(t.Context(), "n3")
+	nodes, err := c.nodes(t.Context(), "n1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,6 +28,15 @@ func TestWorker(t *testing.T) {
 	if diff := cmp.Diff(map[string]api.Role{"n1": api.RoleManager, "n2": api.RoleWorker, "n3": api.RoleWorker}, roles); diff != "" {
 		t.Errorf("roles (-want +got):\n%s", diff)
 	}
+	for _, args := range [][]string{{"node", "ls"}, {"service", "scale", "probe_echo=1"}, {"join-token", "manager"}, {"stack", "rm", probes}} {
+		out, err := c.Orch(t.Context(), "n3", args...)
+		if err == nil {
+			t.Errorf("a worker answers orch %s:\n%s", strings.Join(args, " "), out)
+			continue
+		}
+		says(t, err.Error(), []string{"n3 is a worker", "n1, " + c.find("n1").Addr.String()})
+	}
+	says(t, c.run(t, "n3", "info"), []string{"worker", "3 (1 manager"})
 	echo := c.mustServe(t, "probe_echo")
 	for _, node := range c.names() {
 		count, err := c.outside().tally(func() (identity, error) { return c.outside().whoami(c.addr(node, probePort)) }, 300)

@@ -1,0 +1,106 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/pki"
+)
+
+// Caller is who calls a procedure: a node, by its certificate, or somebody at
+// this node's local socket. The zero Caller has shown nothing.
+type Caller struct {
+	pki.Identity
+	Local bool
+}
+
+type (
+	callerKey struct{} // of a request
+	peerKey   struct{} // of a connection
+)
+
+// CallerOf returns who calls the procedure that ctx was given to.
+func CallerOf(ctx context.Context) Caller {
+	caller, _ := ctx.Value(callerKey{}).(Caller)
+	return caller
+}
+
+func withCaller(r *http.Request, c Caller) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
+}
+
+// Anonymous reports whether nothing is known of the caller.
+func (c Caller) Anonymous() bool { return c == Caller{} }
+
+// May tells why the caller may not call a procedure, if so.
+func (c Caller) May(procedure string) error {
+	access := api.AccessTo(procedure)
+	switch {
+	case c.Local, access == api.AccessAnyone:
+		return nil
+	case c.Anonymous():
+		return api.Errorf(api.CodeDenied, "the caller is not a member of this cluster")
+	case access == api.AccessMember, access == api.AccessManager && c.Role == api.RoleManager:
+		return nil
+	}
+	return api.Errorf(api.CodeDenied, "node %s is a %s and may not call %s", c.Node, c.Role, procedure)
+}
+
+// callerHeader says for whom a manager passes a request on: an identity, or nobody
+// that is known. A request of a manager's own users is the manager's.
+const (
+	callerHeader = "Orch-Caller"
+	forNobody    = "nobody"
+	forSelf      = "self"
+)
+
+// forwardFor is what a request that is passed on says of its caller.
+func forwardFor(c Caller) string {
+	switch {
+	case c.Local:
+		return forSelf
+	case c.Anonymous():
+		return forNobody
+	}
+	return c.String()
+}
+
+// withPeer notes who is at the other end of a connection on the API port, which
+// the gate has let through.
+func withPeer(ctx context.Context, conn net.Conn) context.Context {
+	var peer Caller
+	if shown := conn.(*tls.Conn).ConnectionState().PeerCertificates; len(shown) > 0 {
+		peer.Identity, _ = pki.IdentityOf(shown[0]) // checkPeer has looked at it
+	}
+	return context.WithValue(ctx, peerKey{}, peer)
+}
+
+func peerOf(r *http.Request) Caller {
+	peer, _ := r.Context().Value(peerKey{}).(Caller)
+	return peer
+}
+
+// remoteCaller returns who sent a request on the API port. Managers are believed
+// when they say that they pass on another's.
+func remoteCaller(r *http.Request) (Caller, error) {
+	peer := peerOf(r)
+	forwarded := r.Header.Get(callerHeader)
+	switch {
+	case forwarded == "":
+		return peer, nil
+	case peer.Role != api.RoleManager:
+		return peer, api.Errorf(api.CodeDenied, "only managers pass on what others ask")
+	case forwarded == forSelf:
+		return peer, nil
+	case forwarded == forNobody:
+		return Caller{}, nil
+	}
+	id, err := pki.ParseIdentity(forwarded)
+	if err != nil || id.Cluster != peer.Cluster {
+		return peer, api.Errorf(api.CodeDenied, "passed on for %q, which is no member", forwarded)
+	}
+	return Caller{Identity: id}, nil
+}

@@ -1,0 +1,171 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Callers that have not shown a certificate of the cluster are guests: they have
+// to finish the handshake within dialTimeout, a connection of theirs lasts
+// guestTime, which is enough to join, and only so many are let in at once.
+const (
+	guestTime          = 20 * time.Second
+	maxGuests          = 256
+	maxGuestsPerSource = 32
+)
+
+// acceptPause is waited when no connection can be accepted, as when the process
+// has too many files open.
+const acceptPause = 50 * time.Millisecond
+
+// gate is the listener of the API's connections on a port that it shares with
+// Raft. Whom it lets through has shown a certificate of the cluster or none.
+type gate struct {
+	net.Listener
+	config *tls.Config
+	raft   func(net.Conn)
+	log    *slog.Logger
+	guests guests
+	api    chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newGate(l net.Listener, sec *Security, raft func(net.Conn), log *slog.Logger) *gate {
+	protocols := []string{protocolAPI}
+	if raft != nil {
+		protocols = append(protocols, protocolRaft)
+	}
+	return &gate{
+		Listener: l, config: sec.server(protocols...), raft: raft, log: log,
+		guests: guests{sources: make(map[netip.Addr]int)},
+		api:    make(chan net.Conn), closed: make(chan struct{}),
+	}
+}
+
+// run lets connections in until ctx ends.
+func (g *gate) run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = g.Close() })
+	defer stop()
+	for {
+		conn, err := g.Listener.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				_ = conn.Close()
+			}
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accept on %s: %w", g.Addr(), err)
+		case err != nil:
+			g.log.Warn("cannot accept a connection", "err", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(acceptPause):
+			}
+			continue
+		}
+		guest, ok := g.guests.enter(conn)
+		if !ok {
+			_ = conn.Close()
+			continue
+		}
+		go g.admit(ctx, guest)
+	}
+}
+
+// admit does the handshake and hands the connection to whom it is for.
+func (g *gate) admit(ctx context.Context, guest *guest) {
+	conn := tls.Server(guest, g.config)
+	handshake, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if err := conn.HandshakeContext(handshake); err != nil {
+		g.log.Debug("refused a connection", "from", conn.RemoteAddr(), "err", err)
+		_ = conn.Close()
+		return
+	}
+	state := conn.ConnectionState()
+	if len(state.PeerCertificates) > 0 {
+		guest.leave()
+	} else {
+		time.AfterFunc(guestTime, func() { _ = conn.Close() })
+	}
+	switch {
+	case state.NegotiatedProtocol == protocolAPI:
+		select {
+		case g.api <- conn:
+		case <-g.closed:
+			_ = conn.Close()
+		}
+	case state.NegotiatedProtocol == protocolRaft && g.raft != nil:
+		g.raft(conn)
+	default:
+		_ = conn.Close()
+	}
+}
+
+func (g *gate) Accept() (net.Conn, error) {
+	select {
+	case c := <-g.api:
+		return c, nil
+	case <-g.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (g *gate) Close() error {
+	g.once.Do(func() { close(g.closed) })
+	return g.Listener.Close()
+}
+
+// guests counts connections of callers that are not known to be members.
+type guests struct {
+	mu      sync.Mutex
+	all     int
+	sources map[netip.Addr]int
+}
+
+// guest is the connection of one. It counts until it is closed, or known to be
+// a member's.
+type guest struct {
+	net.Conn
+	leave func()
+}
+
+func (g *guest) Close() error {
+	g.leave()
+	return g.Conn.Close()
+}
+
+// enter counts a connection, unless there are too many already.
+func (g *guests) enter(conn net.Conn) (*guest, bool) {
+	source := sourceOf(conn.RemoteAddr().String())
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.all >= maxGuests || g.sources[source] >= maxGuestsPerSource {
+		return nil, false
+	}
+	g.all++
+	g.sources[source]++
+	return &guest{Conn: conn, leave: sync.OnceFunc(func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.all--
+		if g.sources[source]--; g.sources[source] == 0 {
+			delete(g.sources, source)
+		}
+	})}, true
+}
+
+// sourceOf is the address in an HOST:PORT.
+func sourceOf(hostPort string) netip.Addr {
+	ap, _ := netip.ParseAddrPort(hostPort)
+	return ap.Addr().Unmap()
+}
