@@ -60,7 +60,7 @@ func (w *stackWatch) each(status *api.StackStatus) error {
 	if status.Index < w.index {
 		return nil // of before the change
 	}
-	if w.stack == "" {
+	if len(w.services) > 0 {
 		only := *status
 		only.Services = slices.DeleteFunc(slices.Clone(status.Services), func(s api.ServiceStatus) bool {
 			return !slices.Contains(w.services, s.Name)
