@@ -1,0 +1,138 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+)
+
+// keepalive asks again and again over connections that it keeps, one to each
+// node, as a proxy or a browser does.
+type keepalive struct {
+	cancel  context.CancelFunc
+	workers sync.WaitGroup
+
+	mu       sync.Mutex
+	requests int
+	opened   int // connections
+	cut      int // requests that met the end of their connection and were asked again
+	failed   []attempt
+}
+
+// keepaliveEach is the pause between two requests on a connection.
+const keepaliveEach = 10 * time.Millisecond
+
+func (c *cluster) startKeepalive(nodes []string, port int) *keepalive {
+	ctx, cancel := context.WithCancel(context.Background())
+	k := &keepalive{cancel: cancel}
+	for _, addr := range c.addrs(nodes, port) {
+		k.workers.Go(func() { k.run(ctx, c.outside(), addr) })
+	}
+	return k
+}
+
+func (k *keepalive) end() {
+	k.cancel()
+	k.workers.Wait()
+}
+
+// errCut is the end of a kept connection that came instead of an answer. The
+// server cannot have acted on what it never read, and a client asks again over
+// another connection (RFC 9112, section 9.3.1).
+var errCut = errors.New("the connection ended before the answer began")
+
+func (k *keepalive) run(ctx context.Context, from vantage, addr string) {
+	var conn net.Conn
+	var reader *bufio.Reader
+	drop := func() {
+		if conn != nil {
+			conn.Close()
+			conn = nil
+		}
+	}
+	defer drop()
+	for ctx.Err() == nil {
+		at := time.Now()
+		kept := conn != nil
+		var err error
+		if !kept {
+			dial, cancel := context.WithTimeout(ctx, attemptTime)
+			conn, err = from.dial(dial, "tcp", addr)
+			cancel()
+			if err != nil {
+				conn = nil
+			} else {
+				reader = bufio.NewReader(conn)
+			}
+		}
+		if err == nil {
+			err = ask(conn, reader, addr)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		k.mu.Lock()
+		k.requests++
+		switch {
+		case err == nil && !kept:
+			k.opened++
+		case err != nil && kept && errors.Is(err, errCut):
+			k.requests-- // it is asked again
+			k.cut++
+		case err != nil:
+			k.failed = append(k.failed, attempt{at: at, addr: addr, err: err})
+		}
+		k.mu.Unlock()
+		if err != nil {
+			drop()
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(keepaliveEach):
+		}
+	}
+}
+
+// ask makes one request on an open connection.
+func ask(conn net.Conn, reader *bufio.Reader, addr string) error {
+	if err := conn.SetDeadline(time.Now().Add(requestTime)); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(conn, "GET /whoami HTTP/1.1\r\nHost: %s\r\n\r\n", addr); err != nil {
+		return fmt.Errorf("%w: %w", errCut, err)
+	}
+	if _, err := reader.Peek(1); err != nil {
+		var timeout net.Error
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			return err
+		}
+		return fmt.Errorf("%w: %w", errCut, err)
+	}
+	resp, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(resp.Status)
+	}
+	return nil
+}
+
+func (k *keepalive) noFailures(t *testing.T, what string, start time.Time) {
+	t.Helper()
+	t.Logf("%s: %d requests on %d kept connections, %d failed; %d were asked again because their connection had ended",
+		what, k.requests, k.opened, len(k.failed), k.cut)
+	describe(t, what, k.failed, start)
+}
