@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -45,20 +46,19 @@ func TestUpdates(t *testing.T) {
 	for _, step := range steps {
 		t.Run(step.name, func(t *testing.T) {
 			start := time.Now()
-			var connect []*load
-			var keep []*keepalive
-			for _, port := range []int{abruptPort, slowPort} {
-				connect = append(connect, c.startLoad(t, c.names(), port))
-				keep = append(keep, c.startKeepalive(c.names(), port))
+			load := map[string]*askers{}
+			for service, port := range map[string]int{"abrupt": abruptPort, "slow": slowPort} {
+				load[service+", new connections"] = c.startAskers(c.names(), port, false)
+				load[service+", kept connections"] = c.startAskers(c.names(), port, true)
 			}
+			defer func() {
+				for _, what := range slices.Sorted(maps.Keys(load)) {
+					load[what].end()
+					load[what].noFailures(t, what, start)
+				}
+			}()
 			step.run(t)
 			c.settle(t)
-			for i, service := range updated {
-				connect[i].end()
-				keep[i].end()
-				connect[i].noFailures(t, service, start)
-				keep[i].noFailures(t, service, start)
-			}
 			t.Logf("took %.1f s", time.Since(start).Seconds())
 		})
 	}
@@ -98,7 +98,7 @@ func (c *cluster) testSickVersion(t *testing.T) {
 		out, err := c.Orch(t.Context(), "n1", "service", "update", "--image", probeImage("sick"), service)
 		if err == nil {
 			t.Errorf("the update of %s has succeeded:\n%s", service, out)
-		} else if text := err.Error() + string(out); !strings.Contains(text, "rolled back") || !strings.Contains(text, "not well") {
+		} else if text := err.Error() + string(out); !strings.Contains(text, "rolled back") || !strings.Contains(text, "unhealthy") {
 			t.Errorf("the update of %s does not say why it was rolled back: %v\n%s", service, err, out)
 		}
 	}

@@ -13,9 +13,10 @@ import (
 	"time"
 )
 
-// keepalive asks again and again over connections that it keeps, one to each
-// node, as a proxy or a browser does.
-type keepalive struct {
+// askers ask again and again, one through each node: over connections that they
+// keep, as a proxy or a browser does, or over a new one each time.
+type askers struct {
+	keep    bool
 	cancel  context.CancelFunc
 	workers sync.WaitGroup
 
@@ -23,22 +24,29 @@ type keepalive struct {
 	requests int
 	opened   int // connections
 	cut      int // requests that met the end of their connection and were asked again
+	slow     int // requests that took so long that a packet may have been lost
 	failed   []attempt
 }
 
-// keepaliveEach is the pause between two requests on a connection.
-const keepaliveEach = 10 * time.Millisecond
+const (
+	// askEach is the pause between two requests of an asker.
+	askEach = 10 * time.Millisecond
+	// askTime is what a request gets, however busy the machine is.
+	askTime = 20 * time.Second
+	// slowTime is when a SYN that was lost is sent again.
+	slowTime = time.Second
+)
 
-func (c *cluster) startKeepalive(nodes []string, port int) *keepalive {
+func (c *cluster) startAskers(nodes []string, port int, keep bool) *askers {
 	ctx, cancel := context.WithCancel(context.Background())
-	k := &keepalive{cancel: cancel}
+	k := &askers{keep: keep, cancel: cancel}
 	for _, addr := range c.addrs(nodes, port) {
 		k.workers.Go(func() { k.run(ctx, c.outside(), addr) })
 	}
 	return k
 }
 
-func (k *keepalive) end() {
+func (k *askers) end() {
 	k.cancel()
 	k.workers.Wait()
 }
@@ -48,7 +56,7 @@ func (k *keepalive) end() {
 // another connection (RFC 9112, section 9.3.1).
 var errCut = errors.New("the connection ended before the answer began")
 
-func (k *keepalive) run(ctx context.Context, from vantage, addr string) {
+func (k *askers) run(ctx context.Context, from vantage, addr string) {
 	var conn net.Conn
 	var reader *bufio.Reader
 	drop := func() {
@@ -63,13 +71,16 @@ func (k *keepalive) run(ctx context.Context, from vantage, addr string) {
 		kept := conn != nil
 		var err error
 		if !kept {
-			dial, cancel := context.WithTimeout(ctx, attemptTime)
+			dial, cancel := context.WithTimeout(ctx, askTime)
 			conn, err = from.dial(dial, "tcp", addr)
 			cancel()
 			if err != nil {
 				conn = nil
 			} else {
 				reader = bufio.NewReader(conn)
+				k.mu.Lock()
+				k.opened++
+				k.mu.Unlock()
 			}
 		}
 		if err == nil {
@@ -80,9 +91,10 @@ func (k *keepalive) run(ctx context.Context, from vantage, addr string) {
 		}
 		k.mu.Lock()
 		k.requests++
+		if time.Since(at) > slowTime {
+			k.slow++
+		}
 		switch {
-		case err == nil && !kept:
-			k.opened++
 		case err != nil && kept && errors.Is(err, errCut):
 			k.requests-- // it is asked again
 			k.cut++
@@ -90,20 +102,19 @@ func (k *keepalive) run(ctx context.Context, from vantage, addr string) {
 			k.failed = append(k.failed, attempt{at: at, addr: addr, err: err})
 		}
 		k.mu.Unlock()
-		if err != nil {
+		if err != nil || !k.keep {
 			drop()
-			continue
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(keepaliveEach):
+		case <-time.After(askEach):
 		}
 	}
 }
 
 // ask makes one request on an open connection.
 func ask(conn net.Conn, reader *bufio.Reader, addr string) error {
-	if err := conn.SetDeadline(time.Now().Add(requestTime)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(askTime)); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintf(conn, "GET /whoami HTTP/1.1\r\nHost: %s\r\n\r\n", addr); err != nil {
@@ -130,9 +141,9 @@ func ask(conn net.Conn, reader *bufio.Reader, addr string) error {
 	return nil
 }
 
-func (k *keepalive) noFailures(t *testing.T, what string, start time.Time) {
+func (k *askers) noFailures(t *testing.T, what string, start time.Time) {
 	t.Helper()
-	t.Logf("%s: %d requests on %d kept connections, %d failed; %d were asked again because their connection had ended",
-		what, k.requests, k.opened, len(k.failed), k.cut)
+	t.Logf("%s: %d requests over %d connections, %d failed; %d were asked again because their connection had ended; %d took more than %v",
+		what, k.requests, k.opened, len(k.failed), k.cut, k.slow, slowTime)
 	describe(t, what, k.failed, start)
 }
