@@ -13,9 +13,10 @@ import (
 	"time"
 )
 
-// askers ask again and again, one through each node: over connections that they
-// keep, as a proxy or a browser does, or over a new one each time.
+// askers ask for a path again and again, one through each node: over connections
+// that they keep, as a proxy or a browser does, or over a new one each time.
 type askers struct {
+	path    string
 	keep    bool
 	cancel  context.CancelFunc
 	workers sync.WaitGroup
@@ -33,13 +34,13 @@ const (
 	askEach = 10 * time.Millisecond
 	// askTime is what a request gets, however busy the machine is.
 	askTime = 20 * time.Second
-	// slowTime is when a SYN that was lost is sent again.
+	// slowTime is when a SYN that was lost is sent again, the first time.
 	slowTime = time.Second
 )
 
-func (c *cluster) startAskers(nodes []string, port int, keep bool) *askers {
+func (c *cluster) startAskers(nodes []string, port int, path string, keep bool) *askers {
 	ctx, cancel := context.WithCancel(context.Background())
-	k := &askers{keep: keep, cancel: cancel}
+	k := &askers{path: path, keep: keep, cancel: cancel}
 	for _, addr := range c.addrs(nodes, port) {
 		k.workers.Go(func() { k.run(ctx, c.outside(), addr) })
 	}
@@ -84,7 +85,7 @@ func (k *askers) run(ctx context.Context, from vantage, addr string) {
 			}
 		}
 		if err == nil {
-			err = ask(conn, reader, addr)
+			err = ask(conn, reader, addr, k.path)
 		}
 		if ctx.Err() != nil {
 			return
@@ -113,11 +114,11 @@ func (k *askers) run(ctx context.Context, from vantage, addr string) {
 }
 
 // ask makes one request on an open connection.
-func ask(conn net.Conn, reader *bufio.Reader, addr string) error {
+func ask(conn net.Conn, reader *bufio.Reader, addr, path string) error {
 	if err := conn.SetDeadline(time.Now().Add(askTime)); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(conn, "GET /whoami HTTP/1.1\r\nHost: %s\r\n\r\n", addr); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, addr); err != nil {
 		return fmt.Errorf("%w: %w", errCut, err)
 	}
 	if _, err := reader.Peek(1); err != nil {

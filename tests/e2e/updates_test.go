@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/lab"
 )
@@ -48,8 +50,9 @@ func TestUpdates(t *testing.T) {
 			start := time.Now()
 			load := map[string]*askers{}
 			for service, port := range map[string]int{"abrupt": abruptPort, "slow": slowPort} {
-				load[service+", new connections"] = c.startAskers(c.names(), port, false)
-				load[service+", kept connections"] = c.startAskers(c.names(), port, true)
+				load[service+", new connections"] = c.startAskers(c.names(), port, "/whoami", false)
+				load[service+", kept connections"] = c.startAskers(c.names(), port, "/whoami", true)
+				load[service+", answers that take a while"] = c.startAskers(c.names(), port, "/think?for=900ms", false)
 			}
 			defer func() {
 				for _, what := range slices.Sorted(maps.Keys(load)) {
@@ -81,11 +84,21 @@ func (c *cluster) answersWith(t *testing.T, version string) {
 	}
 }
 
-// tell runs a command for both services.
+// tell runs a command for both services at the same time.
 func (c *cluster) tell(t *testing.T, args ...string) {
 	t.Helper()
+	var group errgroup.Group
 	for _, service := range updated {
-		c.run(t, "n1", append(slices.Clone(args), service)...)
+		group.Go(func() error {
+			out, err := c.Orch(t.Context(), "n1", append(slices.Clone(args), service)...)
+			if err != nil {
+				return fmt.Errorf("%w\n%s", err, out)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -94,14 +107,14 @@ func (c *cluster) testSickVersion(t *testing.T) {
 	for _, service := range updated {
 		before[service] = taskIDs(c.mustServe(t, service))
 	}
-	for _, service := range updated {
-		out, err := c.Orch(t.Context(), "n1", "service", "update", "--image", probeImage("sick"), service)
-		if err == nil {
-			t.Errorf("the update of %s has succeeded:\n%s", service, out)
-		} else if text := err.Error() + string(out); !strings.Contains(text, "rolled back") || !strings.Contains(text, "unhealthy") {
-			t.Errorf("the update of %s does not say why it was rolled back: %v\n%s", service, err, out)
-		}
+	t.Setenv("PROBE_IMAGE", probeImage("sick"))
+	out, err := c.Orch(t.Context(), "n1", "deploy", "-c", composeFile(updates), updates)
+	if err == nil {
+		t.Errorf("the deploy has succeeded:\n%s", out)
+	} else if text := err.Error() + string(out); !strings.Contains(text, "rolled back") || !strings.Contains(text, "unhealthy: probe: 503") {
+		t.Errorf("the deploy does not say why it was rolled back: %v\n%s", err, out)
 	}
+	c.settle(t)
 	for _, service := range updated {
 		if after := taskIDs(c.mustServe(t, service)); !slices.Equal(before[service], after) {
 			t.Errorf("%s was served by %v before and is by %v after: tasks that worked were replaced", service, before[service], after)

@@ -113,6 +113,7 @@ func (p *probe) handler() http.Handler {
 		}
 	})
 	mux.HandleFunc("GET /whoami", p.whoami)
+	mux.HandleFunc("GET /think", p.think)
 	mux.HandleFunc("GET /resolve", resolve)
 	mux.HandleFunc("GET /fetch", fetch)
 	mux.HandleFunc("GET /bytes", p.bytes)
@@ -148,6 +149,14 @@ func (p *probe) identity(remote string) identity {
 }
 
 func (p *probe) whoami(w http.ResponseWriter, r *http.Request) { answer(w, p.identity(r.RemoteAddr)) }
+
+// think says it after a while in which nothing passes on the connection.
+func (p *probe) think(w http.ResponseWriter, r *http.Request) {
+	if d, err := time.ParseDuration(r.FormValue("for")); err == nil {
+		time.Sleep(d)
+	}
+	p.whoami(w, r)
+}
 
 // echo answers every datagram with who it is and whose it was.
 func (p *probe) echo(packets net.PacketConn) error {
