@@ -26,7 +26,7 @@ var updated = []string{"updates_abrupt", "updates_slow"}
 // connect through all nodes and others keep their connections. No request may
 // fail.
 func TestUpdates(t *testing.T) {
-	c := newCluster(t, docker, orchProgram, lab.Options{Datapath: lab.DatapathTC})
+	c := newCluster(t, lab.Options{Datapath: lab.DatapathTC})
 	c.deploy(t, updates, "v1")
 	c.settle(t)
 	steps := []struct {
