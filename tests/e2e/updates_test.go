@@ -52,7 +52,7 @@ func TestUpdates(t *testing.T) {
 			for service, port := range map[string]int{"abrupt": abruptPort, "slow": slowPort} {
 				load[service+", new connections"] = c.startAskers(c.names(), port, "/whoami", false)
 				load[service+", kept connections"] = c.startAskers(c.names(), port, "/whoami", true)
-				load[service+", answers that take a while"] = c.startAskers(c.names(), port, "/think?for=900ms", false)
+				load[service+", answers that take a while"] = c.startAskers(c.names(), port, "/think?for=1700ms", false)
 			}
 			defer func() {
 				for _, what := range slices.Sorted(maps.Keys(load)) {
