@@ -43,7 +43,11 @@ func newDeployCommand(c *cli) *cobra.Command {
 			if detach {
 				return nil
 			}
-			return awaitStack(cmd.Context(), c, out, req.Stack, res.Index, timeout)
+			updated := make(map[string]bool)
+			for _, s := range res.Services {
+				updated[s.Name] = s.Action == "updated"
+			}
+			return awaitStack(cmd.Context(), c, out, goal{stack: req.Stack, index: res.Index, updated: updated}, timeout)
 		},
 	}
 	cmd.Flags().StringArrayVarP(&files, "compose-file", "c", nil, "a compose file, - for standard input; a later one overrides an earlier one")
@@ -106,9 +110,32 @@ var (
 	errGone      = errors.New("the stack was removed meanwhile")
 )
 
+// goal is what a command waits for.
+type goal struct {
+	stack    string
+	services []string        // instead of a stack, by full names
+	index    api.Index       // of the change that is waited for
+	updated  map[string]bool // services whose update is to succeed
+}
+
+func (g goal) name() string {
+	if g.stack == "" {
+		return strings.Join(g.services, ", ")
+	}
+	return g.stack
+}
+
+// look is the command that shows its tasks.
+func (g goal) look() string {
+	if g.stack == "" {
+		return "orch service ps " + g.services[0]
+	}
+	return "orch stack ps " + g.stack
+}
+
 // awaitStack shows a stack's progress until all of it runs. It fails when
-// something will not run, or not in time.
-func awaitStack(ctx context.Context, c *cli, out io.Writer, stack string, index api.Index, timeout time.Duration) error {
+// something will not run, not in time, or not as was asked for.
+func awaitStack(ctx context.Context, c *cli, out io.Writer, what goal, timeout time.Duration) error {
 	client, err := c.daemon()
 	if err != nil {
 		return err
@@ -116,12 +143,12 @@ func awaitStack(ctx context.Context, c *cli, out io.Writer, stack string, index 
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	p := newProgress(out, time.Now())
-	watch := &stackWatch{show: p.show, index: index, since: time.Now(), now: time.Now}
-	err = watch.run(ctx, client, stack)
+	watch := &stackWatch{goal: what, show: p.show, since: time.Now(), now: time.Now}
+	err = watch.run(ctx, client)
 	p.close()
 	switch {
 	case errors.Is(err, errConverged):
-		fmt.Fprintf(out, "%s: everything runs (%.1f s)\n", stack, time.Since(watch.since).Seconds())
+		fmt.Fprintf(out, "%s: everything runs (%.1f s)\n", what.name(), time.Since(watch.since).Seconds())
 		for _, s := range watch.last.Services {
 			if len(s.Ports) > 0 {
 				fmt.Fprintf(out, "%s answers on every node: %s\n", s.Name, ports(s.Ports))
@@ -131,7 +158,7 @@ func awaitStack(ctx context.Context, c *cli, out io.Writer, stack string, index 
 	case ctx.Err() == context.DeadlineExceeded:
 		return fmt.Errorf("not everything runs after %s:\n%s", timeout, troubles(watch.last))
 	case ctx.Err() != nil:
-		return fmt.Errorf("no longer waiting for %s; the cluster goes on (see `orch stack ps %s`)", stack, stack)
+		return fmt.Errorf("no longer waiting for %s; the cluster goes on (see `%s`)", what.name(), what.look())
 	}
 	return err
 }

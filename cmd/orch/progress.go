@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,8 +26,8 @@ const (
 
 // stackWatch follows a stack until it has converged or will not.
 type stackWatch struct {
+	goal
 	show  func(*api.StackStatus)
-	index api.Index // of the change that is waited for
 	since time.Time
 	now   func() time.Time
 
@@ -35,9 +36,9 @@ type stackWatch struct {
 }
 
 // run follows the stream through changes of leader.
-func (w *stackWatch) run(ctx context.Context, client *rpc.Client, stack string) error {
+func (w *stackWatch) run(ctx context.Context, client *rpc.Client) error {
 	for {
-		err := rpc.Stream(ctx, client, api.ProcWatchStack, &api.StackRequest{Stack: stack}, w.each)
+		err := rpc.Stream(ctx, client, api.ProcWatchStack, &api.StackRequest{Stack: w.stack}, w.each)
 		if ctx.Err() != nil || errors.Is(err, errConverged) || errors.Is(err, errGone) || err != nil && api.CodeOf(err) == api.CodeInvalid {
 			return err
 		}
@@ -59,23 +60,37 @@ func (w *stackWatch) each(status *api.StackStatus) error {
 	if status.Index < w.index {
 		return nil // of before the change
 	}
+	if len(w.services) > 0 {
+		only := *status
+		only.Services = slices.DeleteFunc(slices.Clone(status.Services), func(s api.ServiceStatus) bool {
+			return !slices.Contains(w.services, s.Name)
+		})
+		status = &only
+	}
 	if len(status.Services) == 0 {
 		return errGone
 	}
 	w.last = status
 	w.show(status)
-	if status.Converged() {
+	updating, err := w.updates(status)
+	if err != nil {
+		return err
+	}
+	if status.Converged() && !updating {
 		return errConverged
 	}
 	unplaceable := false
 	for _, s := range status.Services {
+		unplaceable = unplaceable || s.Unplaceable
+		if s.Update.Running() {
+			continue // it is judged by its own rules
+		}
 		if s.GaveUp {
 			return hopelessError{fmt.Errorf("does not run:\n%s\n(by its restart policy it is not tried again; see `orch service ps %s`)", troubles(status), s.Name)}
 		}
 		if s.Failures >= hopelessFailures {
 			return hopelessError{fmt.Errorf("does not run:\n%s\n(it is tried again until it does or is removed; see `orch service ps %s`)", troubles(status), s.Name)}
 		}
-		unplaceable = unplaceable || s.Unplaceable
 	}
 	switch {
 	case !unplaceable:
@@ -86,6 +101,39 @@ func (w *stackWatch) each(status *api.StackStatus) error {
 		return hopelessError{fmt.Errorf("does not run:\n%s\n(it starts once a node suits)", troubles(status))}
 	}
 	return nil
+}
+
+// updates reports whether an update is under way. It fails if one was stopped,
+// or has come to its end as another than was asked for.
+func (w *stackWatch) updates(status *api.StackStatus) (running bool, err error) {
+	for _, s := range status.Services {
+		u := s.Update
+		switch {
+		case u.Paused():
+			return false, hopelessError{fmt.Errorf("%s: %s", s.Name, paused(s))}
+		case u.Running():
+			running = true
+			if u.State == api.UpdateRunning {
+				if w.updated == nil {
+					w.updated = make(map[string]bool)
+				}
+				w.updated[s.Name] = true
+			}
+		case u.Back() && w.updated[s.Name] && s.Converged:
+			return false, hopelessError{fmt.Errorf("%s: the update was rolled back: %s\n(all tasks run the earlier spec)", s.Name, u.Message)}
+		}
+	}
+	return running, nil
+}
+
+// paused says why an update waits for a user, and what he can do.
+func paused(s api.ServiceStatus) string {
+	if s.Update.Back() {
+		return fmt.Sprintf("the rollback is paused: %s\n(%d of %d tasks run the earlier spec; `orch service resume %s` goes on)",
+			s.Update.Message, s.Updated, s.Desired, s.Name)
+	}
+	return fmt.Sprintf("the update is paused: %s\n(%d of %d tasks run the new spec; `orch service resume %s` goes on, `orch service rollback %s` goes back)",
+		s.Update.Message, s.Updated, s.Desired, s.Name, s.Name)
 }
 
 // progress shows how far services are: as lines that are rewritten on a
@@ -130,7 +178,12 @@ func state(s api.ServiceStatus) string {
 	if s.Completed > 0 {
 		text += fmt.Sprintf(", %d completed", s.Completed)
 	}
+	if s.Update.Running() && s.Reason == "" {
+		text += ", " + string(s.Update.State)
+	}
 	switch {
+	case s.Converged && s.Update.Running():
+		return text + ", the new tasks are watched"
 	case s.Converged:
 		return text + ", done"
 	case s.Reason != "":
@@ -150,7 +203,7 @@ func bar(s api.ServiceStatus) string {
 		filled = min(barWidth, barWidth*(s.Updated+s.Completed)/s.Desired)
 	}
 	mark := " "
-	if s.Converged {
+	if s.Converged && !s.Update.Running() {
 		mark = "✓"
 	}
 	return fmt.Sprintf("%s %-24s [%s%s] %s", mark, s.Name, strings.Repeat("█", filled), strings.Repeat("·", barWidth-filled), oneLine(state(s), 70))

@@ -11,6 +11,7 @@ import (
 // What a deploy makes of what it hears: it goes on, it is done, or it gives up.
 func TestStackWatch(t *testing.T) {
 	const goesOn, done, gone, hopeless = "goes on", "done", "gone", "hopeless"
+	update := func(s api.UpdateState) *api.UpdateStatus { return &api.UpdateStatus{State: s} }
 	tests := []struct {
 		name   string
 		index  api.Index
@@ -23,11 +24,17 @@ func TestStackWatch(t *testing.T) {
 		{"a task failed twice", 7, []api.ServiceStatus{{Desired: 1, Failures: 2}}, goesOn},
 		{"a task fails again and again", 7, []api.ServiceStatus{{Desired: 1, Failures: 3}}, hopeless},
 		{"a task failed for good", 7, []api.ServiceStatus{{Desired: 1, Failures: 1, GaveUp: true}}, hopeless},
+		{"an update goes on", 7, []api.ServiceStatus{{Desired: 1, Failures: 3, Update: update(api.UpdateRunning)}}, goesOn},
+		{"its tasks are watched", 7, []api.ServiceStatus{{Converged: true, Update: update(api.UpdateRunning)}}, goesOn},
+		{"it is paused", 7, []api.ServiceStatus{{Desired: 1, Update: update(api.UpdatePaused)}}, hopeless},
+		{"it goes back", 7, []api.ServiceStatus{{Name: "web", Desired: 1, Update: update(api.RollbackRunning)}}, goesOn},
+		{"it went back", 7, []api.ServiceStatus{{Name: "web", Converged: true, Update: update(api.RollbackComplete)}}, hopeless},
+		{"an earlier one went back", 7, []api.ServiceStatus{{Name: "db", Converged: true, Update: update(api.RollbackComplete)}}, done},
 		{"the stack is no more", 7, nil, gone},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			w := &stackWatch{show: func(*api.StackStatus) {}, index: 7, now: time.Now}
+			w := &stackWatch{goal: goal{stack: "blog", index: 7, updated: map[string]bool{"web": true}}, show: func(*api.StackStatus) {}, now: time.Now}
 			err := w.each(&api.StackStatus{Index: tt.index, Services: tt.status})
 			got := goesOn
 			switch {

@@ -16,8 +16,12 @@ import (
 )
 
 func newServiceCommand(c *cli) *cobra.Command {
-	cmd := &cobra.Command{Use: "service", Short: "List, look into and scale services", Args: noSuchCommand, RunE: showHelp}
-	cmd.AddCommand(newServiceListCommand(c), newServiceTasksCommand(c), newServiceScaleCommand(c), newServiceLogsCommand(c))
+	cmd := &cobra.Command{Use: "service", Short: "List, look into, scale and update services", Args: noSuchCommand, RunE: showHelp}
+	cmd.AddCommand(newServiceListCommand(c), newServiceTasksCommand(c), newServiceScaleCommand(c), newServiceLogsCommand(c),
+		newServiceUpdateCommand(c),
+		newSteerCommand(c, api.SteerRollback, "Take a service back to what it was before its last update"),
+		newSteerCommand(c, api.SteerPause, "Stop a service's update where it is"),
+		newSteerCommand(c, api.SteerResume, "Let a service's paused update go on"))
 	return cmd
 }
 
@@ -120,12 +124,7 @@ func newServiceScaleCommand(c *cli) *cobra.Command {
 			if err != nil || detach {
 				return err
 			}
-			for _, stack := range res.Stacks {
-				if err := awaitStack(cmd.Context(), c, cmd.OutOrStdout(), stack, res.Index, timeout); err != nil {
-					return err
-				}
-			}
-			return nil
+			return awaitStack(cmd.Context(), c, cmd.OutOrStdout(), goal{services: res.Services, index: res.Index}, timeout)
 		},
 	}
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "do not wait until they run")

@@ -47,6 +47,9 @@ type Links interface {
 	Attach(ctx context.Context, task api.TaskID, netns string, addr netip.Addr) (ifindex int, err error)
 	Detach(ctx context.Context, task api.TaskID) error
 	List(ctx context.Context) (map[api.TaskID]int, error)
+	// OpenConnections counts the connections to servers in the namespace on
+	// which something is going on.
+	OpenConnections(netns string) (int, error)
 }
 
 // Dataplane makes the kernel's state equal to a plan.

@@ -336,3 +336,39 @@ func TestLag(t *testing.T) {
 		}
 	}
 }
+
+// A task that is to stop goes on for as long as connections to it are open, but
+// not longer than its grace period.
+func TestStopWaitsForConnections(t *testing.T) {
+	const never = time.Hour
+	for _, tt := range []struct {
+		name  string
+		grace time.Duration
+		end   bool // the connections do
+	}{{"they end", never, true}, {"the grace period does", 400 * time.Millisecond, false}} {
+		t.Run(tt.name, func(t *testing.T) {
+			m, c := newMachine(), newCluster()
+			m.open = 1
+			run(t, m, c)
+			task := assigned("a", "n1")
+			task.Spec.StopGrace = tt.grace
+			c.put(task)
+			reaches(t, c, "a", api.TaskRunning)
+			start := time.Now()
+			c.want("a", api.DesiredStop)
+			await(t, "the connections are looked at twice", func() bool { m.mu.Lock(); defer m.mu.Unlock(); return m.asked >= 2 })
+			if s := c.status("a").State; s != api.TaskRunning {
+				t.Fatalf("the task is %s with open connections", s)
+			}
+			if tt.end {
+				m.mu.Lock()
+				m.open = 0
+				m.mu.Unlock()
+			}
+			reaches(t, c, "a", api.TaskShutdown)
+			if took := time.Since(start); !tt.end && took < tt.grace {
+				t.Errorf("it was stopped after %v, want %v", took, tt.grace)
+			}
+		})
+	}
+}

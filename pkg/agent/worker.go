@@ -26,7 +26,15 @@ type worker struct {
 	events chan struct{} // holds one token after an event of the runtime
 	status api.TaskStatus
 	probes probes
+	// stopping is since when the task waits for the end of its connections, and
+	// lookAgain that the next step is to see about them.
+	stopping  time.Time
+	lookAgain bool
 }
+
+// connectionPoll is how often a task that is to stop is looked at for open
+// connections.
+const connectionPoll = 150 * time.Millisecond
 
 func newWorker(a *Agent, id api.TaskID) *worker {
 	return &worker{agent: a, id: id, events: make(chan struct{}, 1)}
@@ -59,6 +67,8 @@ func (w *worker) run(ctx context.Context) {
 			if err != nil && ctx.Err() == nil {
 				w.agent.Log.Warn("task step", "task", w.id, "err", err)
 				retry = time.After(retryDelay)
+			} else if w.lookAgain {
+				retry = time.After(connectionPoll)
 			} else if d, ok := w.probes.next(w.agent.Now()); ok {
 				retry = time.After(d)
 			}
@@ -75,6 +85,7 @@ func (w *worker) run(ctx context.Context) {
 // step does what is to be done next. An error is to be tried again; what went
 // wrong with the task itself is reported.
 func (w *worker) step(ctx context.Context, t *api.Task) (finished bool, err error) {
+	w.lookAgain = false
 	if t == nil {
 		return w.remove(ctx)
 	}
@@ -256,9 +267,38 @@ func (w *worker) explain(ctx context.Context, state api.ContainerState) string {
 	return why + ": " + text
 }
 
+// inUse reports whether a task that is to stop is left running for now, because
+// connections to it are open: no node sends it new ones, and those it has may go
+// on for as long as the grace period.
+func (w *worker) inUse(t *api.Task, state api.ContainerState) bool {
+	now := w.agent.Now()
+	if w.stopping.IsZero() {
+		w.stopping = now
+	}
+	if !state.SandboxRunning || t.Spec.StopGrace <= 0 {
+		return false
+	}
+	open, err := w.agent.Links.OpenConnections(state.NetNS)
+	switch {
+	case err != nil:
+		w.agent.Log.Warn("stopping a task without regard to its connections", "task", w.id, "err", err)
+		return false
+	case open == 0:
+		return false
+	case now.Sub(w.stopping) >= t.Spec.StopGrace:
+		w.agent.Log.Info("stopping a task that still has connections: its grace period is over", "task", w.id, "open", open)
+		return false
+	}
+	return true
+}
+
 // stop ends a task that is no longer wanted.
 func (w *worker) stop(ctx context.Context, t *api.Task, state api.ContainerState) error {
 	if state.Phase == api.ContainerRunning {
+		if w.inUse(t, state) {
+			w.lookAgain = true
+			return nil
+		}
 		if err := w.agent.Runtime.StopTask(ctx, w.id, t.Spec.StopGrace); err != nil {
 			return err
 		}

@@ -36,6 +36,8 @@ const (
 	ProcServices    = "/orch.cluster/Services"    // ServicesRequest -> ServiceList
 	ProcTasks       = "/orch.cluster/Tasks"       // TasksRequest -> TaskList
 	ProcScale       = "/orch.cluster/Scale"       // ScaleRequest -> ScaleResponse
+	ProcUpdate      = "/orch.cluster/Update"      // UpdateRequest -> UpdateResponse
+	ProcSteer       = "/orch.cluster/Steer"       // SteerRequest -> UpdateResponse
 	ProcServiceLogs = "/orch.cluster/ServiceLogs" // ServiceLogsRequest -> stream of LogChunk
 	ProcSession     = "/orch.cluster/Session"     // SessionRequest -> stream of Update
 	ProcReport      = "/orch.cluster/Report"      // Report -> ReportResponse
@@ -239,6 +241,8 @@ type ServiceStatus struct {
 	Unplaceable bool `json:"unplaceable,omitempty"`
 	// GaveUp: a slot's task failed, and the restart policy gives it no other.
 	GaveUp bool `json:"gaveUp,omitempty"`
+	// Update is how far the last update is; nil if there was none.
+	Update *UpdateStatus `json:"update,omitempty"`
 }
 
 // StackList is every stack.
@@ -303,6 +307,61 @@ type ScaleResponse struct {
 	Services []string `json:"services"`
 	Stacks   []string `json:"stacks"`
 }
+
+// UpdateRequest changes a service. What is nil or empty stays as it is.
+type UpdateRequest struct {
+	Service  string `json:"service"` // ID, prefix of it, or name
+	Image    string `json:"image,omitempty"`
+	Replicas *int   `json:"replicas,omitempty"`
+	// AddEnv are KEY=VALUE, RemoveEnv are KEY.
+	AddEnv    []string `json:"addEnv,omitempty"`
+	RemoveEnv []string `json:"removeEnv,omitempty"`
+	// Labels are the service's.
+	AddLabels    map[string]string `json:"addLabels,omitempty"`
+	RemoveLabels []string          `json:"removeLabels,omitempty"`
+	// Constraints are taken away as they are written.
+	AddConstraints    []Constraint `json:"addConstraints,omitempty"`
+	RemoveConstraints []Constraint `json:"removeConstraints,omitempty"`
+
+	StopGrace *time.Duration `json:"stopGrace,omitempty"`
+	Update    UpdateChange   `json:"update"`
+	Rollback  UpdateChange   `json:"rollback"`
+	// Force makes all tasks anew even if nothing else changes.
+	Force bool `json:"force,omitempty"`
+}
+
+// UpdateChange changes an UpdateConfig.
+type UpdateChange struct {
+	Parallelism     *int           `json:"parallelism,omitempty"`
+	Delay           *time.Duration `json:"delay,omitempty"`
+	Order           UpdateOrder    `json:"order,omitempty"`
+	Monitor         *time.Duration `json:"monitor,omitempty"`
+	MaxFailureRatio *float64       `json:"maxFailureRatio,omitempty"`
+	FailureAction   FailureAction  `json:"failureAction,omitempty"`
+}
+
+// UpdateResponse names the service that is being changed.
+type UpdateResponse struct {
+	Index   Index  `json:"index"`
+	Service string `json:"service"` // full name
+	Stack   string `json:"stack"`
+	Action  string `json:"action"` // updated, unchanged, rolling back, paused, resumed
+}
+
+// SteerRequest stops a service's update, lets it go on or takes it back.
+type SteerRequest struct {
+	Service string `json:"service"`
+	Action  Steer  `json:"action"`
+}
+
+// Steer is what a user does with an update.
+type Steer string
+
+const (
+	SteerRollback Steer = "rollback"
+	SteerPause    Steer = "pause"
+	SteerResume   Steer = "resume"
+)
 
 // ServiceLogsRequest asks for the output of a service's tasks.
 type ServiceLogsRequest struct {

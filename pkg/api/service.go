@@ -17,6 +17,12 @@ type Service struct {
 	// older one is out of date.
 	SpecVersion Index `json:"specVersion"`
 
+	// Previous is the spec that an update replaced, for the way back; nil if
+	// there was none, or after a rollback.
+	Previous *ServiceSpec `json:"previous,omitempty"`
+	// Update is how far the last update is; nil if there was none.
+	Update *UpdateStatus `json:"update,omitempty"`
+
 	// VIP is the service's virtual IP, allocated by the leader.
 	VIP netip.Addr `json:"vip,omitzero"`
 	// Ports are Spec.Ports with every published port allocated.
@@ -41,7 +47,11 @@ type ServiceSpec struct {
 
 	Placement Placement     `json:"placement"`
 	Update    UpdateConfig  `json:"update"`
+	Rollback  UpdateConfig  `json:"rollback"`
 	Restart   RestartPolicy `json:"restart"`
+	// ProgressDeadline is how long a new task may take to become available
+	// until its update has failed; 0: DefaultProgressDeadline.
+	ProgressDeadline time.Duration `json:"progressDeadline,omitempty"`
 
 	// DependsOn are services of the same stack, by full name, that must have
 	// reached a condition before a task of this one starts.
@@ -95,21 +105,6 @@ const (
 
 func (c Constraint) String() string { return c.Key + string(c.Op) + c.Value }
 
-// UpdateOrder says which task goes first when one replaces another.
-type UpdateOrder string
-
-const (
-	StopFirst  UpdateOrder = "stop-first"
-	StartFirst UpdateOrder = "start-first"
-)
-
-// UpdateConfig says how tasks are replaced when the spec changes.
-type UpdateConfig struct {
-	Parallelism int           `json:"parallelism"` // slots at a time; 0: all
-	Delay       time.Duration `json:"delay"`       // between batches
-	Order       UpdateOrder   `json:"order"`
-}
-
 // RestartCondition is when a task that ended is replaced.
 type RestartCondition string
 
@@ -150,8 +145,12 @@ type TaskSpec struct {
 	CapAdd       []string  `json:"capAdd,omitempty"`
 	CapDrop      []string  `json:"capDrop,omitempty"`
 	StopSignal   string    `json:"stopSignal,omitempty"`
-	// StopGrace is the time between the stop signal and SIGKILL.
+	// StopGrace is the longest time that open connections are waited for
+	// before the stop signal, and the time between that and SIGKILL.
 	StopGrace time.Duration `json:"stopGrace"`
+	// Forced counts the updates that were to make tasks anew and change nothing
+	// else.
+	Forced int `json:"forced,omitempty"`
 }
 
 // MountType is what a mount's source is.

@@ -38,9 +38,11 @@ type Task struct {
 	CreatedAt time.Time `json:"createdAt"`
 	// NotBefore holds a restarted task back until its delay has passed.
 	NotBefore time.Time `json:"notBefore,omitzero"`
-	// DrainingSince is when the leader set the endpoint draining; the grace
-	// period of open connections counts from it.
+	// ReadySince, DrainingSince and EndedAt are when the leader set the
+	// endpoint ready and draining, and learned that the task had ended.
+	ReadySince    time.Time `json:"readySince,omitzero"`
 	DrainingSince time.Time `json:"drainingSince,omitzero"`
+	EndedAt       time.Time `json:"endedAt,omitzero"`
 }
 
 // Name is what a user calls the task: SERVICE.SLOT, or SERVICE.NODE for a task

@@ -80,6 +80,9 @@ func (s *ServiceSpec) validate(networks map[string]bool) error {
 	if s.Replicas < 0 || s.Replicas > MaxReplicas {
 		return Errorf(CodeInvalid, "service %s: %d replicas: give 0 to %d", s.Name, s.Replicas, MaxReplicas)
 	}
+	if err := s.ValidateUpdates(); err != nil {
+		return err
+	}
 	for _, n := range s.Networks {
 		if !networks[n] {
 			return Errorf(CodeInvalid, "service %s is on network %s, which the stack does not name", s.Name, n)
@@ -91,4 +94,41 @@ func (s *ServiceSpec) validate(networks map[string]bool) error {
 		}
 	}
 	return nil
+}
+
+// ValidateUpdates checks the rules for updates and rollbacks. Empty orders and
+// actions are the defaults.
+func (s *ServiceSpec) ValidateUpdates() error {
+	if s.ProgressDeadline < 0 {
+		return Errorf(CodeInvalid, "service %s: a negative progress deadline", s.Name)
+	}
+	for what, rules := range map[string]*UpdateConfig{"update": &s.Update, "rollback": &s.Rollback} {
+		if problem := rules.problem(what == "rollback"); problem != "" {
+			return Errorf(CodeInvalid, "service %s, %s: %s", s.Name, what, problem)
+		}
+	}
+	return nil
+}
+
+func (c *UpdateConfig) problem(back bool) string {
+	switch {
+	case c.Parallelism < 0:
+		return "a negative parallelism"
+	case c.Delay < 0 || c.Monitor < 0:
+		return "a negative time"
+	case !(c.MaxFailureRatio >= 0 && c.MaxFailureRatio <= 1):
+		return "max_failure_ratio is not between 0 and 1"
+	case c.Order != "" && c.Order != StopFirst && c.Order != StartFirst:
+		return "the order is neither stop-first nor start-first"
+	}
+	switch c.FailureAction {
+	case "", FailurePause, FailureContinue:
+		return ""
+	case FailureRollback:
+		if !back {
+			return ""
+		}
+		return "failure_action is pause or continue"
+	}
+	return "failure_action is pause, continue or rollback"
 }

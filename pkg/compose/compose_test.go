@@ -46,7 +46,8 @@ func plainService(name string) api.ServiceSpec {
 		Mode: api.ModeReplicated, Replicas: 1,
 		Task:     api.TaskSpec{Image: "i", StopGrace: 10 * time.Second},
 		Networks: []string{"blog_default"},
-		Update:   api.UpdateConfig{Parallelism: 1, Order: api.StopFirst},
+		Update:   defaultRules,
+		Rollback: defaultRules,
 		Restart:  api.RestartPolicy{Condition: api.RestartAny, Delay: 5 * time.Second},
 	}
 }
@@ -81,6 +82,7 @@ services:
     stop_signal: SIGINT
     stop_grace_period: 30s
     tmpfs: /tmp
+    x-orch: {progress_deadline: 5m}
     volumes:
       - type: tmpfs
         target: /run
@@ -103,7 +105,8 @@ services:
         limits: {cpus: "0.1", memory: 64M, pids: 50}
         reservations: {cpus: "0.05", memory: 32M}
       restart_policy: {condition: on-failure, delay: 1s, max_attempts: 3, window: 1m}
-      update_config: {parallelism: 0, delay: 10s, order: start-first}
+      update_config: {parallelism: 0, delay: 10s, order: start-first, monitor: 20s, max_failure_ratio: 0.3, failure_action: rollback}
+      rollback_config: {parallelism: 2, failure_action: continue}
 networks:
   back: {driver: overlay, internal: true}
 volumes:
@@ -147,9 +150,14 @@ volumes:
 			{Target: 443, Protocol: api.TCP},
 		},
 		Placement: api.Placement{MaxReplicasPerNode: 2},
-		Update:    api.UpdateConfig{Parallelism: 0, Delay: 10 * time.Second, Order: api.StartFirst},
-		Restart:   api.RestartPolicy{Condition: api.RestartOnFailure, Delay: time.Second, MaxAttempts: 3, Window: time.Minute},
-		DependsOn: []api.Dependency{{Service: "blog_db", Condition: api.DependencyHealthy}},
+		Update: api.UpdateConfig{
+			Parallelism: 0, Delay: 10 * time.Second, Order: api.StartFirst,
+			Monitor: 20 * time.Second, MaxFailureRatio: 0.3, FailureAction: api.FailureRollback,
+		},
+		Rollback:         api.UpdateConfig{Parallelism: 2, Order: api.StopFirst, Monitor: 5 * time.Second, FailureAction: api.FailureContinue},
+		ProgressDeadline: 5 * time.Minute,
+		Restart:          api.RestartPolicy{Condition: api.RestartOnFailure, Delay: time.Second, MaxAttempts: 3, Window: time.Minute},
+		DependsOn:        []api.Dependency{{Service: "blog_db", Condition: api.DependencyHealthy}},
 	}
 	want := &compose.Project{
 		Services: []api.ServiceSpec{db, web},
@@ -272,6 +280,31 @@ func TestStackNames(t *testing.T) {
 		_, err := compose.Load(context.Background(), name, []compose.Source{{Name: "c", Content: []byte("services: {web: {image: i}}")}}, compose.Options{})
 		if _, ok := errors.AsType[*compose.Problems](err); !ok {
 			t.Errorf("stack %q: error %v, want *Problems", name, err)
+		}
+	}
+}
+
+var defaultRules = api.UpdateConfig{Parallelism: 1, Order: api.StopFirst, Monitor: 5 * time.Second, FailureAction: api.FailurePause}
+
+// Without rollback_config a rollback goes the way of an update; a monitor of 0s
+// is not the default.
+func TestUpdateRules(t *testing.T) {
+	startFirst := defaultRules
+	startFirst.Order, startFirst.Monitor = api.StartFirst, 0
+	for _, tt := range []struct {
+		deploy           string
+		update, rollback api.UpdateConfig
+	}{
+		{`{update_config: {order: start-first, monitor: 0s}}`, startFirst, startFirst},
+		{`{update_config: {order: start-first, monitor: 0s}, rollback_config: {}}`, startFirst, defaultRules},
+		{`{rollback_config: {order: start-first, monitor: 0s}}`, defaultRules, startFirst},
+	} {
+		project, err := load(t, nil, "services: {web: {image: i, deploy: "+tt.deploy+"}}")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]api.UpdateConfig{tt.update, tt.rollback}, []api.UpdateConfig{project.Services[0].Update, project.Services[0].Rollback}); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.deploy, diff)
 		}
 	}
 }

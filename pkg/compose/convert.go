@@ -16,7 +16,6 @@ import (
 const (
 	defaultStopGrace    = 10 * time.Second
 	defaultRestartDelay = 5 * time.Second
-	defaultParallelism  = 1
 )
 
 // converter makes specs of a loaded model. What it finds wrong goes to scan.
@@ -61,7 +60,7 @@ func (c *converter) service(name string, in types.ServiceConfig) api.ServiceSpec
 		Networks:  c.serviceNetworks(at, in.Networks),
 		Ports:     c.ports(at+".ports", in.Ports),
 		Placement: c.placement(deploy.Placement),
-		Update:    c.update(at+".deploy.update_config", deploy.UpdateConfig),
+		Update:    c.updateRules(at+".deploy.update_config", deploy.UpdateConfig),
 		Restart:   c.restart(at, in.Restart, deploy.RestartPolicy),
 		DependsOn: c.dependsOn(at+".depends_on", in.DependsOn),
 		Task: api.TaskSpec{
@@ -85,7 +84,9 @@ func (c *converter) service(name string, in types.ServiceConfig) api.ServiceSpec
 			StopGrace:    c.duration(at+".stop_grace_period", in.StopGracePeriod, defaultStopGrace),
 		},
 	}
+	spec.Rollback = c.rollbackRules(at+".deploy.rollback_config", deploy.RollbackConfig, spec.Update)
 	spec.Mode, spec.Replicas = c.replicas(at, in, deploy)
+	spec.ProgressDeadline = c.progressDeadline(at+".x-orch", in.Extensions["x-orch"])
 	return spec
 }
 

@@ -48,21 +48,6 @@ func (c *converter) placement(in types.Placement) api.Placement {
 	return out
 }
 
-func (c *converter) update(at string, in *types.UpdateConfig) api.UpdateConfig {
-	out := api.UpdateConfig{Parallelism: defaultParallelism, Order: api.StopFirst}
-	if in == nil {
-		return out
-	}
-	if in.Parallelism != nil {
-		out.Parallelism = c.count(at+".parallelism", *in.Parallelism)
-	}
-	if in.Order != "" {
-		out.Order = api.UpdateOrder(in.Order)
-	}
-	out.Delay = c.duration(at+".delay", &in.Delay, 0)
-	return out
-}
-
 // restart takes deploy.restart_policy, or what the older restart key says.
 func (c *converter) restart(at, short string, in *types.RestartPolicy) api.RestartPolicy {
 	out := api.RestartPolicy{Condition: api.RestartAny, Delay: defaultRestartDelay}

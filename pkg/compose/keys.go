@@ -197,7 +197,9 @@ var serviceRules = []rule{
 	{"services.*.volumes.[].volume.subpath", refused, "not supported yet; mount the whole volume"},
 	{"services.*.volumes_from", refused, "tasks may be on different nodes; name the volume in both services"},
 	{"services.*.working_dir", honoured, ""},
-	{"services.*.x-orch", warned, notYet},
+	{"services.*.x-orch", honoured, ""},
+	{"services.*.x-orch.progress_deadline", honoured, ""},
+	{"services.*.x-orch.singleton", warned, notYet},
 }
 
 var deployRules = []rule{
@@ -225,12 +227,18 @@ var deployRules = []rule{
 	{"services.*.deploy.restart_policy.delay", honoured, ""},
 	{"services.*.deploy.restart_policy.max_attempts", honoured, ""},
 	{"services.*.deploy.restart_policy.window", honoured, ""},
-	{"services.*.deploy.rollback_config", warned, notYet + "; deploy the older file again to go back"},
+	{"services.*.deploy.rollback_config", honoured, ""},
+	{"services.*.deploy.rollback_config.delay", honoured, ""},
+	{"services.*.deploy.rollback_config.failure_action", honoured, ""},
+	{"services.*.deploy.rollback_config.max_failure_ratio", honoured, ""},
+	{"services.*.deploy.rollback_config.monitor", honoured, ""},
+	{"services.*.deploy.rollback_config.order", honoured, ""},
+	{"services.*.deploy.rollback_config.parallelism", honoured, ""},
 	{"services.*.deploy.update_config", honoured, ""},
 	{"services.*.deploy.update_config.delay", honoured, ""},
-	{"services.*.deploy.update_config.failure_action", warned, notYet},
-	{"services.*.deploy.update_config.max_failure_ratio", warned, notYet},
-	{"services.*.deploy.update_config.monitor", warned, notYet},
+	{"services.*.deploy.update_config.failure_action", honoured, ""},
+	{"services.*.deploy.update_config.max_failure_ratio", honoured, ""},
+	{"services.*.deploy.update_config.monitor", honoured, ""},
 	{"services.*.deploy.update_config.order", honoured, ""},
 	{"services.*.deploy.update_config.parallelism", honoured, ""},
 }

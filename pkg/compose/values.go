@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"path"
@@ -280,4 +281,16 @@ func checkAttribute(c api.Constraint) finding {
 		}
 	}
 	return finding{}
+}
+
+// ParseConstraint reads a placement constraint, KEY==VALUE or KEY!=VALUE.
+func ParseConstraint(text string) (api.Constraint, error) {
+	c, f := parseConstraint(text)
+	if f.verdict != refused {
+		return c, nil
+	}
+	if f.hint == "" {
+		return c, errors.New(f.message)
+	}
+	return c, fmt.Errorf("%s (%s)", f.message, f.hint)
 }

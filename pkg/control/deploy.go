@@ -4,6 +4,7 @@ import (
 	"context"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/ipam"
@@ -19,7 +20,7 @@ func (s *Server) Deploy(ctx context.Context, req *api.DeployRequest) (*api.Deplo
 	}
 	res := &api.DeployResponse{}
 	index, err := s.Replica.Update(ctx, func(snap *api.Snapshot) (changes []api.Change, err error) {
-		changes, res.Services, err = planDeploy(snap, req, s.NewID)
+		changes, res.Services, err = planDeploy(snap, req, s.NewID, s.now())
 		return changes, err
 	})
 	if err != nil {
@@ -30,7 +31,7 @@ func (s *Server) Deploy(ctx context.Context, req *api.DeployRequest) (*api.Deplo
 }
 
 // planDeploy compares a stack with what is there.
-func planDeploy(snap *api.Snapshot, req *api.DeployRequest, newID func() string) ([]api.Change, []api.ServiceChange, error) {
+func planDeploy(snap *api.Snapshot, req *api.DeployRequest, newID func() string, now time.Time) ([]api.Change, []api.ServiceChange, error) {
 	changes, err := planNetworks(snap, req, newID)
 	if err != nil {
 		return nil, nil, err
@@ -39,7 +40,7 @@ func planDeploy(snap *api.Snapshot, req *api.DeployRequest, newID func() string)
 	wanted := make(map[string]bool)
 	for _, spec := range req.Services {
 		wanted[spec.Name] = true
-		next, action, err := planService(snap, req.Stack, spec, newID)
+		next, action, err := planService(snap, req.Stack, spec, newID, now)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -59,19 +60,18 @@ func planDeploy(snap *api.Snapshot, req *api.DeployRequest, newID func() string)
 }
 
 // planService makes or updates one service of a stack.
-func planService(snap *api.Snapshot, stack string, spec api.ServiceSpec, newID func() string) (*api.Service, string, error) {
+func planService(snap *api.Snapshot, stack string, spec api.ServiceSpec, newID func() string, now time.Time) (*api.Service, string, error) {
 	next := &api.Service{ID: api.ServiceID(newID()), Stack: stack, Spec: spec}
 	action := "created"
 	if old := snap.ServiceByName(spec.Name); old != nil {
 		if old.Stack != stack {
 			return nil, "", api.Errorf(api.CodeConflict, "service %s exists and belongs to stack %q", spec.Name, old.Stack)
 		}
+		spec.Task.Forced = old.Spec.Task.Forced // no part of what a user declares
 		if reflect.DeepEqual(old.Spec, spec) {
 			return old, "unchanged", nil
 		}
-		copied := *old
-		copied.Spec = spec
-		next, action = &copied, "updated"
+		next, action = old.WithSpec(spec, now), "updated"
 	}
 	if err := ipam.PortConflict(snap, next); err != nil {
 		return nil, "", api.Errorf(api.CodeConflict, "service %s: %v", spec.Name, err)
@@ -159,9 +159,9 @@ func (s *Server) Scale(ctx context.Context, req *api.ScaleRequest) (*api.ScaleRe
 				res.Stacks = append(res.Stacks, svc.Stack)
 			}
 			if svc.Spec.Replicas != n {
-				next := *svc
-				next.Spec.Replicas = n
-				changes = append(changes, api.Change{Service: &next})
+				spec := svc.Spec
+				spec.Replicas = n
+				changes = append(changes, api.Change{Service: svc.WithSpec(spec, s.now())})
 			}
 		}
 		return changes, nil

@@ -56,6 +56,8 @@ func New(cfg Config) *Server {
 	rpc.Handle(s.mux, api.ProcServices, s.Services)
 	rpc.Handle(s.mux, api.ProcTasks, s.Tasks)
 	rpc.Handle(s.mux, api.ProcScale, s.Scale)
+	rpc.Handle(s.mux, api.ProcUpdate, s.Update)
+	rpc.Handle(s.mux, api.ProcSteer, s.Steer)
 	rpc.HandleStream(s.mux, api.ProcServiceLogs, s.ServiceLogs)
 	rpc.HandleStream(s.mux, api.ProcSession, s.Session)
 	rpc.Handle(s.mux, api.ProcReport, s.Report)

@@ -87,6 +87,7 @@ func viewOf(node api.NodeID, c api.Change) api.Change {
 		spec := &c.Service.Spec
 		stripped := *c.Service
 		stripped.Spec = api.ServiceSpec{Name: spec.Name, Alias: spec.Alias, Mode: spec.Mode, Networks: spec.Networks, Ports: spec.Ports}
+		stripped.Previous, stripped.Update = nil, nil
 		c.Service = &stripped
 	case c.Task != nil && c.Task.NodeID != node:
 		t := c.Task

@@ -50,7 +50,7 @@ func slotOf(t *api.Task) slotKey {
 func serviceStatus(snap *api.Snapshot, svc *api.Service, tasks []*api.Task, acked api.Index) api.ServiceStatus {
 	status := api.ServiceStatus{
 		Name: svc.Spec.Name, Mode: svc.Spec.Mode, Image: svc.Spec.Task.Image,
-		Ports: svc.Ports, Desired: svc.Spec.Replicas,
+		Ports: svc.Ports, Desired: svc.Spec.Replicas, Update: svc.Update,
 	}
 	running, updated, wanted := make(map[slotKey]bool), make(map[slotKey]bool), make(map[slotKey]bool)
 	leaving := 0 // tasks that still run and should not, or soon should not
@@ -81,6 +81,9 @@ func serviceStatus(snap *api.Snapshot, svc *api.Service, tasks []*api.Task, acke
 		len(wanted)+status.Completed == status.Desired && leaving == 0
 	if !status.Converged {
 		explain(&status, svc, tasks, updated)
+	}
+	if u := svc.Update; u != nil && u.Message != "" && (status.Reason == "" || u.Paused() || u.Running()) {
+		status.Reason = string(u.State) + ": " + u.Message
 	}
 	return status
 }

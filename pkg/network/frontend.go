@@ -16,6 +16,7 @@ func frontends(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool
 	var out []api.Frontend
 	for _, svc := range api.Sorted(view.Services) {
 		suspect := suspected(serving[svc.ID], node, suspects)
+		last := allDrain(serving[svc.ID])
 		behind := func(port uint16) []api.Backend {
 			var list []api.Backend
 			for _, t := range serving[svc.ID] {
@@ -23,7 +24,7 @@ func frontends(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool
 					Addr:     t.Endpoint.Addr,
 					Port:     port,
 					Weight:   1,
-					Draining: t.Endpoint.State == api.EndpointDraining || suspect[t.ID],
+					Draining: t.Endpoint.State == api.EndpointDraining && !last || suspect[t.ID],
 				})
 			}
 			return list
@@ -48,6 +49,12 @@ func frontends(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool
 		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
 	})
 	return out
+}
+
+// allDrain reports whether no task takes new flows. Those that leave then take
+// them until they stop: that they will is no reason to turn clients away now.
+func allDrain(tasks []*api.Task) bool {
+	return !slices.ContainsFunc(tasks, func(t *api.Task) bool { return t.Endpoint.State == api.EndpointReady })
 }
 
 // backends are the tasks that serve or still may have flows, by service, each

@@ -3,6 +3,7 @@ package network
 import (
 	"maps"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -163,6 +164,33 @@ func TestSuspects(t *testing.T) {
 				t.Errorf("draining (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Tasks that leave take new flows for as long as no other does.
+func TestNobodyElseServes(t *testing.T) {
+	snap := blog()
+	leaving := *snap.Tasks["d1"]
+	leaving.Endpoint.State = api.EndpointDraining
+	next := task("d2", "db", "b", "10.128.0.21", api.EndpointPending, "back")
+	for _, tt := range []struct {
+		state api.EndpointState
+		want  []bool // whether d1 and d2 take none
+	}{
+		{api.EndpointPending, []bool{false}},
+		{api.EndpointReady, []bool{true, false}},
+	} {
+		started := *next
+		started.Endpoint.State = tt.state
+		for _, f := range Plan(snap.With([]api.Change{{Task: &leaving}, {Task: &started}}), "a", nil, nil).Frontends {
+			var got []bool
+			for _, b := range f.Backends {
+				got = append(got, b.Draining)
+			}
+			if f.Service == "blog_db" && !slices.Equal(got, tt.want) {
+				t.Errorf("another is %s: draining %v, want %v", tt.state, got, tt.want)
+			}
+		}
 	}
 }
 

@@ -214,11 +214,16 @@ func (c *cluster) next(t *api.Task) (api.TaskStatus, bool) {
 // settle lets everything go well until nothing happens any more, and reports
 // whether that came.
 func (c *cluster) settle(check func()) bool {
+	return c.settleWith(check, c.next)
+}
+
+// settleWith is settle where agents report what next says.
+func (c *cluster) settleWith(check func(), next func(*api.Task) (api.TaskStatus, bool)) bool {
 	for range 2000 {
 		changed := c.step()
 		check()
 		for _, t := range api.Sorted(c.snap.Tasks) {
-			if status, ok := c.next(t); ok {
+			if status, ok := next(t); ok {
 				c.report(t.ID, status)
 				changed = true
 			}
@@ -247,12 +252,18 @@ func (c *cluster) service(id string, change func(*api.ServiceSpec)) {
 		Update:  api.UpdateConfig{Parallelism: 1, Order: api.StopFirst},
 		Restart: api.RestartPolicy{Condition: api.RestartAny, Delay: 5 * time.Second},
 	}}
-	if old := c.snap.Services[s.ID]; old != nil {
+	old := c.snap.Services[s.ID]
+	if old != nil {
 		s = *old
 	}
+	spec := s.Spec
 	if change != nil {
-		change(&s.Spec)
+		change(&spec)
 	}
+	if old != nil {
+		s = *old.WithSpec(spec, c.now)
+	}
+	s.Spec = spec
 	c.commit([]api.Change{{Service: &s}})
 }
 
@@ -273,4 +284,25 @@ func (c *cluster) serving(id api.ServiceID) int {
 		}
 	}
 	return n
+}
+
+// resume goes on with a service's update if it was paused.
+func (c *cluster) resume(svc *api.Service) bool {
+	if !svc.Update.Paused() {
+		return false
+	}
+	state := api.UpdateRunning
+	if svc.Update.Back() {
+		state = api.RollbackRunning
+	}
+	c.now = c.now.Add(time.Second)
+	c.commit([]api.Change{{Service: svc.WithUpdate(state, "", c.now)}})
+	return true
+}
+
+func (c *cluster) resumeAll() (any bool) {
+	for _, svc := range api.Sorted(c.snap.Services) {
+		any = c.resume(svc) || any
+	}
+	return any
 }

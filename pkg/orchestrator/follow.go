@@ -24,6 +24,7 @@ func (p *planner) follow(t *task) {
 		p.bury(t)
 	case t.Desired == api.DesiredRun && t.Status.State == api.TaskRunning && isPending(t.Endpoint):
 		t.setEndpoint(api.EndpointReady)
+		t.ReadySince = p.Now
 	case t.Desired == api.DesiredDrain && p.drained(t):
 		t.edit().Desired = api.DesiredStop
 	}
@@ -36,7 +37,8 @@ func (p *planner) bury(t *task) {
 		t.setEndpoint(api.EndpointGone)
 	}
 	if t.Desired != api.DesiredRemove {
-		t.edit().Desired = api.DesiredRemove
+		e := t.edit()
+		e.Desired, e.EndedAt = api.DesiredRemove, p.Now
 	}
 }
 

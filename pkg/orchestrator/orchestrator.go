@@ -49,7 +49,8 @@ func Plan(in Input) []api.Change {
 
 type planner struct {
 	Input
-	tasks []*task // those of the snapshot by ID, then the new ones
+	tasks    []*task        // those of the snapshot by ID, then the new ones
+	services []*api.Service // whose update has come further
 }
 
 // task is a task of the store with what is planned for it.
@@ -83,6 +84,9 @@ func (p *planner) byService() map[api.ServiceID][]*task {
 
 func (p *planner) changes() []api.Change {
 	var out []api.Change
+	for _, svc := range p.services {
+		out = append(out, api.Change{Service: svc})
+	}
 	for _, t := range p.tasks {
 		switch {
 		case t.deleted:
@@ -97,13 +101,9 @@ func (p *planner) changes() []api.Change {
 // create adds a task to the slot. It does nothing while a network of the
 // service does not exist: without it the task would be in the wrong group.
 func (p *planner) create(svc *api.Service, s *slot, reason string, notBefore time.Time) {
-	var networks []api.NetworkID
-	for _, name := range svc.Spec.Networks {
-		n := p.Snapshot.NetworkByName(name)
-		if n == nil {
-			return
-		}
-		networks = append(networks, n.ID)
+	networks, ok := p.networks(svc)
+	if !ok {
+		return
 	}
 	t := &task{changed: true, Task: &api.Task{
 		ID:          p.NewID(),
@@ -124,4 +124,17 @@ func (p *planner) create(svc *api.Service, s *slot, reason string, notBefore tim
 	}}
 	p.tasks = append(p.tasks, t)
 	s.tasks = append(s.tasks, t)
+}
+
+// networks are the service's by identifier; false if one does not exist.
+func (p *planner) networks(svc *api.Service) ([]api.NetworkID, bool) {
+	var ids []api.NetworkID
+	for _, name := range svc.Spec.Networks {
+		n := p.Snapshot.NetworkByName(name)
+		if n == nil {
+			return nil, false
+		}
+		ids = append(ids, n.ID)
+	}
+	return ids, true
 }

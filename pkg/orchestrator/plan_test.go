@@ -70,9 +70,10 @@ func task(id string, slot int, node api.NodeID, state api.TaskState, changes ...
 	}
 	switch {
 	case state == api.TaskRunning:
-		t.Endpoint.State = api.EndpointReady
+		t.Endpoint.State, t.ReadySince = api.EndpointReady, ago(300)
 	case state.Terminal():
 		t.Endpoint.State, t.Desired, t.Status.Removed = api.EndpointGone, api.DesiredRemove, true
+		t.EndedAt = ago(300)
 	}
 	return edit(t, changes...)
 }
@@ -85,8 +86,8 @@ func edit(t *api.Task, changes ...func(*api.Task)) *api.Task {
 	return &c
 }
 
-func old(t *api.Task)     { t.SpecVersion = 9 }
-func live(t *api.Task)    { t.Desired, t.Status.Removed = api.DesiredRun, false }
+func old(t *api.Task)     { t.SpecVersion, t.Spec.Image = 9, "web:0" }
+func live(t *api.Task)    { t.Desired, t.Status.Removed, t.EndedAt = api.DesiredRun, false, time.Time{} }
 func unacked(t *api.Task) { t.Endpoint.Since = 60 }
 
 func endpoint(s api.EndpointState) func(*api.Task) {
@@ -117,7 +118,7 @@ func drain(t *api.Task, why string) api.Change {
 }
 
 func buried(t *api.Task) api.Change {
-	return put(t, desired(api.DesiredRemove), endpoint(api.EndpointGone))
+	return put(t, desired(api.DesiredRemove), endpoint(api.EndpointGone), func(t *api.Task) { t.EndedAt = now })
 }
 
 // made is the nth new task of a plan.
@@ -183,11 +184,11 @@ func TestReplicas(t *testing.T) {
 }
 
 func TestFollow(t *testing.T) {
-	started := task("t21", 1, "a", api.TaskRunning, endpoint(api.EndpointPending))
+	started := task("t21", 1, "a", api.TaskRunning, endpoint(api.EndpointPending), func(t *api.Task) { t.ReadySince = time.Time{} })
 	drainingTask := task("t21", 1, "a", api.TaskRunning, draining(50))
-	stopped := task("t21", 1, "a", api.TaskShutdown, draining(45), desired(api.DesiredStop), func(t *api.Task) { t.Status.Removed = false })
+	stopped := task("t21", 1, "a", api.TaskShutdown, draining(45), desired(api.DesiredStop), func(t *api.Task) { t.Status.Removed, t.EndedAt = false, time.Time{} })
 	runPlans(t, []planTest{
-		{"what runs is ready", state(nil, started), []api.Change{put(started, endpoint(api.EndpointReady))}},
+		{"what runs is ready", state(nil, started), []api.Change{put(started, endpoint(api.EndpointReady), func(t *api.Task) { t.ReadySince = now })}},
 		{"a drain that some node has not acknowledged waits", state(replicas(0), edit(drainingTask, draining(51))), nil},
 		{"one that all have acknowledged ends in a stop", state(replicas(0), drainingTask),
 			[]api.Change{put(drainingTask, desired(api.DesiredStop))}},
@@ -343,7 +344,7 @@ func TestUpdate(t *testing.T) {
 		{"for as long as its policy says",
 			state(func(s *api.Service) { startFirst(s); s.Spec.Restart.Condition = api.RestartNone }, o1, o2, o3, task("t31", 1, "b", api.TaskFailed)), nil},
 		{"the next spec takes the place of a failed one",
-			state(startFirst, edit(o1, func(t *api.Task) { t.SpecVersion = 8 }), o2, o3, task("t31", 1, "b", api.TaskStarting, old)),
+			state(startFirst, edit(o1, func(t *api.Task) { t.SpecVersion, t.Spec.Image = 8, "web:0" }), o2, o3, task("t31", 1, "b", api.TaskStarting, old)),
 			[]api.Change{
 				put(task("t31", 1, "b", api.TaskStarting, old), desired(api.DesiredStop), reason(why)),
 				made(1, 1, "", reason(why)),

@@ -99,6 +99,9 @@ func checkConverged(t *rapid.T, c *cluster) {
 		got[k]++
 	}
 	for id, svc := range c.snap.Services {
+		if svc.Update.Running() || svc.Update.Paused() {
+			t.Fatalf("service %s has settled and is %s: %s", svc.Spec.Name, svc.Update.State, svc.Update.Message)
+		}
 		if svc.Spec.Mode == api.ModeGlobal {
 			for n, node := range c.snap.Nodes {
 				if node.State == api.NodeReady && node.Availability == api.AvailabilityActive {
@@ -164,6 +167,13 @@ func TestClusterConverges(t *testing.T) {
 			return rapid.SampledFrom(some).Draw(t, label)
 		}
 		names := []string{"web", "db", "agent"}
+		pickService := func(t *rapid.T, names []string) *api.Service {
+			svc := c.snap.Services[api.ServiceID(rapid.SampledFrom(names).Draw(t, "service"))]
+			if svc == nil {
+				t.Skip("no such service")
+			}
+			return svc
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"plan": func(*rapid.T) { step() },
 			"settle a little": func(t *rapid.T) {
@@ -219,8 +229,29 @@ func TestClusterConverges(t *testing.T) {
 					s.Update.Order = rapid.SampledFrom([]api.UpdateOrder{api.StartFirst, api.StopFirst}).Draw(t, "order")
 					s.Update.Parallelism = rapid.IntRange(0, 2).Draw(t, "parallelism")
 					s.Update.Delay = time.Duration(rapid.IntRange(0, 10).Draw(t, "delay")) * time.Second
+					s.Update.Monitor = time.Duration(rapid.IntRange(0, 10).Draw(t, "monitor")) * time.Second
+					s.Update.MaxFailureRatio = rapid.SampledFrom([]float64{0, 0, 0.3, 1}).Draw(t, "ratio")
+					s.Update.FailureAction = rapid.SampledFrom([]api.FailureAction{
+						"", api.FailurePause, api.FailureContinue, api.FailureRollback}).Draw(t, "action")
+					s.Rollback = s.Update
+					s.ProgressDeadline = time.Duration(rapid.IntRange(0, 30).Draw(t, "deadline")) * time.Second
 				})
 			},
+			"roll back": func(t *rapid.T) {
+				if back := pickService(t, names).RolledBack("asked to", c.now); back != nil {
+					c.commit([]api.Change{{Service: back}})
+				}
+			},
+			"pause": func(t *rapid.T) {
+				if svc := pickService(t, names); svc.Update.Running() {
+					state := api.UpdatePaused
+					if svc.Update.Back() {
+						state = api.RollbackPaused
+					}
+					c.commit([]api.Change{{Service: svc.WithUpdate(state, "asked to", c.now)}})
+				}
+			},
+			"resume": func(t *rapid.T) { c.resume(pickService(t, names)) },
 			"remove service": func(t *rapid.T) {
 				if svc := c.snap.Services[api.ServiceID(rapid.SampledFrom(names).Draw(t, "service"))]; svc != nil {
 					c.commit([]api.Change{{Service: svc, Delete: true}})
@@ -237,70 +268,11 @@ func TestClusterConverges(t *testing.T) {
 		if !c.settle(func() {}) {
 			t.Fatal("the cluster does not settle")
 		}
+		for c.resumeAll() {
+			if !c.settle(func() {}) {
+				t.Fatal("the cluster does not settle once its updates were resumed")
+			}
+		}
 		checkConverged(t, c)
-	})
-}
-
-// While nothing fails, an update or a drain never takes more than it may: no
-// replica with start-first, Parallelism of them with stop-first.
-func TestUpdateKeepsServing(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		replicas := rapid.IntRange(1, 6).Draw(t, "replicas")
-		parallelism := rapid.IntRange(0, 3).Draw(t, "parallelism")
-		order := rapid.SampledFrom([]api.UpdateOrder{api.StartFirst, api.StopFirst}).Draw(t, "order")
-		what := rapid.SampledFrom([]string{"update", "drain", "both"}).Draw(t, "what")
-		c := newCluster(3)
-		c.service("web", func(s *api.ServiceSpec) {
-			s.Replicas, s.Update.Parallelism, s.Update.Order = replicas, parallelism, order
-			s.Update.Delay = time.Duration(rapid.IntRange(0, 3).Draw(t, "delay")) * time.Second
-		})
-		if !c.settle(func() {}) {
-			t.Fatal("the first version does not settle")
-		}
-		c.ackAll()
-
-		image := "v1"
-		if what != "drain" {
-			image = "v2"
-			c.service("web", func(s *api.ServiceSpec) { s.Task.Image = image })
-		}
-		if what != "update" {
-			c.changeNode("n1", func(n *api.Node) { n.Availability = api.AvailabilityDrain })
-		}
-		least, most := replicas, 2*replicas
-		if parallelism > 0 {
-			most = replicas + parallelism
-		}
-		if order == api.StopFirst {
-			least, most = max(0, replicas-parallelism), replicas
-			if parallelism == 0 {
-				least = 0
-			}
-		}
-		settled := c.settle(func() {
-			ready, live := 0, 0
-			for _, task := range c.snap.Tasks {
-				if task.Endpoint.State == api.EndpointReady {
-					ready++
-				}
-				if !task.Status.State.Terminal() {
-					live++
-				}
-			}
-			if n := c.serving("web"); n < least || ready > most {
-				t.Fatalf("%d tasks serve and %d are ready, want at least %d and at most %d", n, ready, least, most)
-			}
-			if order == api.StopFirst && live > replicas {
-				t.Fatalf("%d tasks have not ended, want at most %d", live, replicas)
-			}
-		})
-		if !settled {
-			t.Fatal("the update does not settle")
-		}
-		for _, task := range c.snap.Tasks {
-			if !task.Status.State.Terminal() && (task.Spec.Image != image || what != "update" && task.NodeID == "n1") {
-				t.Fatalf("task %s runs %s on %s", task.ID, task.Spec.Image, task.NodeID)
-			}
-		}
 	})
 }

@@ -39,6 +39,8 @@ func (p *planner) afterEnd(svc *api.Service, ended []*task) restart {
 	switch {
 	case isOutdated(svc, last):
 		return restart{again: true, reason: "the service was updated"}
+	case beforeResume(svc, last):
+		return restart{again: true, reason: "the update was resumed"}
 	case last.Status.State == api.TaskOrphaned:
 		return restart{again: true, reason: last.Status.Message}
 	case askedToLeave(last):
@@ -70,7 +72,7 @@ func (p *planner) afterEnd(svc *api.Service, ended []*task) restart {
 func inARow(svc *api.Service, ended []*task, window time.Duration) int {
 	n := 0
 	for _, t := range ended {
-		if isOutdated(svc, t) || askedToLeave(t) || t.Status.State == api.TaskOrphaned {
+		if isOutdated(svc, t) || beforeResume(svc, t) || askedToLeave(t) || t.Status.State == api.TaskOrphaned {
 			break
 		}
 		if window > 0 && ended[0].Status.At.Sub(t.Status.At) > window {
@@ -83,15 +85,22 @@ func inARow(svc *api.Service, ended []*task, window time.Duration) int {
 
 // failed reports whether a task of the current spec ended badly by itself.
 func failed(svc *api.Service, t *task) bool {
-	bad := t.Status.State == api.TaskFailed || t.Status.State == api.TaskRejected
-	return bad && !isOutdated(svc, t) && !askedToLeave(t)
+	bad := t.Status.State == api.TaskFailed || t.Status.State == api.TaskRejected ||
+		t.Status.State == api.TaskComplete && svc.Spec.Restart.Condition == api.RestartAny // it was not meant to end
+	return bad && !isOutdated(svc, t) && !beforeResume(svc, t) && !askedToLeave(t)
+}
+
+// beforeResume reports whether a task ended before the update that is under way
+// was resumed: what it says does not count any more.
+func beforeResume(svc *api.Service, t *task) bool {
+	return svc.Update.Running() && !t.EndedAt.IsZero() && t.EndedAt.Before(svc.Update.Since)
 }
 
 // replacementEnded reports whether a task that was to replace old has ended, so
 // that old's turn has come already and the next try is a restart.
 func (s *slot) replacementEnded(svc *api.Service, old *task) bool {
 	ended := s.ended()
-	return len(ended) > 0 && !isOutdated(svc, ended[0]) && compareAge(ended[0], old) > 0
+	return len(ended) > 0 && !isOutdated(svc, ended[0]) && !beforeResume(svc, ended[0]) && compareAge(ended[0], old) > 0
 }
 
 func describeEnd(t *task) string {

@@ -2,6 +2,8 @@ package orchestrator
 
 import (
 	"fmt"
+	"reflect"
+	"slices"
 
 	"github.com/orch-dev/orch/pkg/api"
 )
@@ -9,7 +11,16 @@ import (
 // reconcile plans the next step of every slot of a service. A service that is
 // scaled down loses its highest slots, so that those left are always 1 to N.
 func (p *planner) reconcile(svc *api.Service, tasks []*task) {
+	p.adopt(svc, tasks)
 	wanted, surplus := p.slots(svc, tasks)
+	next := p.judge(svc, wanted)
+	if next != svc {
+		p.services = append(p.services, next)
+	}
+	if !next.Spec.SameTasks(&svc.Spec) {
+		return // planned from once the store has stamped it
+	}
+	svc = next
 	for _, s := range surplus {
 		for _, t := range s.active() {
 			p.leave(t, p.surplusReason(svc, t))
@@ -17,9 +28,28 @@ func (p *planner) reconcile(svc *api.Service, tasks []*task) {
 	}
 	for _, s := range wanted {
 		s.phase = p.settle(svc, s)
+		if p.overdue(svc, s) {
+			s.phase = failing
+		}
+	}
+	if next = p.finish(svc, wanted); next != svc {
+		p.services = append(p.services, next)
 	}
 	p.rollout(svc, wanted)
 	p.forget(svc, wanted, surplus)
+}
+
+// adopt makes tasks of an old spec tasks of the current one where both say the
+// same: on the way back, and when a spec returns, they need not be replaced.
+func (p *planner) adopt(svc *api.Service, tasks []*task) {
+	for _, t := range tasks {
+		if !isOutdated(svc, t) || t.Desired != api.DesiredRun || t.Status.State.Terminal() || !reflect.DeepEqual(t.Spec, svc.Spec.Task) {
+			continue
+		}
+		if networks, ok := p.networks(svc); ok && slices.Equal(t.Networks, networks) {
+			t.edit().SpecVersion = svc.SpecVersion
+		}
+	}
 }
 
 // settle ends what a slot has too much, fills it if it is empty, and says how
@@ -58,16 +88,26 @@ func (p *planner) settle(svc *api.Service, s *slot) phase {
 		return s.hopes(svc)
 	case keep && s.frozen:
 		return done
-	case keep && s.replacementEnded(svc, stale[0]):
-		return p.fill(svc, s)
-	case keep && isOutdated(svc, stale[0]):
-		return outdated
 	case keep:
-		return misplaced
+		return p.waits(svc, s, stale[0])
 	case len(s.leaving()) > 0:
 		return s.hopes(svc)
 	}
 	return p.fill(svc, s)
+}
+
+// waits says for what turn the stale task waits that serves a slot. Its
+// replacement, if one was made and has ended, is tried again as any restart;
+// for an update that is paused it is not.
+func (p *planner) waits(svc *api.Service, s *slot, stale *task) phase {
+	moves := unfit(svc, p.Snapshot.Nodes[stale.NodeID]) != ""
+	switch {
+	case s.replacementEnded(svc, stale) && (moves || !svc.Update.Paused()):
+		return p.fill(svc, s)
+	case moves:
+		return misplaced
+	}
+	return outdated
 }
 
 // fill makes a task for a slot where one is missing, as far as the restart
@@ -94,7 +134,7 @@ func (s *slot) hopes(svc *api.Service) phase {
 	switch {
 	case len(ended) > 0 && failed(svc, ended[0]):
 		return failing
-	case len(ended) > 0 && askedToLeave(ended[0]) || len(s.leaving()) > 0:
+	case len(ended) > 0 && (askedToLeave(ended[0]) || beforeResume(svc, ended[0])) || len(s.leaving()) > 0:
 		return coming
 	case len(active) == 1 && active[0].Status.State == api.TaskPending:
 		return unfilled

@@ -7,8 +7,9 @@ import (
 )
 
 // NextWake returns when time alone can change what is planned, by this package
-// or by the scheduler: when a restarted task's delay is over or an update's
-// next batch is due. It is zero if nothing waits for the clock.
+// or by the scheduler: when a restarted task's delay is over, an update's next
+// batch is due, or one of its tasks was watched or waited for long enough. It is
+// zero if nothing waits for the clock.
 func NextWake(snap *api.Snapshot, now time.Time) time.Time {
 	var next time.Time
 	consider := func(at time.Time) {
@@ -25,8 +26,15 @@ func NextWake(snap *api.Snapshot, now time.Time) time.Time {
 			consider(t.NotBefore)
 		}
 		svc := snap.Services[t.ServiceID]
-		if svc != nil && t.SpecVersion < svc.SpecVersion {
+		switch {
+		case svc == nil:
+		case t.SpecVersion < svc.SpecVersion:
 			updating[svc.ID] = true
+		case !svc.Update.Running():
+		case t.ReadySince.IsZero():
+			consider(progressDue(svc, t))
+		default:
+			consider(t.ReadySince.Add(svc.Rules().Monitor))
 		}
 	}
 	for id := range updating {

@@ -98,7 +98,7 @@ func prepare(ctx context.Context) error {
 		if err := build(ctx, "./probe", probeProgram); err != nil {
 			return err
 		}
-		for _, version := range []string{"v1", "v2"} {
+		for _, version := range []string{"v1", "v2", "sick"} {
 			if err := docker.importProbe(ctx, probeProgram, version); err != nil {
 				return err
 			}

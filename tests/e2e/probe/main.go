@@ -4,8 +4,8 @@
 //	probe          serves HTTP and UDP on :8080
 //	probe check    asks the one that serves here whether it is healthy
 //
-// It ends at once when it is told to, without caring for open connections:
-// what loses nothing then is orch's doing.
+// It ends at once when it is told to, without caring for open connections, so
+// that what loses nothing then is orch's doing; or slowly, see STOP_TIME.
 package main
 
 import (
@@ -34,7 +34,11 @@ const (
 	envVersion = "VERSION"    // what it calls itself
 	envDelay   = "START_TIME" // how long it takes until it serves
 	envData    = "DATA"       // file that /note writes to
+	envStop    = "STOP_TIME"  // how long it goes on serving once it is told to end
 )
+
+// sick is the version that never becomes healthy.
+const sick = "sick"
 
 func main() {
 	run := serve
@@ -62,8 +66,13 @@ func check() error {
 func serve() error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	server := &http.Server{}
 	go func() {
 		<-signals
+		if stop, err := time.ParseDuration(os.Getenv(envStop)); err == nil {
+			time.Sleep(stop)
+			_ = server.Shutdown(context.Background())
+		}
 		os.Exit(0)
 	}()
 	if delay, err := time.ParseDuration(os.Getenv(envDelay)); err == nil {
@@ -85,7 +94,12 @@ func serve() error {
 	slog.Info("serving", "replica", p.replica, "version", p.version)
 	failed := make(chan error, 2)
 	go func() { failed <- p.echo(packets) }()
-	go func() { failed <- http.Serve(listener, p.handler()) }()
+	server.Handler = p.handler()
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			failed <- err
+		}
+	}()
 	return <-failed
 }
 
@@ -93,8 +107,13 @@ type probe struct{ replica, version string }
 
 func (p *probe) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /health", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		if p.version == sick {
+			http.Error(w, "not well", http.StatusServiceUnavailable)
+		}
+	})
 	mux.HandleFunc("GET /whoami", p.whoami)
+	mux.HandleFunc("GET /think", p.think)
 	mux.HandleFunc("GET /resolve", resolve)
 	mux.HandleFunc("GET /fetch", fetch)
 	mux.HandleFunc("GET /bytes", p.bytes)
@@ -130,6 +149,14 @@ func (p *probe) identity(remote string) identity {
 }
 
 func (p *probe) whoami(w http.ResponseWriter, r *http.Request) { answer(w, p.identity(r.RemoteAddr)) }
+
+// think says it after a while in which nothing passes on the connection.
+func (p *probe) think(w http.ResponseWriter, r *http.Request) {
+	if d, err := time.ParseDuration(r.FormValue("for")); err == nil {
+		time.Sleep(d)
+	}
+	p.whoami(w, r)
+}
 
 // echo answers every datagram with who it is and whose it was.
 func (p *probe) echo(packets net.PacketConn) error {

@@ -1,0 +1,168 @@
+package netdev
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+	"unsafe"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// quiet is how long a connection must have been silent, with the server having
+// spoken last, to be taken for one that is only kept for later.
+const quiet = 5 * time.Second
+
+// OpenConnections counts the TCP connections from elsewhere to servers in the
+// network namespace at path on which something is going on: a handshake, data
+// that were not read or not acknowledged yet, a client that spoke last and waits
+// for its answer, or anything said within the last seconds. Connections that the
+// namespace's own processes opened do not count, nor do idle ones.
+//
+// It asks the kernel's socket monitoring (sock_diag(7), struct inet_diag_msg of
+// linux/inet_diag.h), so that it needs nothing from the process.
+func (l *Links) OpenConnections(path string) (int, error) {
+	open := 0
+	err := Do(path, func() error {
+		var conns []connection
+		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} { // the latter has IPv4's of servers for both
+			found, err := connections(family)
+			if err != nil {
+				return err
+			}
+			conns = append(conns, found...)
+		}
+		open = countOpen(conns)
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("look at the connections in %s: %w", path, err)
+	}
+	return open, nil
+}
+
+// connection is what the kernel says of a socket.
+type connection struct {
+	state         uint8
+	port          uint16 // its own
+	peer          netip.Addr
+	unread, unack uint32
+	sent, heard   time.Duration // since data were
+	spoken        bool          // the client has sent anything
+}
+
+// States of include/net/tcp_states.h.
+const (
+	tcpEstablished = 1
+	tcpSynReceived = 3
+	tcpFinWait1    = 4
+	tcpCloseWait   = 8
+	tcpListen      = 10
+)
+
+func countOpen(conns []connection) int {
+	served := make(map[uint16]bool)
+	for _, c := range conns {
+		if c.state == tcpListen {
+			served[c.port] = true
+		}
+	}
+	open := 0
+	for _, c := range conns {
+		if c.state != tcpListen && served[c.port] && !c.peer.IsLoopback() && c.busy() {
+			open++
+		}
+	}
+	return open
+}
+
+func (c connection) busy() bool {
+	switch {
+	case c.state == tcpSynReceived, c.unread > 0, c.unack > 0:
+		return true
+	case c.state == tcpFinWait1: // the process has said all that it had to
+		return false
+	case c.spoken && c.heard < c.sent:
+		return true
+	}
+	return min(c.heard, c.sent) < quiet
+}
+
+// diagRequest is struct inet_diag_req_v2.
+type diagRequest struct {
+	family, protocol, ext uint8
+	states                uint32
+}
+
+const (
+	diagRequestSize = 56
+	diagMessageSize = 72
+	diagInfo        = 2 // INET_DIAG_INFO: struct tcp_info
+)
+
+// Len implements nl.NetlinkRequestData.
+func (r *diagRequest) Len() int { return diagRequestSize }
+
+// Serialize implements nl.NetlinkRequestData.
+func (r *diagRequest) Serialize() []byte {
+	b := make([]byte, diagRequestSize) // the rest is the socket asked for: any
+	b[0], b[1], b[2] = r.family, r.protocol, r.ext
+	binary.NativeEndian.PutUint32(b[4:], r.states)
+	return b
+}
+
+func connections(family uint8) ([]connection, error) {
+	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
+	req.AddData(&diagRequest{
+		family: family, protocol: unix.IPPROTO_TCP, ext: 1 << (diagInfo - 1),
+		states: 1<<tcpEstablished | 1<<tcpSynReceived | 1<<tcpFinWait1 | 1<<tcpCloseWait | 1<<tcpListen,
+	})
+	// What comes or goes during a dump does not matter: this is asked again.
+	messages, err := req.Execute(unix.NETLINK_INET_DIAG, 0)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("dump sockets: %w", err)
+	}
+	var list []connection
+	for _, m := range messages {
+		if c, ok := parseConnection(m); ok {
+			list = append(list, c)
+		}
+	}
+	return list, nil
+}
+
+// parseConnection reads struct inet_diag_msg and the attributes behind it.
+func parseConnection(m []byte) (connection, bool) {
+	if len(m) < diagMessageSize {
+		return connection{}, false
+	}
+	c := connection{
+		state:  m[1],
+		port:   binary.BigEndian.Uint16(m[4:]),
+		unread: binary.NativeEndian.Uint32(m[56:]),
+		unack:  binary.NativeEndian.Uint32(m[60:]),
+	}
+	if m[0] == unix.AF_INET {
+		c.peer = netip.AddrFrom4([4]byte(m[24:28]))
+	} else {
+		c.peer = netip.AddrFrom16([16]byte(m[24:40])).Unmap()
+	}
+	attrs, err := nl.ParseRouteAttr(m[diagMessageSize:])
+	if err != nil {
+		return connection{}, false
+	}
+	for _, a := range attrs {
+		if a.Attr.Type == diagInfo {
+			var info unix.TCPInfo // a kernel may know more or fewer of its fields
+			copy(unsafe.Slice((*byte)(unsafe.Pointer(&info)), unsafe.Sizeof(info)), a.Value)
+			c.sent = time.Duration(info.Last_data_sent) * time.Millisecond
+			c.heard = time.Duration(info.Last_data_recv) * time.Millisecond
+			c.spoken = info.Bytes_received > 0
+		}
+	}
+	return c, true
+}
