@@ -36,17 +36,27 @@ func (z zoneSetter) Set(zone network.Zone) {
 // cluster yet.
 type nodeRuntime struct{ d *daemon }
 
-var (
-	_ agent.Images = nodeRuntime{}
-	_ agent.Output = nodeRuntime{}
-)
+var _ agent.Output = nodeRuntime{}
 
-func (r nodeRuntime) ImageStatus(ctx context.Context, ref string) (api.ImageStatus, error) {
-	m, err := r.member(ctx)
-	if err != nil {
-		return api.ImageStatus{}, err
+// imageStore is what answers about images. Managers are looked up as everywhere;
+// others, who may only read what a manager lets them, must be members.
+func (d *daemon) imageStore(ctx context.Context) (agent.ImageStore, error) {
+	caller := rpc.CallerOf(ctx)
+	if caller.Local || caller.Role == api.RoleManager {
+		m, err := nodeRuntime{d}.member(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return m.engine, nil
 	}
-	return m.engine.ImageStatus(ctx, ref)
+	m := d.currentMember()
+	if m == nil {
+		return nil, d.notMember()
+	}
+	if view := m.agent.View(); view == nil || view.Nodes[caller.Node] == nil {
+		return nil, api.Errorf(api.CodeDenied, "node %s is not a member of this cluster (any more)", caller.Node)
+	}
+	return m.engine, nil
 }
 
 // member returns what answers, if the caller still is a manager as far as this

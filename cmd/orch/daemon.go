@@ -140,7 +140,8 @@ func (d *daemon) run() error {
 	rpc.Handle(d.mux, api.ProcJoin, d.Join)
 	rpc.Handle(d.mux, api.ProcInfo, d.Info)
 	d.mux.HandlePrefix("/orch.cluster/", http.HandlerFunc(d.serveCluster))
-	agent.Serve(d.mux, nodeRuntime{d}, nodeRuntime{d})
+	agent.ServeOutput(d.mux, nodeRuntime{d})
+	agent.ServeImages(d.mux, d.imageStore, time.Now)
 	agent.ServeNet(d.mux, d.explainer)
 	rpc.Handle(d.mux, api.ProcDiagnose, d.Diagnose)
 	rpc.Handle(d.mux, api.ProcClock, func(context.Context, *api.Empty) (*api.Clock, error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -93,13 +94,15 @@ func (d *daemon) startMember(id identity, withAgent bool) (*member, error) {
 func (m *member) initRuntime() (err error) {
 	cfg := docker.Config{
 		Host: m.d.dockerHost, ClusterID: m.id.ClusterID, Node: m.id.Node,
-		RunDir: m.d.runDir, Lab: m.d.lab,
+		RunDir: m.d.runDir, Lab: m.d.lab, ImageDir: filepath.Join(m.d.stateDir, "images"),
 	}
 	if m.d.lab != "" {
 		cfg.LabNode = m.d.hostname
 	}
-	m.engine, err = docker.New(cfg)
-	return err
+	if m.engine, err = docker.New(cfg); err != nil {
+		return err
+	}
+	return m.engine.SweepImages(time.Now())
 }
 
 func (m *member) initNetwork() error {
@@ -243,7 +246,7 @@ func (m *member) initAgent() error {
 	m.managers = agent.NewDirectory(m.id.Node, m.d.peers, home, m.id.Managers, m.d.saveManagers)
 	m.agent = agent.New(agent.Config{
 		Node: m.id.Node, Runtime: m.engine, Links: taskLinks{m.links}, Dataplane: m.plane,
-		Names: zoneSetter{m.names}, Gossip: m.gossip, Managers: m.managers, DNS: dnsAddr,
+		Names: zoneSetter{m.names}, Gossip: m.gossip, Managers: m.managers, Copies: m.managers, DNS: dnsAddr,
 		Info: func(ctx context.Context) api.NodeInfo { return m.d.nodeInfo(ctx, m) },
 		Now:  time.Now, Log: m.d.log.With("part", "agent"),
 	})

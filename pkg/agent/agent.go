@@ -32,7 +32,8 @@ type Runtime interface {
 
 // Lifecycle takes a task's containers from nothing to nothing.
 type Lifecycle interface {
-	EnsureImage(ctx context.Context, ref string) error
+	EnsureImage(ctx context.Context, spec *api.TaskSpec) error
+	ImportImage(ctx context.Context, id, name string, from api.ImageContent, progress func(done, total int64)) error
 	// CreateSandbox returns the path of the task's network namespace.
 	CreateSandbox(ctx context.Context, t *api.Task, net api.SandboxNet) (string, error)
 	StartTask(ctx context.Context, t *api.Task) error
@@ -92,6 +93,7 @@ type Config struct {
 	Names     Names
 	Gossip    Gossip
 	Managers  Managers
+	Copies    Copies
 	DNS       netip.Addr // what tasks use as name server
 	Info      func(ctx context.Context) api.NodeInfo
 	Now       func() time.Time

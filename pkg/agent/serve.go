@@ -9,22 +9,13 @@ import (
 	"github.com/orch-dev/orch/pkg/rpc"
 )
 
-// Images says what the node's runtime knows of an image.
-type Images interface {
-	ImageStatus(ctx context.Context, ref string) (api.ImageStatus, error)
-}
-
 // Output reads what tasks wrote.
 type Output interface {
 	Logs(ctx context.Context, id api.TaskID, opts api.LogOptions, stdout, stderr io.Writer) error
 }
 
-// Serve adds what managers ask of every node to a mux.
-func Serve(mux *rpc.Mux, images Images, output Output) {
-	rpc.Handle(mux, api.ProcImageStatus, func(ctx context.Context, req *api.ImageStatusRequest) (*api.ImageStatus, error) {
-		status, err := images.ImageStatus(ctx, req.Image)
-		return &status, err
-	})
+// ServeOutput adds what managers ask of the tasks' output to a mux.
+func ServeOutput(mux *rpc.Mux, output Output) {
 	rpc.HandleStream(mux, api.ProcTaskLogs, func(ctx context.Context, req *api.TaskLogsRequest, send func(*api.LogChunk) error) error {
 		var mu sync.Mutex
 		out := &chunkWriter{mu: &mu, send: send}

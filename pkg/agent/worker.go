@@ -153,14 +153,11 @@ func (w *worker) whileWanted(ctx context.Context) (context.Context, context.Canc
 
 // start makes image, sandbox and network ready and runs the task.
 func (w *worker) start(ctx context.Context, t *api.Task) error {
-	select {
-	case w.agent.tasks.starts <- struct{}{}:
-		defer func() { <-w.agent.tasks.starts }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 	w.report(api.TaskStatus{State: api.TaskPreparing})
-	err := w.launch(ctx, t)
+	err := w.ensureImage(ctx, t)
+	if err == nil {
+		err = w.launch(ctx, t)
+	}
 	switch {
 	case err == nil:
 		state, err := w.agent.Runtime.Task(ctx, w.id)
@@ -179,11 +176,16 @@ func (w *worker) start(ctx context.Context, t *api.Task) error {
 	return nil
 }
 
+// launch makes sandbox and network ready and starts the application; few tasks of
+// a node do so at the same time.
 func (w *worker) launch(ctx context.Context, t *api.Task) error {
-	runtime := w.agent.Runtime
-	if err := runtime.EnsureImage(ctx, t.Spec.Image); err != nil {
-		return err
+	select {
+	case w.agent.tasks.starts <- struct{}{}:
+		defer func() { <-w.agent.tasks.starts }()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
+	runtime := w.agent.Runtime
 	netns, err := runtime.CreateSandbox(ctx, t, w.agent.sandboxNet(t))
 	if err != nil {
 		return err

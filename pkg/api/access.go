@@ -22,6 +22,10 @@ var access = map[string]Access{
 	ProcRenew:   AccessMember,
 	ProcSession: AccessMember,
 	ProcReport:  AccessMember,
+
+	ProcImageSources:  AccessMember,
+	ProcImageManifest: AccessMember, // with a manager's grant
+	ProcImageLayer:    AccessMember,
 }
 
 // AccessTo returns who may call a procedure.

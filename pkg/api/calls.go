@@ -17,30 +17,38 @@ const (
 const (
 	ProcImageStatus = "/orch.agent/ImageStatus" // ImageStatusRequest -> ImageStatus
 	ProcTaskLogs    = "/orch.agent/TaskLogs"    // TaskLogsRequest -> stream of LogChunk
+	// An image, from the node that has it to one that needs it.
+	ProcImageManifest = "/orch.agent/ImageManifest" // ImageRequest -> ImageManifest
+	ProcImageLayer    = "/orch.agent/ImageLayer"    // ImageLayerRequest -> bytes
+	// An image, from where a user has it to a node.
+	ProcImageOffer  = "/orch.agent/ImageOffer"  // ImageOffer -> ImageWants
+	ProcImageUpload = "/orch.agent/ImageUpload" // LayerUpload and bytes -> Empty
+	ProcImageCommit = "/orch.agent/ImageCommit" // ImageCommit -> ImageRequest
 )
 
 // Procedures that managers answer. A manager that is not the leader forwards
 // those that need the leader.
 const (
-	ProcAdmit       = "/orch.cluster/Admit"       // AdmitRequest -> AdmitResponse
-	ProcAddVoter    = "/orch.cluster/AddVoter"    // AddVoterRequest -> Empty
-	ProcRenew       = "/orch.cluster/Renew"       // RenewRequest -> Certificate
-	ProcJoinTokens  = "/orch.cluster/JoinTokens"  // Empty -> JoinTokens
-	ProcRotateToken = "/orch.cluster/RotateToken" // RotateTokenRequest -> JoinTokens
-	ProcNodes       = "/orch.cluster/Nodes"       // Empty -> NodeList
-	ProcUpdateNode  = "/orch.cluster/UpdateNode"  // UpdateNodeRequest -> Empty
-	ProcDeploy      = "/orch.cluster/Deploy"      // DeployRequest -> DeployResponse
-	ProcWatchStack  = "/orch.cluster/WatchStack"  // StackRequest -> stream of StackStatus
-	ProcStacks      = "/orch.cluster/Stacks"      // Empty -> StackList
-	ProcRemoveStack = "/orch.cluster/RemoveStack" // StackRequest -> RemoveStackResponse
-	ProcServices    = "/orch.cluster/Services"    // ServicesRequest -> ServiceList
-	ProcTasks       = "/orch.cluster/Tasks"       // TasksRequest -> TaskList
-	ProcScale       = "/orch.cluster/Scale"       // ScaleRequest -> ScaleResponse
-	ProcUpdate      = "/orch.cluster/Update"      // UpdateRequest -> UpdateResponse
-	ProcSteer       = "/orch.cluster/Steer"       // SteerRequest -> UpdateResponse
-	ProcServiceLogs = "/orch.cluster/ServiceLogs" // ServiceLogsRequest -> stream of LogChunk
-	ProcSession     = "/orch.cluster/Session"     // SessionRequest -> stream of Update
-	ProcReport      = "/orch.cluster/Report"      // Report -> ReportResponse
+	ProcImageSources = "/orch.cluster/ImageSources" // ImageSourcesRequest -> ImageSources
+	ProcAdmit        = "/orch.cluster/Admit"        // AdmitRequest -> AdmitResponse
+	ProcAddVoter     = "/orch.cluster/AddVoter"     // AddVoterRequest -> Empty
+	ProcRenew        = "/orch.cluster/Renew"        // RenewRequest -> Certificate
+	ProcJoinTokens   = "/orch.cluster/JoinTokens"   // Empty -> JoinTokens
+	ProcRotateToken  = "/orch.cluster/RotateToken"  // RotateTokenRequest -> JoinTokens
+	ProcNodes        = "/orch.cluster/Nodes"        // Empty -> NodeList
+	ProcUpdateNode   = "/orch.cluster/UpdateNode"   // UpdateNodeRequest -> Empty
+	ProcDeploy       = "/orch.cluster/Deploy"       // DeployRequest -> DeployResponse
+	ProcWatchStack   = "/orch.cluster/WatchStack"   // StackRequest -> stream of StackStatus
+	ProcStacks       = "/orch.cluster/Stacks"       // Empty -> StackList
+	ProcRemoveStack  = "/orch.cluster/RemoveStack"  // StackRequest -> RemoveStackResponse
+	ProcServices     = "/orch.cluster/Services"     // ServicesRequest -> ServiceList
+	ProcTasks        = "/orch.cluster/Tasks"        // TasksRequest -> TaskList
+	ProcScale        = "/orch.cluster/Scale"        // ScaleRequest -> ScaleResponse
+	ProcUpdate       = "/orch.cluster/Update"       // UpdateRequest -> UpdateResponse
+	ProcSteer        = "/orch.cluster/Steer"        // SteerRequest -> UpdateResponse
+	ProcServiceLogs  = "/orch.cluster/ServiceLogs"  // ServiceLogsRequest -> stream of LogChunk
+	ProcSession      = "/orch.cluster/Session"      // SessionRequest -> stream of Update
+	ProcReport       = "/orch.cluster/Report"       // Report -> ReportResponse
 )
 
 // Empty is a request or response that says nothing.
@@ -176,6 +184,8 @@ type DeployRequest struct {
 	Networks []NetworkSpec `json:"networks"`
 	// Prune removes services of the stack that Services does not name.
 	Prune bool `json:"prune,omitempty"`
+	// Resolve says which images' names are looked up anew; see Resolve.
+	Resolve Resolve `json:"resolve,omitempty"`
 }
 
 // NetworkSpec is a network that a stack declares.
@@ -186,10 +196,23 @@ type NetworkSpec struct {
 	External bool `json:"external,omitempty"`
 }
 
+// Resolve is when the name of an image is looked up, to pin what it stands for.
+type Resolve string
+
+const (
+	// ResolveChanged: when the service is new or names another image. The default.
+	ResolveChanged Resolve = "changed"
+	// ResolveAlways: at each deploy, by the registry where there is one.
+	ResolveAlways Resolve = "always"
+	// ResolveNever: each node takes what it has, or pulls, by that name.
+	ResolveNever Resolve = "never"
+)
+
 // DeployResponse tells what was changed, before any of it runs.
 type DeployResponse struct {
 	Index    Index           `json:"index"`
 	Services []ServiceChange `json:"services"`
+	Warnings []string        `json:"warnings,omitempty"`
 }
 
 // ServiceChange is what a deploy did to one service.
@@ -310,9 +333,14 @@ type ScaleResponse struct {
 
 // UpdateRequest changes a service. What is nil or empty stays as it is.
 type UpdateRequest struct {
-	Service  string `json:"service"` // ID, prefix of it, or name
-	Image    string `json:"image,omitempty"`
-	Replicas *int   `json:"replicas,omitempty"`
+	Service string `json:"service"` // ID, prefix of it, or name
+	Image   string `json:"image,omitempty"`
+	// Pin is what the image stands for, if the caller knows; Auth are credentials
+	// for its registry.
+	Pin      ImagePin      `json:"pin,omitzero"`
+	Auth     *RegistryAuth `json:"auth,omitempty"`
+	Resolve  Resolve       `json:"resolve,omitempty"`
+	Replicas *int          `json:"replicas,omitempty"`
 	// AddEnv are KEY=VALUE, RemoveEnv are KEY.
 	AddEnv    []string `json:"addEnv,omitempty"`
 	RemoveEnv []string `json:"removeEnv,omitempty"`
@@ -381,11 +409,6 @@ type LogChunk struct {
 	Node   string `json:"node,omitempty"` // its node's hostname
 	Stderr bool   `json:"stderr,omitempty"`
 	Data   []byte `json:"data"`
-}
-
-// ImageStatusRequest asks a node what it knows of an image.
-type ImageStatusRequest struct {
-	Image string `json:"image"`
 }
 
 // SessionRequest opens an agent's stream of updates.

@@ -68,13 +68,3 @@ type LogOptions struct {
 	Since      time.Time // zero: from the start
 	Timestamps bool      // RFC 3339 with nanoseconds before each line
 }
-
-// ImageStatus says whether a node can run an image.
-type ImageStatus struct {
-	Present bool   // the engine has it
-	ID      string // of the image in the engine, when present
-	// Pullable: its registry has it. Asked only when it is not present.
-	Pullable bool
-	Digest   string // of the manifest in the registry, when known
-	Reason   string // in a user's words, why it is neither present nor pullable
-}

@@ -127,7 +127,13 @@ type RestartPolicy struct {
 
 // TaskSpec is what one task runs: all that the container runtime needs.
 type TaskSpec struct {
-	Image      string            `json:"image"`
+	Image string `json:"image"`
+	// Pin is what Image stood for at deploy.
+	Pin ImagePin `json:"pin,omitzero"`
+	// RegistryAuth are the credentials to pull it with. They go to the managers
+	// and to the nodes that run the task, and are shown to nobody.
+	RegistryAuth *RegistryAuth `json:"registryAuth,omitempty"`
+
 	Entrypoint []string          `json:"entrypoint,omitempty"` // nil: the image's
 	Command    []string          `json:"command,omitempty"`    // nil: the image's
 	Env        []string          `json:"env,omitempty"`        // KEY=VALUE, sorted

@@ -85,7 +85,9 @@ func (u *UpdateStatus) Back() bool {
 
 // SameTasks reports whether tasks made from both specs are alike.
 func (s *ServiceSpec) SameTasks(o *ServiceSpec) bool {
-	return reflect.DeepEqual(s.Task, o.Task) && reflect.DeepEqual(s.Networks, o.Networks)
+	task := o.Task
+	task.RegistryAuth = s.Task.RegistryAuth // no part of what runs
+	return reflect.DeepEqual(s.Task, task) && reflect.DeepEqual(s.Networks, o.Networks)
 }
 
 // Rules are those that tasks are replaced by at present.

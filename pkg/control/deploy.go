@@ -15,10 +15,11 @@ func (s *Server) Deploy(ctx context.Context, req *api.DeployRequest) (*api.Deplo
 	if err := req.Validate(); err != nil {
 		return nil, err
 	}
-	if err := s.checkImages(ctx, req.Services); err != nil {
+	warnings, err := s.pinImages(ctx, req.Services, req.Resolve)
+	if err != nil {
 		return nil, err
 	}
-	res := &api.DeployResponse{}
+	res := &api.DeployResponse{Warnings: warnings}
 	index, err := s.Replica.Update(ctx, func(snap *api.Snapshot) (changes []api.Change, err error) {
 		changes, res.Services, err = planDeploy(snap, req, s.NewID, s.now())
 		return changes, err
@@ -68,6 +69,9 @@ func planService(snap *api.Snapshot, stack string, spec api.ServiceSpec, newID f
 			return nil, "", api.Errorf(api.CodeConflict, "service %s exists and belongs to stack %q", spec.Name, old.Stack)
 		}
 		spec.Task.Forced = old.Spec.Task.Forced // no part of what a user declares
+		if spec.Task.RegistryAuth == nil {
+			spec.Task.RegistryAuth = old.Spec.Task.RegistryAuth
+		}
 		if reflect.DeepEqual(old.Spec, spec) {
 			return old, "unchanged", nil
 		}

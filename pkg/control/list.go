@@ -75,9 +75,21 @@ func (s *Server) Services(_ context.Context, req *api.ServicesRequest) (*api.Ser
 	status := statuses(snap, req.Stack, s.Tracker.Acked(snap, s.Now()))
 	list := &api.ServiceList{Services: []api.ServiceEntry{}}
 	for i, svc := range services {
-		list.Services = append(list.Services, api.ServiceEntry{Service: *svc, Status: status[i]})
+		list.Services = append(list.Services, api.ServiceEntry{Service: *shown(svc), Status: status[i]})
 	}
 	return list, nil
+}
+
+// shown is a service as users see it: without credentials.
+func shown(svc *api.Service) *api.Service {
+	out := *svc
+	out.Spec.Task.RegistryAuth = nil
+	if svc.Previous != nil {
+		previous := *svc.Previous
+		previous.Task.RegistryAuth = nil
+		out.Previous = &previous
+	}
+	return &out
 }
 
 // Tasks lists the tasks of a stack, of a service or of all, by service and
@@ -96,6 +108,7 @@ func (s *Server) Tasks(_ context.Context, req *api.TasksRequest) (*api.TaskList,
 	for _, t := range snap.Tasks {
 		if (only == "" || t.ServiceID == only) && (req.Stack == "" || t.Stack == req.Stack) {
 			entry := api.TaskEntry{Task: *t}
+			entry.Spec.RegistryAuth = nil
 			if n := snap.Nodes[t.NodeID]; n != nil {
 				entry.NodeName = n.Hostname
 			}

@@ -61,6 +61,7 @@ func New(cfg Config) *Server {
 	rpc.HandleStream(s.mux, api.ProcServiceLogs, s.ServiceLogs)
 	rpc.HandleStream(s.mux, api.ProcSession, s.Session)
 	rpc.Handle(s.mux, api.ProcReport, s.Report)
+	rpc.Handle(s.mux, api.ProcImageSources, s.ImageSources)
 	s.serveAsk()
 	return s
 }

@@ -18,9 +18,14 @@ func (s *Server) now() time.Time { return s.Now().UTC().Round(0) }
 // Update changes one service.
 func (s *Server) Update(ctx context.Context, req *api.UpdateRequest) (*api.UpdateResponse, error) {
 	if req.Image != "" {
-		if err := s.checkImages(ctx, []api.ServiceSpec{{Task: api.TaskSpec{Image: req.Image}}}); err != nil {
+		spec := api.ServiceSpec{Task: api.TaskSpec{Image: req.Image, Pin: req.Pin, RegistryAuth: req.Auth}}
+		pinned := []api.ServiceSpec{spec}
+		if _, err := s.pinImages(ctx, pinned, req.Resolve); err != nil {
 			return nil, err
 		}
+		next := *req
+		next.Pin = pinned[0].Task.Pin
+		req = &next
 	}
 	return s.change(ctx, req.Service, func(_ *api.Snapshot, svc *api.Service) (*api.Service, string, error) {
 		spec, err := updatedSpec(svc.Spec, req)
@@ -37,7 +42,10 @@ func (s *Server) Update(ctx context.Context, req *api.UpdateRequest) (*api.Updat
 // updatedSpec is a spec with what req asks for. It shares nothing that changed.
 func updatedSpec(spec api.ServiceSpec, req *api.UpdateRequest) (api.ServiceSpec, error) {
 	if req.Image != "" {
-		spec.Task.Image = req.Image
+		spec.Task.Image, spec.Task.Pin = req.Image, req.Pin
+	}
+	if req.Auth != nil {
+		spec.Task.RegistryAuth = req.Auth
 	}
 	if n := req.Replicas; n != nil {
 		if spec.Mode != api.ModeReplicated {

@@ -29,6 +29,9 @@ type Config struct {
 	RunDir string
 	// CgroupParent of all containers; empty: the engine's default.
 	CgroupParent string
+	// ImageDir is where parts of images are kept while they are copied to or
+	// from this node. It may be empty where no image is copied.
+	ImageDir string
 }
 
 // Engine is a node's view of its Docker Engine. Its methods can be called
@@ -41,6 +44,9 @@ type Engine struct {
 	// loadImage keeps parallel first tasks from loading the sandbox image
 	// more than once.
 	loadImage sync.Mutex
+
+	exports  exports
+	incoming keyedLock // layers that are being received, by digest
 }
 
 // New returns an Engine. It does not talk to the engine.
@@ -55,7 +61,9 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{cfg: cfg, cli: cli, sandboxImage: sandboxImage}, nil
+	e := &Engine{cfg: cfg, cli: cli, sandboxImage: sandboxImage}
+	e.exports.unpack = e.unpackImage
+	return e, nil
 }
 
 func dial(host string) (*client.Client, error) {

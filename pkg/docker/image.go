@@ -9,6 +9,9 @@ import (
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"github.com/moby/moby/api/pkg/authconfig"
+	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/client"
 
 	"github.com/orch-dev/orch/pkg/api"
@@ -18,18 +21,29 @@ import (
 // waits for the answer.
 const registryTimeout = 5 * time.Second
 
-// EnsureImage makes the image present on the node: it pulls it, as long as ctx
-// allows, only if the engine does not have it.
-func (e *Engine) EnsureImage(ctx context.Context, ref string) error {
+// EnsureImage makes the image of a task present on the node: it pulls it, as long
+// as ctx allows, only if the engine does not have it. An error that wraps
+// api.ErrImageNotHere says that no registry is known to have it either.
+func (e *Engine) EnsureImage(ctx context.Context, spec *api.TaskSpec) error {
+	_, err := e.localImage(ctx, spec)
+	if !errors.Is(err, api.ErrImageNotHere) {
+		return err
+	}
+	ref := spec.Image
+	if spec.Pin != (api.ImagePin{}) {
+		if spec.Pin.Digest == "" {
+			return err
+		}
+		if ref, err = byDigest(spec); err != nil {
+			return err
+		}
+	}
 	op := "pull image " + ref
-	_, err := e.cli.ImageInspect(ctx, ref)
-	if err == nil {
-		return nil
+	auth, err := encodeAuth(spec.RegistryAuth)
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
 	}
-	if !cerrdefs.IsNotFound(err) {
-		return wrap("inspect image "+ref, err)
-	}
-	res, err := e.cli.ImagePull(ctx, ref, client.ImagePullOptions{})
+	res, err := e.cli.ImagePull(ctx, ref, client.ImagePullOptions{RegistryAuth: auth})
 	if err != nil {
 		return registryError(op, err)
 	}
@@ -37,30 +51,97 @@ func (e *Engine) EnsureImage(ctx context.Context, ref string) error {
 	return registryError(op, res.Wait(ctx))
 }
 
-// ImageStatus says whether the node has the image, and if not, whether its
-// registry does; that question takes five seconds at most.
-func (e *Engine) ImageStatus(ctx context.Context, ref string) (api.ImageStatus, error) {
-	local, err := e.cli.ImageInspect(ctx, ref)
-	if err == nil {
-		return api.ImageStatus{Present: true, ID: local.ID, Digest: manifestDigest(local.RepoDigests, ref)}, nil
+// localImage returns what the engine calls the image that a task is to run: its
+// name, if that still stands for what it did at deploy.
+func (e *Engine) localImage(ctx context.Context, spec *api.TaskSpec) (string, error) {
+	pin := spec.Pin
+	candidates := []string{spec.Image, pin.ID}
+	if pin.Digest != "" {
+		ref, err := byDigest(spec)
+		if err != nil {
+			return "", err
+		}
+		candidates = append(candidates, ref)
 	}
-	if !cerrdefs.IsNotFound(err) {
-		return api.ImageStatus{}, wrap("inspect image "+ref, err)
+	for _, ref := range candidates {
+		if ref == "" {
+			continue
+		}
+		res, err := e.cli.ImageInspect(ctx, ref)
+		switch {
+		case cerrdefs.IsNotFound(err):
+		case err != nil:
+			return "", wrap("inspect image "+ref, err)
+		case pin == (api.ImagePin{}), res.ID == pin.ID,
+			pin.Digest != "" && manifestDigest(res.RepoDigests, spec.Image) == pin.Digest:
+			return ref, nil
+		}
+	}
+	return "", fmt.Errorf("image %s: %w", spec.Image, api.ErrImageNotHere)
+}
+
+// byDigest is a task's image by the digest that it is pinned to.
+func byDigest(spec *api.TaskSpec) (string, error) {
+	named, err := reference.ParseNormalizedNamed(spec.Image)
+	if err != nil {
+		return "", fmt.Errorf("image %s: %w", spec.Image, err)
+	}
+	return reference.FamiliarName(named) + "@" + spec.Pin.Digest, nil
+}
+
+// encodeAuth puts credentials into the engine's form.
+func encodeAuth(auth *api.RegistryAuth) (string, error) {
+	if auth == nil {
+		return "", nil
+	}
+	return authconfig.Encode(registry.AuthConfig{Username: auth.Username, Password: auth.Password, IdentityToken: auth.Token})
+}
+
+// ImageStatus says whether the node has the image, and whether its registry
+// does; that question takes five seconds at most.
+func (e *Engine) ImageStatus(ctx context.Context, req *api.ImageStatusRequest) (api.ImageStatus, error) {
+	ref := req.Image
+	status, err := e.imageHere(ctx, ref)
+	if err != nil || req.Ask == api.AskNever || status.Present && req.Ask != api.AskAlways || strings.HasPrefix(ref, "sha256:") {
+		return status, err
+	}
+	auth, err := encodeAuth(req.Auth)
+	if err != nil {
+		return status, fmt.Errorf("look up image %s: %w", ref, err)
 	}
 	askCtx, cancel := context.WithTimeout(ctx, registryTimeout)
 	defer cancel()
-	remote, err := e.cli.DistributionInspect(askCtx, ref, client.DistributionInspectOptions{})
+	remote, err := e.cli.DistributionInspect(askCtx, ref, client.DistributionInspectOptions{EncodedRegistryAuth: auth})
 	switch {
 	case err == nil:
-		return api.ImageStatus{Pullable: true, Digest: remote.Descriptor.Digest.String()}, nil
+		status.Pullable, status.Digest = true, remote.Descriptor.Digest.String()
+		return status, nil
 	case ctx.Err() != nil:
-		return api.ImageStatus{}, wrap("look up image "+ref, ctx.Err())
+		return status, wrap("look up image "+ref, ctx.Err())
+	case status.Present:
+		return status, nil
 	case errors.Is(err, context.DeadlineExceeded):
-		return api.ImageStatus{Reason: fmt.Sprintf("not on the node, and its registry did not answer within %s", registryTimeout)}, nil
+		status.Reason = fmt.Sprintf("not on the node, and its registry did not answer within %s", registryTimeout)
+		return status, nil
 	case unreachable(err):
-		return api.ImageStatus{}, wrap("look up image "+ref, err)
+		return status, wrap("look up image "+ref, err)
 	}
-	return api.ImageStatus{Reason: "not on the node, and " + registryProblem(err)}, nil
+	status.Reason = "not on the node, and " + registryProblem(err)
+	return status, nil
+}
+
+// imageHere says what the engine has by a name.
+func (e *Engine) imageHere(ctx context.Context, ref string) (api.ImageStatus, error) {
+	local, err := e.cli.ImageInspect(ctx, ref)
+	switch {
+	case cerrdefs.IsNotFound(err):
+		return api.ImageStatus{Reason: "not on the node"}, nil
+	case err != nil:
+		return api.ImageStatus{}, wrap("inspect image "+ref, err)
+	}
+	return api.ImageStatus{
+		Present: true, ID: local.ID, Created: local.Created, Digest: manifestDigest(local.RepoDigests, ref),
+	}, nil
 }
 
 // manifestDigest picks from REPOSITORY@DIGEST entries the one of ref's

@@ -25,7 +25,7 @@ import (
 
 // registry is one that answers every request for an image as given; engines
 // trust 127.0.0.0/8 without TLS.
-func registry(t *testing.T, answer http.HandlerFunc) string {
+func newRegistry(t *testing.T, answer http.HandlerFunc) string {
 	t.Helper()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/v2/{$}", func(http.ResponseWriter, *http.Request) {})
@@ -45,10 +45,10 @@ func says(code int, body string) http.HandlerFunc {
 
 func TestImagePresent(t *testing.T) {
 	e := newEngine(t)
-	if err := e.EnsureImage(t.Context(), testImage); err != nil {
+	if err := e.EnsureImage(t.Context(), &api.TaskSpec{Image: testImage}); err != nil {
 		t.Error(err)
 	}
-	s, err := e.ImageStatus(t.Context(), testImage)
+	s, err := e.ImageStatus(t.Context(), &api.ImageStatusRequest{Image: testImage})
 	if err != nil || !s.Present || !strings.HasPrefix(s.ID, "sha256:") {
 		t.Errorf("status: %+v, %v", s, err)
 	}
@@ -88,20 +88,20 @@ func served(t *testing.T) http.HandlerFunc {
 
 func TestImagePulled(t *testing.T) {
 	e := newEngine(t)
-	ref := registry(t, served(t)) + "/hello:1"
+	ref := newRegistry(t, served(t)) + "/hello:1"
 	t.Cleanup(func() {
 		if _, err := e.cli.ImageRemove(context.Background(), ref, client.ImageRemoveOptions{}); err != nil {
 			t.Error(err)
 		}
 	})
-	before, err := e.ImageStatus(t.Context(), ref)
+	before, err := e.ImageStatus(t.Context(), &api.ImageStatusRequest{Image: ref})
 	if err != nil || before.Present || !before.Pullable || !strings.HasPrefix(before.Digest, "sha256:") {
 		t.Errorf("status before: %+v, %v", before, err)
 	}
-	if err := e.EnsureImage(t.Context(), ref); err != nil {
+	if err := e.EnsureImage(t.Context(), &api.TaskSpec{Image: ref}); err != nil {
 		t.Fatal(err)
 	}
-	after, err := e.ImageStatus(t.Context(), ref)
+	after, err := e.ImageStatus(t.Context(), &api.ImageStatusRequest{Image: ref})
 	if err != nil || !after.Present || after.Digest != before.Digest {
 		t.Errorf("status after: %+v, %v, before %+v", after, err, before)
 	}
@@ -119,12 +119,12 @@ func TestImageMissing(t *testing.T) {
 		reason string
 	}{
 		"unknown to the registry": {
-			host:   registry(t, says(404, `{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}`)),
+			host:   newRegistry(t, says(404, `{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}`)),
 			pull:   "pull image HOST/none:1: the registry has no such image",
 			reason: "not on the node, and the registry has no such image",
 		},
 		"denied": {
-			host:   registry(t, says(401, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}`)),
+			host:   newRegistry(t, says(401, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}`)),
 			pull:   "pull image HOST/none:1: the registry has no such image, or it is private",
 			reason: "not on the node, and the registry has no such image, or it is private",
 		},
@@ -137,11 +137,11 @@ func TestImageMissing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := newEngine(t)
 			ref := tc.host + "/none:1"
-			err := e.EnsureImage(t.Context(), ref)
+			err := e.EnsureImage(t.Context(), &api.TaskSpec{Image: ref})
 			if err == nil {
 				t.Fatal("pulled")
 			}
-			s, statusErr := e.ImageStatus(t.Context(), ref)
+			s, statusErr := e.ImageStatus(t.Context(), &api.ImageStatusRequest{Image: ref})
 			if statusErr != nil {
 				t.Fatal(statusErr)
 			}
@@ -162,7 +162,7 @@ func TestImageMissing(t *testing.T) {
 
 func TestImageOfASilentRegistry(t *testing.T) {
 	over := make(chan struct{})
-	host := registry(t, func(_ http.ResponseWriter, r *http.Request) {
+	host := newRegistry(t, func(_ http.ResponseWriter, r *http.Request) {
 		select {
 		case <-over:
 		case <-r.Context().Done():
@@ -171,7 +171,7 @@ func TestImageOfASilentRegistry(t *testing.T) {
 	defer close(over)
 	e := newEngine(t)
 	start := time.Now()
-	s, err := e.ImageStatus(t.Context(), host+"/none:1")
+	s, err := e.ImageStatus(t.Context(), &api.ImageStatusRequest{Image: host + "/none:1"})
 	if err != nil || s.Pullable || s.Reason != "not on the node, and its registry did not answer within 5s" {
 		t.Errorf("status: %+v, %v", s, err)
 	}

@@ -13,15 +13,16 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 )
 
-// application is the engine's description of t's application container.
-func (c *Config) application(t *api.Task) (client.ContainerCreateOptions, error) {
+// application is the engine's description of t's application container, which
+// runs what the engine knows as image.
+func (c *Config) application(t *api.Task, image string) (client.ContainerCreateOptions, error) {
 	mounts, err := c.mounts(t)
 	if err != nil {
 		return client.ContainerCreateOptions{}, err
 	}
 	spec := &t.Spec
 	cfg := &container.Config{
-		Image:       spec.Image,
+		Image:       image,
 		Entrypoint:  spec.Entrypoint,
 		Cmd:         spec.Command,
 		Env:         spec.Env,

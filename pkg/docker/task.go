@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -19,7 +20,14 @@ import (
 // and Tasks says which.
 func (e *Engine) StartTask(ctx context.Context, t *api.Task) error {
 	op := "start " + t.Name()
-	opts, err := e.cfg.application(t)
+	image, err := e.localImage(ctx, &t.Spec)
+	if errors.Is(err, api.ErrImageNotHere) {
+		image, err = t.Spec.Image, nil // of a container that is there it does not matter
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	opts, err := e.cfg.application(t, image)
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}

@@ -47,10 +47,14 @@ func fromWire(err error) error {
 	if !connect.IsWireError(err) {
 		return ce.Unwrap()
 	}
-	for code, wire := range codes {
-		if wire == ce.Code() {
-			return &api.Error{Code: code, Message: ce.Message()}
+	return &api.Error{Code: codeOf(ce.Code()), Message: ce.Message()}
+}
+
+func codeOf(wire connect.Code) api.Code {
+	for code, w := range codes {
+		if w == wire {
+			return code
 		}
 	}
-	return &api.Error{Code: api.CodeInternal, Message: ce.Message()}
+	return api.CodeInternal
 }
