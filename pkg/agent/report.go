@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"reflect"
 	"sync"
 	"time"
 
@@ -95,7 +96,7 @@ func (r *reports) accepted(report *api.Report) {
 func (a *Agent) watchInfo(ctx context.Context) error {
 	var told api.NodeInfo
 	for ctx.Err() == nil {
-		if info := a.Info(ctx); ctx.Err() == nil && info != told {
+		if info := a.Info(ctx); ctx.Err() == nil && !reflect.DeepEqual(info, told) {
 			told = info
 			a.reports.describe(info)
 		}

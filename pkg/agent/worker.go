@@ -155,6 +155,7 @@ func (w *worker) whileWanted(ctx context.Context) (context.Context, context.Canc
 func (w *worker) start(ctx context.Context, t *api.Task) error {
 	w.report(api.TaskStatus{State: api.TaskPreparing})
 	err := w.ensureImage(ctx, t)
+	noImage := err != nil
 	if err == nil {
 		err = w.launch(ctx, t)
 	}
@@ -172,7 +173,7 @@ func (w *worker) start(ctx context.Context, t *api.Task) error {
 	case ctx.Err() != nil, errors.Is(err, api.ErrRuntimeUnavailable):
 		return err
 	}
-	w.report(api.TaskStatus{State: api.TaskRejected, Message: err.Error()})
+	w.report(api.TaskStatus{State: api.TaskRejected, Message: err.Error(), NoImage: noImage})
 	return nil
 }
 

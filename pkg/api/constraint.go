@@ -24,15 +24,18 @@ func (c Constraint) Matches(n *Node) bool {
 	if c.Key == "node.ip" {
 		equal = inRange(n.Addr, c.Value)
 	} else {
-		equal = strings.EqualFold(attribute(n, c.Key), canonical(c.Key, c.Value))
+		equal = strings.EqualFold(Attribute(n, c.Key), canonical(c.Key, c.Value))
 	}
 	return equal == (c.Op != OpNotEqual)
 }
 
-// attribute is the value of what a constraint's key names.
-func attribute(n *Node, key string) string {
+// Attribute is the value of what a constraint's key names.
+func Attribute(n *Node, key string) string {
 	if label, ok := strings.CutPrefix(key, "node.labels."); ok {
 		return n.Labels[label]
+	}
+	if label, ok := strings.CutPrefix(key, "engine.labels."); ok {
+		return n.Info.EngineLabels[label]
 	}
 	switch key {
 	case "node.id":
@@ -61,6 +64,15 @@ func canonical(key, value string) string {
 		return "arm64"
 	}
 	return value
+}
+
+// Runs reports whether the node is of the platform. A node that has not said
+// what it is may be of any.
+func (p Platform) Runs(n *Node) bool {
+	is := func(want, have string) bool {
+		return want == "" || have == "" || strings.EqualFold(want, have)
+	}
+	return is(p.OS, n.Info.OS) && is(canonical("node.platform.arch", p.Arch), canonical("node.platform.arch", n.Info.Arch))
 }
 
 // inRange reports whether addr is the address or in the CIDR that value spells.

@@ -60,4 +60,6 @@ type Port struct {
 	Protocol Protocol `json:"protocol"`
 	// HostIP restricts the port to that address of a node; unset: any address.
 	HostIP netip.Addr `json:"hostIP,omitzero"`
+	// Host: only on the nodes that run a task of the service, for that task.
+	Host bool `json:"host,omitempty"`
 }

@@ -68,4 +68,14 @@ type NodeInfo struct {
 	// Datapath says which attach mode is active, for instance "xdp native on
 	// eth0" or "tcx on eth0".
 	Datapath string `json:"datapath"`
+
+	// EngineLabels, VolumeDrivers, LogDrivers and Generic are as the engine's
+	// own configuration has them. Generic is how many there are of each kind,
+	// for instance 2 of "gpu". Nil drivers: the node has not said.
+	EngineLabels  map[string]string `json:"engineLabels,omitempty"`
+	VolumeDrivers []string          `json:"volumeDrivers,omitempty"`
+	LogDrivers    []string          `json:"logDrivers,omitempty"`
+	Generic       map[string]int64  `json:"generic,omitempty"`
+	// Volumes are the named volumes that exist on this node alone, sorted.
+	Volumes []string `json:"volumes,omitempty"`
 }

@@ -38,8 +38,15 @@ type ServiceSpec struct {
 	Alias  string            `json:"alias,omitempty"`
 	Labels map[string]string `json:"labels,omitempty"`
 
-	Mode     Mode `json:"mode"`
-	Replicas int  `json:"replicas"` // replicated mode only
+	Mode Mode `json:"mode"`
+	// Replicas are the slots of a replicated service, the completions that a
+	// replicated job is to reach.
+	Replicas int `json:"replicas"`
+	// MaxConcurrent is how many tasks of a replicated job run at the same time;
+	// 0: all of them.
+	MaxConcurrent int `json:"maxConcurrent,omitempty"`
+	// Singleton services never have two tasks that run, whatever is lost.
+	Singleton bool `json:"singleton,omitempty"`
 
 	Task     TaskSpec `json:"task"`
 	Networks []string `json:"networks,omitempty"` // names of Network objects
@@ -64,7 +71,16 @@ type Mode string
 const (
 	ModeReplicated Mode = "replicated" // Replicas slots, 1..N
 	ModeGlobal     Mode = "global"     // one slot on each eligible node
+	// A job's tasks end: each slot is done once a task of it has succeeded.
+	ModeReplicatedJob Mode = "replicated-job" // Replicas slots, 1..N
+	ModeGlobalJob     Mode = "global-job"     // one slot on each eligible node
 )
+
+// Global reports whether there is a slot on each eligible node.
+func (m Mode) Global() bool { return m == ModeGlobal || m == ModeGlobalJob }
+
+// Job reports whether a slot is done once a task of it has succeeded.
+func (m Mode) Job() bool { return m == ModeReplicatedJob || m == ModeGlobalJob }
 
 // Dependency is one entry of depends_on.
 type Dependency struct {
@@ -83,8 +99,29 @@ const (
 
 // Placement limits where a service's tasks may run.
 type Placement struct {
-	Constraints        []Constraint `json:"constraints,omitempty"`
-	MaxReplicasPerNode int          `json:"maxReplicasPerNode,omitempty"`
+	Constraints []Constraint `json:"constraints,omitempty"`
+	// Preferences are attributes of nodes, for instance node.labels.rack: tasks
+	// are spread over their values, the first one's before the next one's.
+	Preferences        []string `json:"preferences,omitempty"`
+	MaxReplicasPerNode int      `json:"maxReplicasPerNode,omitempty"`
+	// Platforms are those that the image is made for; none: any.
+	Platforms []Platform `json:"platforms,omitempty"`
+}
+
+// Platform is what an image is made for. An empty field is any.
+type Platform struct {
+	OS   string `json:"os,omitempty"`
+	Arch string `json:"arch,omitempty"` // as Go spells it
+}
+
+func (p Platform) String() string {
+	switch {
+	case p.OS == "":
+		return p.Arch
+	case p.Arch == "":
+		return p.OS
+	}
+	return p.OS + "/" + p.Arch
 }
 
 // Constraint compares an attribute of a node, for instance node.role or
@@ -154,9 +191,17 @@ type TaskSpec struct {
 	// StopGrace is the longest time that open connections are waited for
 	// before the stop signal, and the time between that and SIGKILL.
 	StopGrace time.Duration `json:"stopGrace"`
+	// Log says where the output goes; nil: the engine's default.
+	Log *LogConfig `json:"log,omitempty"`
 	// Forced counts the updates that were to make tasks anew and change nothing
 	// else.
 	Forced int `json:"forced,omitempty"`
+}
+
+// LogConfig is what an engine does with a task's output.
+type LogConfig struct {
+	Driver  string            `json:"driver,omitempty"` // empty: the engine's default
+	Options map[string]string `json:"options,omitempty"`
 }
 
 // MountType is what a mount's source is.
@@ -174,6 +219,11 @@ type Mount struct {
 	Source   string    `json:"source,omitempty"` // volume name (STACK_NAME) or path
 	Target   string    `json:"target"`
 	ReadOnly bool      `json:"readOnly,omitempty"`
+	// Driver of a volume; empty: the engine's local one.
+	Driver string `json:"driver,omitempty"`
+	// Shared volumes are the same on every node, so that a task that has one
+	// may run anywhere.
+	Shared bool `json:"shared,omitempty"`
 }
 
 // Healthcheck is a probe run inside the task. Zero durations and retries take
@@ -197,4 +247,6 @@ type Resources struct {
 	NanoCPUs    int64 `json:"nanoCPUs,omitempty"` // billionths of a CPU
 	MemoryBytes int64 `json:"memoryBytes,omitempty"`
 	Pids        int64 `json:"pids,omitempty"`
+	// Generic is how many of each kind of thing that engines are said to have.
+	Generic map[string]int64 `json:"generic,omitempty"`
 }

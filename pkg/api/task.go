@@ -2,6 +2,8 @@ package api
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -43,6 +45,36 @@ type Task struct {
 	ReadySince    time.Time `json:"readySince,omitzero"`
 	DrainingSince time.Time `json:"drainingSince,omitzero"`
 	EndedAt       time.Time `json:"endedAt,omitzero"`
+
+	// History is what happened to the task, in order; see Note.
+	History []Event `json:"history,omitempty"`
+}
+
+// Event is one thing that happened to a task.
+type Event struct {
+	At   time.Time `json:"at"`
+	What string    `json:"what"` // in a user's words
+}
+
+// A task's history is short, and so is what it says: the end of a task's output
+// is in its status.
+const (
+	keptEvents  = 16
+	eventLength = 240
+)
+
+// Note adds to the history, which other copies of the task may share. Of a long
+// one the first half is kept, how the task came to be, and what happened last.
+func (t *Task) Note(at time.Time, what string) {
+	what, _, _ = strings.Cut(what, "\n")
+	if len(what) > eventLength {
+		what = strings.ToValidUTF8(what[:eventLength], "") + "..."
+	}
+	kept := t.History
+	if len(kept) >= keptEvents {
+		kept = slices.Delete(slices.Clone(kept), keptEvents/2, len(kept)-keptEvents/2+1)
+	}
+	t.History = append(slices.Clip(kept), Event{at, what})
 }
 
 // Name is what a user calls the task: SERVICE.SLOT, or SERVICE.NODE for a task
@@ -116,6 +148,8 @@ type TaskStatus struct {
 	At          time.Time `json:"at,omitzero"` // the agent's clock
 	// Removed: the agent holds nothing of the task any more.
 	Removed bool `json:"removed,omitempty"`
+	// NoImage: it was rejected because the node could not get its image.
+	NoImage bool `json:"noImage,omitempty"`
 }
 
 // Advance returns the status after next was reported: a task never moves back,

@@ -86,7 +86,7 @@ func (c *converter) service(name string, in types.ServiceConfig) api.ServiceSpec
 	}
 	spec.Rollback = c.rollbackRules(at+".deploy.rollback_config", deploy.RollbackConfig, spec.Update)
 	spec.Mode, spec.Replicas = c.replicas(at, in, deploy)
-	spec.ProgressDeadline = c.progressDeadline(at+".x-orch", in.Extensions["x-orch"])
+	c.extension(at+".x-orch", in.Extensions["x-orch"], &spec)
 	return spec
 }
 

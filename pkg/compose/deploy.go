@@ -19,21 +19,25 @@ func (c *converter) replicas(at string, in types.ServiceConfig, deploy *types.De
 		}
 		given, where = in.Scale, at+".scale"
 	}
-	if deploy.Mode == string(api.ModeGlobal) {
+	mode := api.Mode(deploy.Mode)
+	if mode == "" {
+		mode = api.ModeReplicated
+	}
+	if mode.Global() {
 		if given != nil {
-			c.failAt(where, "a global service runs once on every node; it has no number of replicas", "")
+			c.failAt(where, "a "+deploy.Mode+" service runs once on every node; it has no number of replicas", "")
 		}
-		return api.ModeGlobal, 0
+		return mode, 0
 	}
 	switch {
 	case given == nil:
-		return api.ModeReplicated, 1
+		return mode, 1
 	case *given < 0:
 		c.failAt(where, fmt.Sprintf("%d is negative", *given), "")
 	case *given > 10_000:
 		c.failAt(where, fmt.Sprintf("%d is more than 10000", *given), "")
 	}
-	return api.ModeReplicated, *given
+	return mode, *given
 }
 
 // placement leaves out what the scan has found wrong with constraints.
@@ -42,6 +46,11 @@ func (c *converter) placement(in types.Placement) api.Placement {
 	for _, text := range in.Constraints {
 		if one, f := parseConstraint(text); f.verdict != refused {
 			out.Constraints = append(out.Constraints, one)
+		}
+	}
+	for _, p := range in.Preferences {
+		if p.Spread != "" {
+			out.Preferences = append(out.Preferences, p.Spread)
 		}
 	}
 	out.MaxReplicasPerNode = int(min(in.MaxReplicas, math.MaxInt32))
@@ -121,7 +130,25 @@ func (c *converter) reservations(at string, in types.ServiceConfig, deploy *type
 	return api.Resources{
 		NanoCPUs:    c.oneOf("", 0, below+".cpus", nanoCPUs(given.NanoCPUs.Value())),
 		MemoryBytes: c.oneOf(at+".mem_reservation", int64(in.MemReservation), below+".memory", int64(given.MemoryBytes)),
+		Generic:     c.generic(below+".generic_resources", given.GenericResources),
 	}
+}
+
+// generic are amounts of what the nodes' engines are said to have.
+func (c *converter) generic(at string, in []types.GenericResource) map[string]int64 {
+	var out map[string]int64
+	for i, r := range in {
+		at, d := fmt.Sprintf("%s[%d]", at, i), r.DiscreteResourceSpec
+		if d == nil || d.Kind == "" || d.Value <= 0 {
+			c.failAt(at, "it does not say how many of what", "write discrete_resource_spec: {kind: gpu, value: 1}")
+			continue
+		}
+		if out == nil {
+			out = map[string]int64{}
+		}
+		out[d.Kind] += d.Value
+	}
+	return out
 }
 
 // oneOf is the amount that is given, by the older key at oldAt or by the newer

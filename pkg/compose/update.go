@@ -2,7 +2,6 @@ package compose
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/orch-dev/orch/pkg/api"
@@ -62,25 +61,4 @@ func (c *converter) rollbackRules(at string, in *types.UpdateConfig, update api.
 func (c *converter) given(path string) bool {
 	_, ok := c.places[path]
 	return ok
-}
-
-// progressDeadline is x-orch.progress_deadline, 0 if it is not given.
-func (c *converter) progressDeadline(at string, extension any) time.Duration {
-	given, ok := extension.(map[string]any)
-	if extension != nil && !ok {
-		c.failAt(at, "x-orch is a mapping", "")
-	}
-	value, ok := given["progress_deadline"]
-	if !ok {
-		return 0
-	}
-	at += ".progress_deadline"
-	d, err := time.ParseDuration(fmt.Sprint(value))
-	switch {
-	case err != nil:
-		c.failAt(at, fmt.Sprintf("%v is not a duration; write it like 10s or 1m30s", value), "")
-	case d <= 0:
-		c.failAt(at, fmt.Sprintf("%v is no time", value), "")
-	}
-	return d
 }

@@ -26,25 +26,26 @@ func refuse(message, hint string) finding { return finding{refused, message, hin
 // checks look at single values, variables filled in, where they stand in the
 // file. What needs more than the value is left to the conversion.
 var checks = map[string]func(value string) finding{
-	"services.*.image":                           checkImage,
-	"services.*.command":                         checkNotEmpty,
-	"services.*.entrypoint":                      checkNotEmpty,
-	"services.*.environment.*":                   checkTemplate,
-	"services.*.environment.[]":                  checkTemplate,
-	"services.*.hostname":                        checkTemplate,
-	"services.*.links.[]":                        checkLink,
-	"services.*.ports.[]":                        checkPort,
-	"services.*.ports.[].host_ip":                checkHostIP,
-	"services.*.ports.[].mode":                   checkPortMode,
-	"services.*.pull_policy":                     checkPullPolicy,
-	"services.*.volumes.[]":                      checkTemplate,
-	"services.*.volumes.[].source":               checkTemplate,
-	"services.*.volumes.[].type":                 checkMountType,
-	"services.*.deploy.endpoint_mode":            checkEndpointMode,
-	"services.*.deploy.mode":                     checkMode,
-	"services.*.deploy.placement.constraints.[]": checkConstraint,
-	"networks.*.driver":                          checkNetworkDriver,
-	"volumes.*.driver":                           checkVolumeDriver,
+	"services.*.image":                                  checkImage,
+	"services.*.command":                                checkNotEmpty,
+	"services.*.entrypoint":                             checkNotEmpty,
+	"services.*.environment.*":                          checkTemplate,
+	"services.*.environment.[]":                         checkTemplate,
+	"services.*.hostname":                               checkTemplate,
+	"services.*.links.[]":                               checkLink,
+	"services.*.ports.[]":                               checkPort,
+	"services.*.ports.[].host_ip":                       checkHostIP,
+	"services.*.ports.[].mode":                          checkPortMode,
+	"services.*.pull_policy":                            checkPullPolicy,
+	"services.*.volumes.[]":                             checkTemplate,
+	"services.*.volumes.[].source":                      checkTemplate,
+	"services.*.volumes.[].type":                        checkMountType,
+	"services.*.deploy.endpoint_mode":                   checkEndpointMode,
+	"services.*.deploy.mode":                            checkMode,
+	"services.*.deploy.placement.constraints.[]":        checkConstraint,
+	"services.*.deploy.placement.preferences.[].spread": checkPreference,
+	"networks.*.driver":                                 checkNetworkDriver,
+	"volumes.*.driver":                                  checkVolumeDriver,
 }
 
 func (s *scan) check(n *yaml.Node, value, at, pattern string) {
@@ -200,12 +201,10 @@ func checkEndpointMode(value string) finding {
 
 func checkMode(value string) finding {
 	switch value {
-	case string(api.ModeReplicated), string(api.ModeGlobal):
+	case string(api.ModeReplicated), string(api.ModeGlobal), string(api.ModeReplicatedJob), string(api.ModeGlobalJob):
 		return finding{}
-	case "replicated-job", "global-job":
-		return refuse("jobs are not supported yet", `use replicated with restart_policy.condition "on-failure": a task that ends well is not started again`)
 	}
-	return refuse(fmt.Sprintf("%q is not a mode", value), "use replicated or global")
+	return refuse(fmt.Sprintf("%q is not a mode", value), "use replicated, global, replicated-job or global-job")
 }
 
 func checkNetworkDriver(value string) finding {
@@ -225,7 +224,7 @@ func checkVolumeDriver(value string) finding {
 	return refuse(fmt.Sprintf("the volume driver %q is not supported yet", value), "make the volume on its node and declare it external")
 }
 
-// nodeAttributes are the keys of constraints, apart from node.labels.NAME.
+// nodeAttributes are the keys of constraints, apart from labels.
 var nodeAttributes = []string{"node.id", "node.hostname", "node.ip", "node.role", "node.platform.os", "node.platform.arch"}
 
 const constraintForm = "write it like node.role==worker or node.labels.disk!=slow"
@@ -263,14 +262,11 @@ func parseConstraint(text string) (api.Constraint, finding) {
 }
 
 func checkAttribute(c api.Constraint) finding {
-	label, isLabel := strings.CutPrefix(c.Key, "node.labels.")
 	switch {
-	case isLabel && label != "":
+	case isLabel(c.Key):
 		return finding{}
-	case strings.HasPrefix(c.Key, "engine.labels."):
-		return refuse("labels of the engine are not known to orch", "label the node and use node.labels."+strings.TrimPrefix(c.Key, "engine.labels."))
 	case !slices.Contains(nodeAttributes, c.Key):
-		return refuse(fmt.Sprintf("a node has no %q", c.Key), "a constraint is about "+strings.Join(nodeAttributes, ", ")+" or node.labels.NAME")
+		return refuse(fmt.Sprintf("a node has no %q", c.Key), "a constraint is about "+strings.Join(nodeAttributes, ", ")+", node.labels.NAME or engine.labels.NAME")
 	case c.Key == "node.role" && c.Value != string(api.RoleManager) && c.Value != string(api.RoleWorker):
 		return refuse(fmt.Sprintf("%q is not a role", c.Value), "use manager or worker")
 	case c.Key == "node.ip":
@@ -281,6 +277,25 @@ func checkAttribute(c api.Constraint) finding {
 		}
 	}
 	return finding{}
+}
+
+// isLabel reports whether a key names a label of a node or of its engine.
+func isLabel(key string) bool {
+	for _, prefix := range []string{"node.labels.", "engine.labels."} {
+		if name, ok := strings.CutPrefix(key, prefix); ok && name != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// checkPreference takes what constraints are about: tasks can be spread over any
+// attribute.
+func checkPreference(value string) finding {
+	if isLabel(value) || slices.Contains(nodeAttributes, value) {
+		return finding{}
+	}
+	return refuse(fmt.Sprintf("tasks cannot be spread over %q", value), "give a label: node.labels.NAME or engine.labels.NAME")
 }
 
 // ParseConstraint reads a placement constraint, KEY==VALUE or KEY!=VALUE.

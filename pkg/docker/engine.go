@@ -1,7 +1,6 @@
 package docker
 
 import (
-	"context"
 	"errors"
 	"path/filepath"
 	"sync"
@@ -80,20 +79,3 @@ func dial(host string) (*client.Client, error) {
 
 // Close gives up idle connections to the engine. Containers are not affected.
 func (e *Engine) Close() error { return e.cli.Close() }
-
-// Info returns the parts of a node's description that its engine knows: OS,
-// Arch (as uname has it), Kernel, EngineVersion, CPUs, MemoryBytes.
-func (e *Engine) Info(ctx context.Context) (api.NodeInfo, error) {
-	res, err := e.cli.Info(ctx, client.InfoOptions{})
-	if err != nil {
-		return api.NodeInfo{}, wrap("docker info", err)
-	}
-	return api.NodeInfo{
-		OS:            res.Info.OSType,
-		Arch:          res.Info.Architecture,
-		Kernel:        res.Info.KernelVersion,
-		EngineVersion: res.Info.ServerVersion,
-		CPUs:          res.Info.NCPU,
-		MemoryBytes:   res.Info.MemTotal,
-	}, nil
-}

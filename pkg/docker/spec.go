@@ -55,6 +55,9 @@ func (c *Config) application(t *api.Task, image string) (client.ContainerCreateO
 	if spec.Init {
 		host.Init = new(true)
 	}
+	if spec.Log != nil {
+		host.LogConfig = container.LogConfig{Type: spec.Log.Driver, Config: spec.Log.Options}
+	}
 	return client.ContainerCreateOptions{Name: taskName(t), Config: cfg, HostConfig: host}, nil
 }
 
@@ -89,6 +92,9 @@ func (c *Config) mounts(t *api.Task) ([]mount.Mount, error) {
 				em.Source = c.volumeName(m.Source)
 				// The engine makes a missing volume, with these labels.
 				em.VolumeOptions.Labels = c.volumeLabels(t, m.Source)
+			}
+			if m.Driver != "" {
+				em.VolumeOptions.DriverConfig = &mount.Driver{Name: m.Driver}
 			}
 		case api.MountBind:
 			em.Type = mount.TypeBind

@@ -3,7 +3,7 @@ package orchestrator
 import "github.com/orch-dev/orch/pkg/api"
 
 // keptTasks is how many ended tasks of a slot are kept to be shown.
-const keptTasks = 4
+const keptTasks = 5
 
 // forget deletes the oldest ended tasks of each slot of which the agents have
 // nothing left. Those kept show what happened, are what restarts are judged

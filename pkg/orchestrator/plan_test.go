@@ -243,12 +243,12 @@ func TestRestart(t *testing.T) {
 			state(policy(func(p *api.RestartPolicy) { p.Condition = api.RestartNone }), edit(earlier, old)),
 			[]api.Change{made(1, 1, "", reason("the service was updated"))}},
 		{"history is kept short", state(nil,
-			task("t21", 1, "a", api.TaskFailed), task("t22", 1, "a", api.TaskFailed), task("t23", 1, "a", api.TaskFailed),
+			task("t20", 1, "a", api.TaskFailed), task("t21", 1, "a", api.TaskFailed), task("t22", 1, "a", api.TaskFailed), task("t23", 1, "a", api.TaskFailed),
 			task("t24", 1, "a", api.TaskFailed), task("t25", 1, "a", api.TaskFailed), task("t26", 1, "a", api.TaskRunning),
 			task("t11", 2, "a", api.TaskFailed), task("t12", 2, "a", api.TaskFailed)),
 			[]api.Change{
 				api.DeleteTask(task("t11", 2, "a", api.TaskFailed)),
-				api.DeleteTask(task("t21", 1, "a", api.TaskFailed)),
+				api.DeleteTask(task("t20", 1, "a", api.TaskFailed)),
 			}},
 	})
 }

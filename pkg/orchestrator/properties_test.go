@@ -124,7 +124,7 @@ func checkConverged(t *rapid.T, c *cluster) {
 			if task.Slot != 0 {
 				k.node = ""
 			}
-			if ended[k]++; ended[k] > 4 {
+			if ended[k]++; ended[k] > 5 {
 				t.Fatalf("%d ended tasks are kept for %v", ended[k], k)
 			}
 		}

@@ -19,12 +19,16 @@ func Explain(snap *api.Snapshot, t *api.Task, now time.Time) []Opinion {
 	if svc == nil {
 		return nil
 	}
-	p := newPlanner(snap, now)
-	need := p.needs(svc, t)
+	f := newPlanner(snap, now).fit(svc)
+	f.about(&t.Spec)
+	var at *home
+	if t.NodeID == "" {
+		at = f.homeOf(t)
+	}
 	var opinions []Opinion
-	for i, n := range p.nodes {
+	for i, n := range f.nodes {
 		o := Opinion{Node: n}
-		if v := p.judge(need, i); v != nil {
+		if v := f.verdictOf(t, at, i); v != nil {
 			o.Reason = v.sentence()
 		}
 		opinions = append(opinions, o)

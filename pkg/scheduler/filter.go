@@ -1,14 +1,14 @@
 package scheduler
 
 import (
-	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
 	"github.com/orch-dev/orch/pkg/api"
 )
+
+const billion = 1_000_000_000
 
 // verdict says why a node cannot run a task; nil where it can. It reads
 // after a number of nodes: "1 not ready", "2 do not satisfy node.role==worker".
@@ -21,7 +21,7 @@ func same(filter int, text string) *verdict { return &verdict{filter, text, text
 
 // sentence is the verdict as it reads after one node's name.
 func (v *verdict) sentence() string {
-	if strings.HasPrefix(v.one, "does ") {
+	if strings.HasPrefix(v.one, "does ") || strings.HasPrefix(v.one, "could ") || strings.HasPrefix(v.one, "has ") {
 		return v.one
 	}
 	return "is " + v.one
@@ -32,80 +32,95 @@ const (
 	filterReady = iota + 1
 	filterAvailability
 	filterConstraint
+	filterPlatform
+	filterPlugin
+	filterImage
 	filterVolume
 	filterMaxReplicas
+	filterHostPort
 	filterResources
 )
 
-// needs is what one task asks of a node, with what is asked about every node.
-type needs struct {
-	svc     *api.Service
-	reserve api.Resources
-	home    int // position of the node that has its volume, if that binds it, else -1
-	volume  string
-
-	lasting []*verdict
-	shares  []share
-}
-
-func (p *planner) needs(svc *api.Service, t *api.Task) needs {
-	n := needs{
-		svc: svc, reserve: t.Spec.Reservations, home: -1,
-		lasting: p.lastingVerdicts(svc), shares: p.sharesOf(svc.ID),
+// lasting is the verdict of the filters that do not depend on what else is
+// placed: it holds for all of a service's tasks that are made from one spec.
+func (p *planner) lasting(svc *api.Service, spec *api.TaskSpec, i int) *verdict {
+	n := p.nodes[i]
+	switch {
+	case n.State != api.NodeReady:
+		return same(filterReady, "not ready")
+	case n.Availability == api.AvailabilityPause:
+		return same(filterAvailability, "paused")
+	case n.Availability == api.AvailabilityDrain:
+		return same(filterAvailability, "drained")
 	}
-	if t.NodeID == "" {
-		n.home, n.volume = p.volumeHome(svc, t)
+	placement := &svc.Spec.Placement
+	if unmet, is := placement.Unmet(n); is {
+		return &verdict{filterConstraint, "does not satisfy " + unmet.String(), "do not satisfy " + unmet.String()}
 	}
-	return n
-}
-
-// judge asks every filter about the node at position i.
-func (p *planner) judge(need needs, i int) *verdict {
-	if v := need.lasting[i]; v != nil {
+	if len(placement.Platforms) > 0 && !slices.ContainsFunc(placement.Platforms, func(pl api.Platform) bool { return pl.Runs(n) }) {
+		return same(filterPlatform, "not of a platform that the image is made for ("+joined(placement.Platforms)+")")
+	}
+	if v := lackingDriver(n, spec); v != nil {
 		return v
 	}
-	if need.home >= 0 && need.home != i {
-		return same(filterVolume, "without the volume "+need.volume+", which is on "+p.nodes[need.home].Hostname)
+	if p.noImage[spec.Image][i] {
+		return same(filterImage, "could not get the image "+spec.Image+" a moment ago")
 	}
-	if most := need.svc.Spec.Placement.MaxReplicasPerNode; most > 0 && need.shares[i].staying >= most {
-		return same(filterMaxReplicas, fmt.Sprintf("full with %d of this service", most))
-	}
-	return lacking(p.nodes[i], &p.loads[i], need.reserve)
+	return nil
 }
 
-// lastingVerdicts are those of the filters that hold for all of the service's
-// tasks, by position of the node.
-func (p *planner) lastingVerdicts(svc *api.Service) []*verdict {
-	if v, known := p.lasting[svc.ID]; known {
-		return v
+func joined[T fmt.Stringer](list []T) string {
+	var out []string
+	for _, one := range list {
+		out = append(out, one.String())
 	}
-	verdicts := make([]*verdict, len(p.nodes))
-	for i, n := range p.nodes {
-		unmet, isUnmet := svc.Spec.Placement.Unmet(n)
-		switch {
-		case n.State != api.NodeReady:
-			verdicts[i] = same(filterReady, "not ready")
-		case n.Availability == api.AvailabilityPause:
-			verdicts[i] = same(filterAvailability, "paused")
-		case n.Availability == api.AvailabilityDrain:
-			verdicts[i] = same(filterAvailability, "drained")
-		case isUnmet:
-			verdicts[i] = &verdict{filterConstraint, "does not satisfy " + unmet.String(), "do not satisfy " + unmet.String()}
+	return strings.Join(out, ", ")
+}
+
+// lackingDriver looks for the drivers of a task's volumes and output among
+// those that the node's engine has. A node that has not said which is trusted.
+func lackingDriver(n *api.Node, spec *api.TaskSpec) *verdict {
+	lacks := func(have []string, driver string) bool {
+		return driver != "" && have != nil && !slices.Contains(have, driver)
+	}
+	for _, m := range spec.Mounts {
+		if m.Type == api.MountVolume && lacks(n.Info.VolumeDrivers, m.Driver) {
+			return same(filterPlugin, "without the volume driver "+m.Driver)
 		}
 	}
-	p.lasting[svc.ID] = verdicts
-	return verdicts
+	if spec.Log != nil && lacks(n.Info.LogDrivers, spec.Log.Driver) {
+		return same(filterPlugin, "without the log driver "+spec.Log.Driver)
+	}
+	return nil
+}
+
+// passing is the verdict of the filters that look at what is on the node.
+func (p *planner) passing(svc *api.Service, shares []share, r *api.Resources, i int) *verdict {
+	if most := svc.Spec.Placement.MaxReplicasPerNode; most > 0 && shares[i].staying >= most {
+		return same(filterMaxReplicas, fmt.Sprintf("full with %d of this service", most))
+	}
+	l := &p.loads[i]
+	for _, port := range svc.Spec.Ports {
+		if port.Host && l.ports[hostPort{port.Published, port.Protocol}] > 0 {
+			return same(filterHostPort, fmt.Sprintf("without a free port %d/%s", port.Published, port.Protocol))
+		}
+	}
+	return lacking(p.nodes[i], &l.reserved, r)
 }
 
 // lacking compares what is reserved on a node with what it has. A node that has
-// not said what it has is not limited.
-func lacking(n *api.Node, l *load, r api.Resources) *verdict {
-	const billion = 1_000_000_000
-	if r.NanoCPUs > 0 && n.Info.CPUs > 0 && l.reserved.NanoCPUs+r.NanoCPUs > int64(n.Info.CPUs)*billion {
+// not said how many CPUs and how much memory it has is not limited.
+func lacking(n *api.Node, reserved *amounts, r *api.Resources) *verdict {
+	if r.NanoCPUs > 0 && n.Info.CPUs > 0 && reserved.cpus+r.NanoCPUs > int64(n.Info.CPUs)*billion {
 		return same(filterResources, fmt.Sprintf("without %g CPUs to reserve", float64(r.NanoCPUs)/billion))
 	}
-	if r.MemoryBytes > 0 && n.Info.MemoryBytes > 0 && l.reserved.MemoryBytes+r.MemoryBytes > n.Info.MemoryBytes {
+	if r.MemoryBytes > 0 && n.Info.MemoryBytes > 0 && reserved.memory+r.MemoryBytes > n.Info.MemoryBytes {
 		return same(filterResources, fmt.Sprintf("without %d MiB of memory to reserve", (r.MemoryBytes+1<<20-1)>>20))
+	}
+	for _, kind := range api.SortedKeys(r.Generic) {
+		if reserved.generic[kind]+r.Generic[kind] > n.Info.Generic[kind] {
+			return same(filterResources, fmt.Sprintf("without %d %s to reserve", r.Generic[kind], kind))
+		}
 	}
 	return nil
 }
@@ -126,27 +141,4 @@ func Unplaceable(t *api.Task) bool {
 // was made.
 func isOwnReason(reason string) bool {
 	return strings.HasPrefix(reason, unplaceableReason) || strings.HasPrefix(reason, waitingReason)
-}
-
-// unplaceable sums up what every node was refused for.
-func (p *planner) unplaceable(need needs) string {
-	if len(p.nodes) == 0 {
-		return unplaceableReason + "the cluster has none"
-	}
-	count := map[verdict]int{}
-	for i := range p.nodes {
-		count[*p.judge(need, i)]++
-	}
-	verdicts := slices.SortedFunc(maps.Keys(count), func(a, b verdict) int {
-		return cmp.Or(cmp.Compare(a.filter, b.filter), cmp.Compare(a.one, b.one))
-	})
-	var parts []string
-	for _, v := range verdicts {
-		text := v.many
-		if count[v] == 1 {
-			text = v.one
-		}
-		parts = append(parts, fmt.Sprintf("%d %s", count[v], text))
-	}
-	return unplaceableReason + strings.Join(parts, ", ")
 }

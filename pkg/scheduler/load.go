@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"cmp"
 	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
@@ -9,8 +8,11 @@ import (
 
 const (
 	// A node on which a service failed this often, this recently, is tried last.
-	failuresToAvoid = 3
+	failuresToAvoid = 5
 	failureMemory   = 5 * time.Minute
+	// imageMemory is how long a node that could not get an image is not asked
+	// for it again.
+	imageMemory = time.Minute
 )
 
 // load is what runs on a node, or is about to.
@@ -20,7 +22,72 @@ const (
 // are spread: what replaces them would be put anywhere but in their place.
 type load struct {
 	staying, all int
-	reserved     api.Resources
+	reserved     amounts // by all
+	fill         int64   // how much of the node those that stay reserve; see fillOf
+	wanted       amounts // by those that stay
+	ports        map[hostPort]int
+}
+
+// amounts are sums of what tasks reserve.
+type amounts struct {
+	cpus, memory int64
+	generic      map[string]int64
+}
+
+func (a *amounts) add(r *api.Resources) {
+	a.cpus += r.NanoCPUs
+	a.memory += r.MemoryBytes
+	for kind, n := range r.Generic {
+		if a.generic == nil {
+			a.generic = map[string]int64{}
+		}
+		a.generic[kind] += n
+	}
+}
+
+// hostPort is a port of the node itself that a task has.
+type hostPort struct {
+	port     uint16
+	protocol api.Protocol
+}
+
+// add counts a task that has its place and has not ended.
+func (l *load) add(n *api.Node, svc *api.Service, t *api.Task) {
+	l.all++
+	l.reserved.add(&t.Spec.Reservations)
+	if svc != nil {
+		for _, p := range svc.Spec.Ports {
+			if p.Host && p.Published != 0 {
+				if l.ports == nil {
+					l.ports = map[hostPort]int{}
+				}
+				l.ports[hostPort{p.Published, p.Protocol}]++
+			}
+		}
+	}
+	if stays(svc, t) {
+		l.staying++
+		l.wanted.add(&t.Spec.Reservations)
+		l.fill = fillOf(n, &l.wanted)
+	}
+}
+
+// stays reports whether the task is meant to go on running.
+func stays(svc *api.Service, t *api.Task) bool {
+	return svc != nil && t.Desired == api.DesiredRun && t.SpecVersion >= svc.SpecVersion
+}
+
+// fillOf is how much of a node's CPUs or memory is reserved, whichever is more,
+// in thousandths. It is 0 for a node that has not said what it has.
+func fillOf(n *api.Node, a *amounts) int64 {
+	var cpu, memory int64
+	if n.Info.CPUs > 0 {
+		cpu = a.cpus / (int64(n.Info.CPUs) * (billion / 1000))
+	}
+	if perMille := n.Info.MemoryBytes / 1000; perMille > 0 {
+		memory = a.memory / perMille
+	}
+	return max(cpu, memory)
 }
 
 // share is one service's part of a node's load.
@@ -28,66 +95,21 @@ type share struct {
 	staying, failures int
 }
 
-// sharesOf is a service's share of each node, by position.
-func (p *planner) sharesOf(id api.ServiceID) []share {
-	if p.shares[id] == nil {
-		p.shares[id] = make([]share, len(p.nodes))
+// sharesOf is the service's share of each node, by position.
+func (p *planner) sharesOf(svc *api.Service) []share {
+	shares := make([]share, len(p.nodes))
+	for _, t := range p.tasks[svc.ID] {
+		i, known := p.position[t.NodeID]
+		if !known || t.Status.State == api.TaskPending {
+			continue
+		}
+		failed := t.Status.State == api.TaskFailed || t.Status.State == api.TaskRejected
+		switch {
+		case failed && p.now.Sub(t.Status.At) < failureMemory:
+			shares[i].failures++
+		case !t.Status.State.Terminal() && stays(svc, t):
+			shares[i].staying++
+		}
 	}
-	return p.shares[id]
-}
-
-// add counts a task that has its place and has not ended.
-func (p *planner) add(t *api.Task) {
-	i, known := p.position[t.NodeID]
-	if !known || t.Status.State == api.TaskPending || t.Status.State.Terminal() {
-		return
-	}
-	l := &p.loads[i]
-	l.all++
-	l.reserved.NanoCPUs += t.Spec.Reservations.NanoCPUs
-	l.reserved.MemoryBytes += t.Spec.Reservations.MemoryBytes
-	if p.stays(t) {
-		l.staying++
-		p.sharesOf(t.ServiceID)[i].staying++
-	}
-}
-
-// noteFailure remembers where a task failed lately.
-func (p *planner) noteFailure(t *api.Task) {
-	i, known := p.position[t.NodeID]
-	failed := t.Status.State == api.TaskFailed || t.Status.State == api.TaskRejected
-	if known && failed && p.now.Sub(t.Status.At) < failureMemory {
-		p.sharesOf(t.ServiceID)[i].failures++
-	}
-}
-
-// stays reports whether the task is meant to go on running.
-func (p *planner) stays(t *api.Task) bool {
-	svc := p.snap.Services[t.ServiceID]
-	return svc != nil && t.Desired == api.DesiredRun && t.SpecVersion >= svc.SpecVersion
-}
-
-// better reports whether a task of the service with these shares should rather
-// go to the node at position i than to the one at j. Nodes that are equal in
-// everything keep their order.
-func (p *planner) better(shares []share, i, j int) bool {
-	a, b := &p.loads[i], &p.loads[j]
-	return cmp.Or(
-		compareBool(shares[i].failures >= failuresToAvoid, shares[j].failures >= failuresToAvoid),
-		cmp.Compare(shares[i].staying, shares[j].staying),
-		cmp.Compare(a.staying, b.staying),
-		cmp.Compare(a.all, b.all),
-		cmp.Compare(i, j),
-	) < 0
-}
-
-// compareBool orders false before true.
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
+	return shares
 }

@@ -4,13 +4,19 @@
 //
 // A task is placed once it has an address, its restart delay has passed and
 // what its service depends on is there. Filters take away the nodes that cannot
-// run it; of those left it gets the one with the fewest tasks of its service,
-// then the fewest tasks in all. A node that keeps failing the service is tried
-// last, and a task with a named volume goes back to where its slot's volume is.
+// run it (filter.go). Of those left it gets the one with the fewest tasks of its
+// service, where the service's preferences have balanced what is above the
+// nodes; then the one of which least is reserved, then the one with the fewest
+// tasks in all (spread.go). A node that keeps failing the service is tried last.
+//
+// Tasks that are alike are placed together: what decides about their nodes is
+// asked once, and a heap gives one after the other its node. So the work grows
+// with tasks and with nodes, but not with their product.
 package scheduler
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -20,24 +26,54 @@ import (
 // Plan places what can be placed at now and puts the reason on what cannot.
 // Reasons that have not changed are no change.
 func Plan(snap *api.Snapshot, now time.Time) []api.Change {
+	waiting := waitingTasks(snap, now)
+	if len(waiting) == 0 {
+		return nil
+	}
 	p := newPlanner(snap, now)
 	var changes []api.Change
-	for _, t := range p.waiting() {
-		next := *t
-		node, why := p.place(t)
-		if node != nil {
-			next.NodeID = node.ID
-			next.Status = api.TaskStatus{State: api.TaskAssigned, At: now}
-			if isOwnReason(t.Reason) {
-				next.Reason = ""
-			}
-			p.add(&next)
-		} else if next.Reason = why; why == t.Reason {
+	for _, batch := range batches(waiting) {
+		changes = p.placeBatch(changes, snap.Services[batch[0].ServiceID], batch)
+	}
+	return changes
+}
+
+// placeBatch places tasks of one service that were made together.
+func (p *planner) placeBatch(changes []api.Change, svc *api.Service, batch []*api.Task) []api.Change {
+	if why := p.unmetDependencies(svc); why != "" {
+		for _, t := range batch {
+			changes = held(changes, t, why)
+		}
+		return changes
+	}
+	f := p.fit(svc)
+	for _, t := range batch {
+		i, why := f.place(t)
+		if i < 0 {
+			changes = held(changes, t, why)
 			continue
 		}
+		next := *t
+		next.NodeID = p.nodes[i].ID
+		next.Status = api.TaskStatus{State: api.TaskAssigned, At: p.now}
+		if isOwnReason(t.Reason) {
+			next.Reason = ""
+		}
+		next.Note(p.now, fmt.Sprintf("placed on %s: %s", p.nodes[i].Hostname, why))
+		f.add(i, &next)
 		changes = append(changes, api.Change{Task: &next})
 	}
 	return changes
+}
+
+// held puts the reason on a task that has to wait.
+func held(changes []api.Change, t *api.Task, why string) []api.Change {
+	if why == t.Reason {
+		return changes
+	}
+	next := *t
+	next.Reason = why
+	return append(changes, api.Change{Task: &next})
 }
 
 // planner is what placing looks at, computed once per plan.
@@ -47,18 +83,11 @@ type planner struct {
 	nodes    []*api.Node // by ID; what follows goes by the position in it
 	position map[api.NodeID]int
 	loads    []load
-	shares   map[api.ServiceID][]share
-	lasting  map[api.ServiceID][]*verdict // of the filters that hold for all of a service's tasks
+	noImage  map[string]map[int]bool // nodes that could not get an image lately
 	byName   map[string]*api.Service
 	tasks    map[api.ServiceID][]*api.Task
-	refused  map[kind]string // why no node suits: loads only grow within a plan
-}
-
-// kind is what tasks that suit the same nodes have in common.
-type kind struct {
-	service api.ServiceID
-	reserve api.Resources
-	home    int
+	volumes  map[string][]use // local volumes, by name, with the tasks that have or had them
+	reported map[string][]int // nodes that say they have the volume
 }
 
 func newPlanner(snap *api.Snapshot, now time.Time) *planner {
@@ -68,32 +97,55 @@ func newPlanner(snap *api.Snapshot, now time.Time) *planner {
 		nodes:    api.Sorted(snap.Nodes),
 		position: make(map[api.NodeID]int, len(snap.Nodes)),
 		loads:    make([]load, len(snap.Nodes)),
-		shares:   map[api.ServiceID][]share{},
-		lasting:  map[api.ServiceID][]*verdict{},
+		noImage:  map[string]map[int]bool{},
 		byName:   make(map[string]*api.Service, len(snap.Services)),
 		tasks:    make(map[api.ServiceID][]*api.Task, len(snap.Services)),
-		refused:  map[kind]string{},
+		volumes:  map[string][]use{},
+		reported: map[string][]int{},
 	}
 	for i, n := range p.nodes {
 		p.position[n.ID] = i
+		for _, volume := range n.Info.Volumes {
+			p.reported[volume] = append(p.reported[volume], i)
+		}
 	}
 	for _, s := range snap.Services {
 		p.byName[s.Spec.Name] = s
 	}
 	for _, t := range snap.Tasks {
-		p.tasks[t.ServiceID] = append(p.tasks[t.ServiceID], t)
-		p.add(t)
-		p.noteFailure(t)
+		svc := snap.Services[t.ServiceID]
+		if svc != nil {
+			p.tasks[svc.ID] = append(p.tasks[svc.ID], t)
+		}
+		if i, known := p.position[t.NodeID]; known && t.Status.State != api.TaskPending {
+			p.count(i, svc, t)
+		}
 	}
 	return p
 }
 
-// waiting are the tasks to place now, oldest first, those of a service by slot.
-func (p *planner) waiting() []*api.Task {
+// count adds a task that has, or had, its place to what is known of its node.
+func (p *planner) count(i int, svc *api.Service, t *api.Task) {
+	p.noteVolumes(i, t)
+	if t.Status.State.Terminal() {
+		if t.Status.NoImage && p.now.Sub(t.Status.At) < imageMemory {
+			image := t.Spec.Image
+			if p.noImage[image] == nil {
+				p.noImage[image] = map[int]bool{}
+			}
+			p.noImage[image][i] = true
+		}
+		return
+	}
+	p.loads[i].add(p.nodes[i], svc, t)
+}
+
+// waitingTasks are those to place now, oldest first, those of a service by slot.
+func waitingTasks(snap *api.Snapshot, now time.Time) []*api.Task {
 	var out []*api.Task
-	for _, t := range p.snap.Tasks {
+	for _, t := range snap.Tasks {
 		if t.Desired == api.DesiredRun && t.Status.State == api.TaskPending &&
-			t.Endpoint.Addr.IsValid() && !t.NotBefore.After(p.now) && p.snap.Services[t.ServiceID] != nil {
+			t.Endpoint.Addr.IsValid() && !t.NotBefore.After(now) && snap.Services[t.ServiceID] != nil {
 			out = append(out, t)
 		}
 	}
@@ -108,40 +160,14 @@ func (p *planner) waiting() []*api.Task {
 	return out
 }
 
-// place returns the node for t, or why it has to wait.
-func (p *planner) place(t *api.Task) (*api.Node, string) {
-	svc := p.snap.Services[t.ServiceID]
-	if why := p.unmetDependencies(svc); why != "" {
-		return nil, why
-	}
-	need := p.needs(svc, t)
-	if t.NodeID != "" { // of a global service: this node or none
-		return p.placeOn(t.NodeID, need)
-	}
-	like := kind{svc.ID, need.reserve, need.home}
-	if why, refused := p.refused[like]; refused {
-		return nil, why
-	}
-	best := -1
-	for i := range p.nodes {
-		if (best < 0 || p.better(need.shares, i, best)) && p.judge(need, i) == nil {
-			best = i
+// batches cuts tasks where another service begins.
+func batches(tasks []*api.Task) [][]*api.Task {
+	var out [][]*api.Task
+	for start, i := 0, 1; i <= len(tasks); i++ {
+		if i == len(tasks) || tasks[i].ServiceID != tasks[start].ServiceID {
+			out = append(out, tasks[start:i])
+			start = i
 		}
 	}
-	if best < 0 {
-		p.refused[like] = p.unplaceable(need)
-		return nil, p.refused[like]
-	}
-	return p.nodes[best], ""
-}
-
-func (p *planner) placeOn(id api.NodeID, need needs) (*api.Node, string) {
-	i, known := p.position[id]
-	if !known {
-		return nil, unplaceableReason + "node " + string(id) + " does not exist"
-	}
-	if v := p.judge(need, i); v != nil {
-		return nil, unplaceableReason + "node " + p.nodes[i].Hostname + " " + v.sentence()
-	}
-	return p.nodes[i], ""
+	return out
 }

@@ -108,20 +108,70 @@ func TestPlanSpreads(t *testing.T) {
 			map[string]string{"3": "a"}},
 		{"a node that keeps failing the service comes last",
 			newCluster("a", "b").service("web", nil).
-				task("f1", "web", 1, "a", failed(time.Minute)).task("f2", "web", 1, "a", failed(time.Minute)).
-				task("f3", "web", 1, "a", failed(time.Minute)).
-				task("2", "web", 2, "b", nil).task("3", "web", 1, "", nil),
+				failures("web", "a", 5, time.Minute).task("2", "web", 2, "b", nil).task("3", "web", 1, "", nil),
 			map[string]string{"3": "b"}},
+		{"four failures are none",
+			newCluster("a", "b").service("web", nil).
+				failures("web", "a", 4, time.Minute).task("2", "web", 2, "b", nil).task("3", "web", 1, "", nil),
+			map[string]string{"3": "a"}},
+		{"a node that keeps failing is better than none",
+			newCluster("a").service("web", nil).failures("web", "a", 5, time.Minute).task("3", "web", 1, "", nil),
+			map[string]string{"3": "a"}},
 		{"failures are forgotten",
 			newCluster("a", "b").service("web", nil).
-				task("f1", "web", 1, "a", failed(time.Hour)).task("f2", "web", 1, "a", failed(time.Hour)).
-				task("f3", "web", 1, "a", failed(time.Hour)).
-				task("2", "web", 2, "b", nil).task("3", "web", 1, "", nil),
+				failures("web", "a", 5, time.Hour).task("2", "web", 2, "b", nil).task("3", "web", 1, "", nil),
 			map[string]string{"3": "a"}},
+		{"least reserved before fewest in all, by the size of the node",
+			newCluster("a", "b").service("web", nil).service("db", nil).node("a", sized(4)).node("b", sized(8)).
+				task("x", "db", 1, "a", reserving(1)).task("y", "db", 2, "b", reserving(1)).task("z", "db", 3, "b", nil).
+				task("2", "web", 1, "", nil),
+			map[string]string{"2": "b"}},
+		{"preferences spread over their values, not over nodes",
+			newCluster("a", "b", "c", "d").service("web", preferring("node.labels.rack")).
+				node("a", label("rack", "1")).node("b", label("rack", "2")).node("c", label("rack", "2")).node("d", label("rack", "2")).
+				task("1", "web", 1, "", nil).task("2", "web", 2, "", nil).task("3", "web", 3, "", nil).task("4", "web", 4, "", nil),
+			map[string]string{"1": "a", "2": "b", "3": "c", "4": "a"}},
+		{"the next preference within the first",
+			newCluster("a", "b", "c").service("web", preferring("node.labels.room", "engine.labels.disk")).
+				node("a", label("room", "1")).node("b", label("room", "2")).node("c", label("room", "2")).
+				node("a", disk("ssd")).node("b", disk("ssd")).node("c", disk("hdd")).
+				task("1", "web", 1, "a", nil).task("2", "web", 2, "b", nil).task("3", "web", 3, "", nil).task("4", "web", 4, "", nil),
+			map[string]string{"3": "c", "4": "a"}},
+		{"a value whose nodes are full is passed over, and counts still",
+			newCluster("a", "b", "c").service("web", func(s *api.Service) {
+				preferring("node.labels.rack")(s)
+				s.Spec.Placement.MaxReplicasPerNode = 1
+			}).node("a", label("rack", "1")).node("b", label("rack", "2")).node("c", label("rack", "2")).
+				task("1", "web", 1, "a", nil).task("2", "web", 2, "", nil).task("3", "web", 3, "", nil).task("4", "web", 4, "", nil),
+			map[string]string{"2": "b", "3": "c", "4": "no suitable node: 3 full with 1 of this service"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { check(t, tt.c, tt.want) })
 	}
+}
+
+// failures adds tasks of a service that failed on a node.
+func (c *cluster) failures(service, node string, n int, ago time.Duration) *cluster {
+	for i := range n {
+		c.task(fmt.Sprint("f", i), service, 1, node, failed(ago))
+	}
+	return c
+}
+
+func sized(cpus int) func(*api.Node) {
+	return func(n *api.Node) { n.Info.CPUs = cpus }
+}
+
+func reserving(cpus int64) func(*api.Task) {
+	return func(t *api.Task) { t.Spec.Reservations.NanoCPUs = cpus * billion }
+}
+
+func preferring(keys ...string) func(*api.Service) {
+	return func(s *api.Service) { s.Spec.Placement.Preferences = keys }
+}
+
+func disk(kind string) func(*api.Node) {
+	return func(n *api.Node) { n.Info.EngineLabels = map[string]string{"disk": kind} }
 }
 
 func failed(ago time.Duration) func(*api.Task) {
@@ -132,7 +182,7 @@ func TestPlanFilters(t *testing.T) {
 	constrained := func(s *api.Service) {
 		s.Spec.Placement.Constraints = []api.Constraint{{Key: "node.labels.storage", Op: api.OpEqual, Value: "fast"}}
 	}
-	reserving := func(t *api.Task) {
+	reservingBoth := func(t *api.Task) {
 		t.Spec.Reservations = api.Resources{NanoCPUs: 1_500_000_000, MemoryBytes: 512 << 20}
 	}
 	small := func(n *api.Node) { n.Info = api.NodeInfo{CPUs: 2, MemoryBytes: 1 << 30} }
@@ -162,12 +212,51 @@ func TestPlanFilters(t *testing.T) {
 			map[string]string{"2": "b", "3": "no suitable node: 2 full with 1 of this service"}},
 		{"reservations, also of tasks on their way out",
 			newCluster("a", "b").service("web", nil).node("a", small).node("b", small).
-				task("1", "web", 1, "a", func(t *api.Task) { reserving(t); t.Desired = api.DesiredStop }).
-				task("2", "web", 2, "", reserving).task("3", "web", 3, "", reserving),
+				task("1", "web", 1, "a", func(t *api.Task) { reservingBoth(t); t.Desired = api.DesiredStop }).
+				task("2", "web", 2, "", reservingBoth).task("3", "web", 3, "", reservingBoth),
 			map[string]string{"2": "b", "3": "no suitable node: 2 without 1.5 CPUs to reserve"}},
 		{"memory", newCluster("a").service("web", nil).node("a", small).
 			task("1", "web", 1, "", func(t *api.Task) { t.Spec.Reservations.MemoryBytes = 2 << 30 }),
 			map[string]string{"1": "no suitable node: 1 without 2048 MiB of memory to reserve"}},
+		{"generic resources",
+			newCluster("a", "b").service("web", nil).
+				node("a", func(n *api.Node) { n.Info.Generic = map[string]int64{"gpu": 3} }).
+				task("1", "web", 1, "a", gpus(1)).task("2", "web", 2, "", gpus(2)).task("3", "web", 3, "", gpus(1)),
+			map[string]string{"2": "a", "3": "no suitable node: 2 without 1 gpu to reserve"}},
+		{"platform",
+			newCluster("a", "b", "c").service("web", func(s *api.Service) {
+				s.Spec.Placement.Platforms = []api.Platform{{OS: "linux", Arch: "amd64"}, {OS: "linux", Arch: "riscv64"}}
+			}).node("a", platform("linux", "aarch64")).node("b", platform("linux", "x86_64")).node("c", platform("windows", "amd64")).
+				task("1", "web", 1, "", nil).task("2", "web", 2, "", nil),
+			map[string]string{"1": "b", "2": "b"}},
+		{"no node of the platform",
+			newCluster("a").service("web", func(s *api.Service) { s.Spec.Placement.Platforms = []api.Platform{{Arch: "arm64"}} }).
+				node("a", platform("linux", "x86_64")).task("1", "web", 1, "", nil),
+			map[string]string{"1": "no suitable node: 1 not of a platform that the image is made for (arm64)"}},
+		{"drivers of volumes and of output, where the node has said which it has",
+			newCluster("a", "b", "c").service("web", nil).service("db", nil).
+				node("a", drivers([]string{"local"}, []string{"json-file"})).node("b", drivers([]string{"local", "nfs"}, []string{"json-file"})).
+				node("c", drivers([]string{"local"}, []string{"json-file", "gelf"})).
+				task("1", "db", 1, "", func(t *api.Task) {
+					t.Spec.Mounts = []api.Mount{{Type: api.MountVolume, Source: "d", Driver: "nfs", Shared: true}}
+				}).
+				task("2", "web", 1, "", func(t *api.Task) { t.Spec.Log = &api.LogConfig{Driver: "gelf"} }).
+				task("3", "web", 2, "", func(t *api.Task) { t.Spec.Log = &api.LogConfig{Driver: "splunk"} }),
+			map[string]string{"1": "b", "2": "c", "3": "no suitable node: 3 without the log driver splunk"}},
+		{"an image that a node could not get is tried elsewhere",
+			newCluster("a", "b").service("web", nil).task("1", "web", 1, "a", noImage(time.Second)).task("2", "web", 1, "", nil),
+			map[string]string{"2": "b"}},
+		{"for a while",
+			newCluster("a").service("web", nil).task("1", "web", 1, "a", noImage(time.Second)).task("2", "web", 1, "", nil),
+			map[string]string{"2": "no suitable node: 1 could not get the image  a moment ago"}},
+		{"and then again",
+			newCluster("a").service("web", nil).task("1", "web", 1, "a", noImage(imageMemory)).task("2", "web", 1, "", nil),
+			map[string]string{"2": "a"}},
+		{"a port of the node itself is one task's, also of another service",
+			newCluster("a", "b", "c").service("web", hostPorts(80, api.TCP)).service("dns", hostPorts(80, api.UDP)).service("old", hostPorts(80, api.TCP)).
+				task("0", "old", 1, "c", nil).
+				task("1", "web", 1, "", nil).task("2", "web", 2, "", nil).task("3", "web", 3, "", nil).task("4", "dns", 1, "", nil),
+			map[string]string{"1": "b", "2": "a", "3": "no suitable node: 3 without a free port 80/tcp", "4": "a"}},
 		{"a global task goes to its node or nowhere",
 			newCluster("a", "b").service("agent", nil).node("b", func(n *api.Node) { n.State = api.NodeDown }).
 				task("1", "agent", 0, "a", pendingGlobal).task("2", "agent", 0, "b", pendingGlobal),
@@ -182,6 +271,30 @@ func TestPlanFilters(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { check(t, tt.c, tt.want) })
+	}
+}
+
+func gpus(n int64) func(*api.Task) {
+	return func(t *api.Task) { t.Spec.Reservations.Generic = map[string]int64{"gpu": n} }
+}
+
+func platform(os, arch string) func(*api.Node) {
+	return func(n *api.Node) { n.Info.OS, n.Info.Arch = os, arch }
+}
+
+func drivers(volumes, logs []string) func(*api.Node) {
+	return func(n *api.Node) { n.Info.VolumeDrivers, n.Info.LogDrivers = volumes, logs }
+}
+
+func noImage(ago time.Duration) func(*api.Task) {
+	return func(t *api.Task) {
+		t.Status = api.TaskStatus{State: api.TaskRejected, NoImage: true, At: now.Add(-ago)}
+	}
+}
+
+func hostPorts(port uint16, protocol api.Protocol) func(*api.Service) {
+	return func(s *api.Service) {
+		s.Spec.Ports = []api.Port{{Published: port, Target: port, Protocol: protocol, Host: true}}
 	}
 }
 
@@ -212,16 +325,49 @@ func TestPlanVolumes(t *testing.T) {
 		{"waits while its home takes no new tasks",
 			db().node("b", func(n *api.Node) { n.Availability = api.AvailabilityPause }).task("2", "db", 1, "", mounting),
 			map[string]string{"2": "no suitable node: 1 paused, 2 without the volume blog_data, which is on host-b"}},
-		{"leaves a drained home",
+		{"waits for a drained home",
 			db().node("b", func(n *api.Node) { n.Availability = api.AvailabilityDrain }).task("2", "db", 1, "", mounting),
-			map[string]string{"2": "a"}},
-		{"leaves a lost home",
+			map[string]string{"2": "no suitable node: 1 drained, 2 without the volume blog_data, which is on host-b"}},
+		{"waits for a lost home, and says so",
 			db().node("b", func(n *api.Node) { n.State = api.NodeDown }).task("2", "db", 1, "", mounting),
+			map[string]string{"2": "no suitable node: 1 not ready, 2 without the volume blog_data, which is on host-b (away)"}},
+		{"waits until a home that is back has ended what was given up",
+			db().task("1", "db", 1, "b", ended(api.TaskOrphaned, 5)).task("2", "db", 1, "", mounting),
+			map[string]string{"2": "no suitable node: node host-b is back and has not yet ended the last task with the volume blog_data"}},
+		{"and goes there then",
+			db().task("1", "db", 1, "b", func(t *api.Task) { ended(api.TaskOrphaned, 5)(t); t.Status.Removed = true }).task("2", "db", 1, "", mounting),
+			map[string]string{"2": "b"}},
+		{"a shared volume is everywhere",
+			db().node("b", func(n *api.Node) { n.State = api.NodeDown }).task("2", "db", 1, "", func(t *api.Task) {
+				mounting(t)
+				t.Spec.Mounts[0].Shared = true
+			}),
 			map[string]string{"2": "a"}},
+		{"a volume that its node has no more binds nobody",
+			db().node("b", drivers([]string{"local"}, nil)).
+				task("1", "db", 1, "b", func(t *api.Task) { ended(api.TaskFailed, 5)(t); t.Status.At = now.Add(-time.Hour) }).
+				task("2", "db", 1, "", mounting),
+			map[string]string{"2": "a"}},
+		{"a new slot gets a volume of its own", db().task("2", "db", 3, "", mounting), map[string]string{"2": "a"}},
+		{"a new service takes what an earlier one left",
+			newCluster("a", "b", "c").service("db", nil).node("c", holding("blog_data")).task("2", "db", 1, "", mounting),
+			map[string]string{"2": "c"}},
+		{"one node each, while there are any",
+			newCluster("a", "b", "c").service("db", nil).node("c", holding("blog_data")).node("b", holding("blog_data")).
+				task("1", "db", 1, "", mounting).task("2", "db", 2, "", mounting).task("3", "db", 3, "", mounting),
+			map[string]string{"1": "b", "2": "c", "3": "a"}},
+		{"two services share one volume on one node",
+			newCluster("a", "b").service("db", nil).service("backup", nil).
+				task("1", "backup", 1, "", mounting).task("2", "db", 1, "", mounting),
+			map[string]string{"1": "a", "2": "a"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { check(t, tt.c, tt.want) })
 	}
+}
+
+func holding(volume string) func(*api.Node) {
+	return func(n *api.Node) { n.Info.Volumes = []string{volume} }
 }
 
 func TestPlanDependencies(t *testing.T) {

@@ -2,68 +2,153 @@ package scheduler
 
 import (
 	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
 )
 
-// volumeHome returns the position of the node that has the volume of the task's
-// slot, and the volume's name; -1 if the task may go anywhere. A named volume
-// lives on the node where it was first used, so a task that mounts one goes
-// back to where the last task of its slot with that volume ran.
+// A named volume lives on the node where it was first used, unless its driver
+// shares it. So a task that mounts one goes to the node that has it, and waits
+// while that one takes no tasks: elsewhere it would begin with an empty volume,
+// beside the data that it should have.
 //
-// Having the service run comes before keeping it near its data only when the
-// node is lost, its operator drains it, or a constraint rules it out; then the
-// task goes elsewhere, and starts with a volume of that node.
-func (p *planner) volumeHome(svc *api.Service, t *api.Task) (int, string) {
-	volumes := namedVolumes(t)
-	if len(volumes) == 0 {
-		return -1, ""
+// Each slot of a service has volumes of its own. A slot that ran before goes back
+// to where it last ran. A new one goes to a node that has the volume and is no
+// other slot's home: another service's, or one that an earlier service left.
+
+// volumeReported is how long a node may take to tell that it has a volume.
+const volumeReported = time.Minute
+
+// home is where a task has to go.
+type home struct {
+	volume string
+	nodes  []int
+	// held: a task that was given up with its node may still have the volume
+	// there, until the node has come back and removed it.
+	held bool
+}
+
+func (h *home) has(i int) bool { return slices.Contains(h.nodes, i) }
+
+// where says why a node is none of them.
+func (h *home) where(p *planner) string {
+	var names []string
+	for _, i := range h.nodes {
+		name := p.nodes[i].Hostname
+		if p.nodes[i].State != api.NodeReady {
+			name += " (away)"
+		}
+		names = append(names, name)
 	}
-	var last *api.Task
-	var volume string
-	for _, other := range p.tasks[t.ServiceID] {
-		if other.Slot != t.Slot || !mayHaveRun(other) || last != nil && !newer(other, last) {
+	return fmt.Sprintf("without the volume %s, which is on %s", h.volume, strings.Join(names, ", "))
+}
+
+// use is a task that has, or had, a volume on a node.
+type use struct {
+	task *api.Task
+	node int
+}
+
+// noteVolumes remembers where a task's volumes are.
+func (p *planner) noteVolumes(i int, t *api.Task) {
+	if t.Status.State == api.TaskRejected {
+		return // it never had them
+	}
+	for _, m := range t.Spec.Mounts {
+		if isLocal(m) {
+			p.volumes[m.Source] = append(p.volumes[m.Source], use{t, i})
+		}
+	}
+}
+
+// isLocal reports whether a mount is a volume that exists on one node alone.
+func isLocal(m api.Mount) bool {
+	return m.Type == api.MountVolume && m.Source != "" && !m.Shared
+}
+
+// homeOf returns where the task has to go, nil if it may go anywhere.
+func (p *planner) homeOf(t *api.Task) *home {
+	var found *home
+	for _, m := range t.Spec.Mounts {
+		if !isLocal(m) {
 			continue
 		}
-		for v := range namedVolumes(other) {
-			if volumes[v] && (last != other || v < volume) {
-				last, volume = other, v
-			}
+		last, others := p.lastUse(t, m.Source)
+		if last != nil {
+			return &home{m.Source, []int{last.node}, last.task.Status.State == api.TaskOrphaned && !last.task.Status.Removed}
+		}
+		if nodes := p.holders(m.Source, t.ServiceID, others); len(nodes) > 0 && found == nil {
+			found = &home{volume: m.Source, nodes: nodes}
 		}
 	}
-	if last == nil {
-		return -1, ""
-	}
-	home := p.snap.Nodes[last.NodeID]
-	if home == nil || home.State != api.NodeReady || home.Availability == api.AvailabilityDrain {
-		return -1, ""
-	}
-	if _, unmet := svc.Spec.Placement.Unmet(home); unmet {
-		return -1, ""
-	}
-	return p.position[home.ID], volume
+	return found
 }
 
-// mayHaveRun reports whether the task came far enough to have made its volumes.
-func mayHaveRun(t *api.Task) bool {
-	return t.NodeID != "" && !t.Status.State.Before(api.TaskStarting) && t.Status.State != api.TaskRejected
-}
-
-func namedVolumes(t *api.Task) map[string]bool {
-	var volumes map[string]bool
-	for _, m := range t.Spec.Mounts {
-		if m.Type == api.MountVolume && m.Source != "" {
-			if volumes == nil {
-				volumes = map[string]bool{}
-			}
-			volumes[m.Source] = true
+// lastUse returns where the task's slot last had the volume, nil if nowhere, and
+// the nodes where other slots of the service had it.
+func (p *planner) lastUse(t *api.Task, volume string) (last *use, others []int) {
+	for k, u := range p.volumes[volume] {
+		switch {
+		case u.task.ServiceID != t.ServiceID || u.task.ID == t.ID:
+		case u.task.Slot != t.Slot:
+			others = append(others, u.node)
+		case last == nil || newer(u.task, last.task):
+			last = &p.volumes[volume][k]
 		}
 	}
-	return volumes
+	if last != nil && p.wasRemoved(volume, last) {
+		return nil, others
+	}
+	return last, others
 }
 
-// newer reports whether a was made after b.
+// wasRemoved reports whether the node has told since then that it does not have
+// the volume: somebody removed it, to have the slot start anew elsewhere.
+func (p *planner) wasRemoved(volume string, u *use) bool {
+	n := p.nodes[u.node]
+	return n.State == api.NodeReady && u.task.Status.State.Terminal() && n.Info.VolumeDrivers != nil &&
+		p.now.Sub(u.task.Status.At) > volumeReported && !slices.Contains(n.Info.Volumes, volume)
+}
+
+// holders are the nodes that have the volume and are no home of others.
+func (p *planner) holders(volume string, service api.ServiceID, others []int) []int {
+	var nodes []int
+	for _, u := range p.volumes[volume] {
+		if u.task.ServiceID != service && !p.wasRemoved(volume, &u) {
+			nodes = append(nodes, u.node)
+		}
+	}
+	nodes = append(nodes, p.reported[volume]...)
+	slices.Sort(nodes)
+	return slices.DeleteFunc(slices.Compact(nodes), func(i int) bool { return slices.Contains(others, i) })
+}
+
+// placeHome places a task on the best of the nodes that have its volume.
+func (f *fit) placeHome(t *api.Task, h *home) (int, string) {
+	best := -1
+	for _, i := range h.nodes {
+		if f.judge(&t.Spec.Reservations, i) == nil && (best < 0 || f.better(i, best) < 0) {
+			best = i
+		}
+	}
+	switch {
+	case best < 0:
+		return -1, f.unplaceable(t, h)
+	case h.held:
+		return -1, fmt.Sprintf("%snode %s is back and has not yet ended the last task with the volume %s", unplaceableReason, f.nodes[best].Hostname, h.volume)
+	}
+	return best, "it has the volume " + h.volume
+}
+
+// newer reports whether a was made after b; what is not in the store yet is the
+// newest.
 func newer(a, b *api.Task) bool {
+	if a.Meta.Created == 0 || b.Meta.Created == 0 {
+		return a.Meta.Created < b.Meta.Created
+	}
 	return cmp.Or(
 		cmp.Compare(a.Meta.Created, b.Meta.Created),
 		a.CreatedAt.Compare(b.CreatedAt),

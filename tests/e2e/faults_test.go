@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -170,7 +172,14 @@ func testCutWire(t *testing.T, c *cluster) {
 // see that connections go on as they should, and returns when they did.
 func awaitElsewhere(t *testing.T, c *cluster, others []string, since time.Time) time.Duration {
 	t.Helper()
-	took := map[string]time.Duration{"blog_db": 0, web: 0, "probe_echo": 0}
+	took := map[string]time.Duration{"probe_echo": 0}
+	if keeps := c.keepsVolume(t, others); keeps == "" {
+		took[web], took["blog_db"] = 0, 0
+	} else {
+		// The database waits for the node that has its volume, and what depends
+		// on it waits for it.
+		awaitReason(t, c, others[0], "blog_db", "without the volume blog_posts, which is on "+keeps+" (away)")
+	}
 	longest := time.Duration(0)
 	defer func() { logTasks(t, c, others[0], since) }()
 	await(t, 3*patience, "all tasks serve on "+fmt.Sprint(others), func() error {
@@ -190,6 +199,42 @@ func awaitElsewhere(t *testing.T, c *cluster, others []string, since time.Time) 
 		return nil
 	})
 	return longest
+}
+
+// keepsVolume returns the node with the database's volume, if it is none of these.
+func (c *cluster) keepsVolume(t *testing.T, others []string) string {
+	t.Helper()
+	tasks, err := c.tasks(t.Context(), others[0], blog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks { // the newest of a slot first
+		if task.ServiceName == "blog_db" && task.NodeName != "" {
+			if slices.Contains(others, task.NodeName) {
+				return ""
+			}
+			return task.NodeName
+		}
+	}
+	t.Fatal("the database has never run")
+	return ""
+}
+
+// awaitReason waits until a task of the service is pending for a reason.
+func awaitReason(t *testing.T, c *cluster, asked, service, reason string) {
+	t.Helper()
+	await(t, patience, service+" waits: "+reason, func() error {
+		tasks, err := c.tasks(t.Context(), asked, blog)
+		if err != nil {
+			return err
+		}
+		for _, task := range tasks {
+			if task.ServiceName == service && strings.Contains(task.Reason, reason) {
+				return nil
+			}
+		}
+		return errors.New("no task says so")
+	})
 }
 
 // inTime fails the test if it took too long until tasks ran elsewhere on a
