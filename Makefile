@@ -39,6 +39,7 @@ check: go generated lint ## format, vet, lint, dependency rule, generated code
 
 bench: go build ## what a request costs, beside other ways to balance it (root)
 	packaging/deps.sh bench
+	$(GO) run ./tests/bench/planner
 	$(GO) run ./tests/bench
 
 build: go ## bin/orch, one static program

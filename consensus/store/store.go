@@ -69,6 +69,27 @@ func Encode(changes []api.Change) ([]byte, error) {
 	return data, nil
 }
 
+// EncodeUpTo makes the log entry of the first n of a list of changes: as many as
+// fit into size bytes, one of them at least.
+func EncodeUpTo(changes []api.Change, size int) (data []byte, n int, err error) {
+	data = fmt.Appendf(nil, `{"v":%d,"changes":[`, formatVersion)
+	for _, c := range changes {
+		one, err := json.Marshal(c)
+		if err != nil {
+			return nil, 0, fmt.Errorf("encode changes: %w", err)
+		}
+		if n > 0 && len(data)+len(one) > size {
+			break
+		}
+		if n > 0 {
+			data = append(data, ',')
+		}
+		data = append(data, one...)
+		n++
+	}
+	return append(data, "]}"...), n, nil
+}
+
 // Apply applies one entry: all its changes, in order, if each of them finds the
 // version of its object that it names and breaks no uniqueness; otherwise
 // nothing, and the answer is a *ConflictError, or an error that says what is

@@ -120,22 +120,34 @@ const (
 	TaskOrphaned TaskState = "orphaned" // its node was lost
 )
 
-var taskOrder = map[TaskState]int{
-	TaskPending: 0, TaskAssigned: 1, TaskPreparing: 2, TaskStarting: 3, TaskRunning: 4,
-	TaskComplete: 5, TaskFailed: 5, TaskRejected: 5, TaskShutdown: 5, TaskOrphaned: 5,
+// order is how far a state is, -1 for what is none. All planners ask for it for
+// every task.
+func (s TaskState) order() int {
+	switch s {
+	case TaskPending:
+		return 0
+	case TaskAssigned:
+		return 1
+	case TaskPreparing:
+		return 2
+	case TaskStarting:
+		return 3
+	case TaskRunning:
+		return 4
+	case TaskComplete, TaskFailed, TaskRejected, TaskShutdown, TaskOrphaned:
+		return 5
+	}
+	return -1
 }
 
 // Valid reports whether s is one of the states above.
-func (s TaskState) Valid() bool {
-	_, ok := taskOrder[s]
-	return ok
-}
+func (s TaskState) Valid() bool { return s.order() >= 0 }
 
 // Terminal reports whether the task has ended.
-func (s TaskState) Terminal() bool { return taskOrder[s] >= 5 }
+func (s TaskState) Terminal() bool { return s.order() == 5 }
 
 // Before reports whether s comes before o in a task's life.
-func (s TaskState) Before(o TaskState) bool { return taskOrder[s] < taskOrder[o] }
+func (s TaskState) Before(o TaskState) bool { return s.order() < o.order() }
 
 // TaskStatus is what an agent reports of a task.
 type TaskStatus struct {

@@ -10,9 +10,7 @@ import (
 	"github.com/orch-dev/orch/consensus"
 	"github.com/orch-dev/orch/consensus/store"
 	"github.com/orch-dev/orch/pkg/api"
-	"github.com/orch-dev/orch/pkg/ipam"
 	"github.com/orch-dev/orch/pkg/orchestrator"
-	"github.com/orch-dev/orch/pkg/scheduler"
 )
 
 // Manager reconciles the cluster while its node leads.
@@ -100,24 +98,31 @@ func (m *Manager) lead(ctx context.Context) {
 	}
 }
 
-// step plans once, proposes what was planned, or as much of it as one entry
-// should hold, and returns when time alone would make the next plan another.
+// step plans once, proposes what was planned, or as much of it as can be in about
+// the time that planning took, and returns when time alone would make the next
+// plan another.
 func (m *Manager) step(ctx context.Context) (time.Time, error) {
 	snap, now := m.replica.Snapshot(), m.now()
 	if snap.Cluster == nil {
 		return now.Add(time.Second), nil // not bootstrapped yet
 	}
-	changes, err := fitting(m.plan(snap, now), entrySize)
-	if err != nil {
-		return time.Time{}, err
+	plan := m.plan(snap, now)
+	for _, p := range plan.Problems {
+		m.log.Warn("cannot allocate", "problem", p)
 	}
-	if len(changes) > 0 {
-		if _, err := m.replica.Commit(ctx, changes); err != nil {
-			return time.Time{}, fmt.Errorf("commit %d changes: %w", len(changes), err)
+	until := m.now().Add(max(minCommit, m.now().Sub(now)))
+	for rest := plan.Changes; len(rest) > 0 && !m.now().After(until); {
+		entry, n, err := store.EncodeUpTo(rest, entrySize)
+		if err != nil {
+			return time.Time{}, err
 		}
-		for _, c := range changes {
+		if _, err := m.replica.CommitEntry(ctx, entry); err != nil {
+			return time.Time{}, fmt.Errorf("commit %d changes: %w", n, err)
+		}
+		for _, c := range rest[:n] {
 			m.log.Debug("changed", "object", c.Ref(), "delete", c.Delete)
 		}
+		rest = rest[n:]
 	}
 	wake := m.tracker.NextExpiry(snap, now)
 	if w := orchestrator.NextWake(snap, now); !w.IsZero() && w.Before(wake) {
@@ -126,66 +131,24 @@ func (m *Manager) step(ctx context.Context) (time.Time, error) {
 	return wake, nil
 }
 
-// entrySize is the size of a planned entry, in bytes: a disk and a network have
-// it long before a heartbeat is missed.
-const entrySize = 1 << 20
+const (
+	// entrySize is the size of a planned entry, in bytes: a disk and a network
+	// have it long before a heartbeat is missed.
+	entrySize = 1 << 20
+	// minCommit is how long entries of one plan are proposed at least, if there
+	// are more. The rest is planned again: planning takes as long as the state is
+	// large, so that planning anew for each entry would cost its square.
+	minCommit = time.Second
+)
 
-// fitting returns the first of the changes that make an entry of at most size
-// bytes, one of them at least. Any of them can be made without those behind it:
-// the rest is planned again.
-func fitting(changes []api.Change, size int) ([]api.Change, error) {
-	total := 0
-	for i := range changes {
-		data, err := store.Encode(changes[i : i+1])
-		if err != nil {
-			return nil, err
-		}
-		if total += len(data); total > size && i > 0 {
-			return changes[:i], nil
-		}
-	}
-	return changes, nil
-}
-
-// plan runs the planners in a row, each on what those before it planned.
-func (m *Manager) plan(snap *api.Snapshot, now time.Time) []api.Change {
+func (m *Manager) plan(snap *api.Snapshot, now time.Time) Planned {
 	leases := m.tracker.Leases(snap, now)
-	snap = snap.With(leases)
-
-	tasks := orchestrator.Plan(orchestrator.Input{
-		Snapshot: snap,
+	planned := Plan(orchestrator.Input{
+		Snapshot: snap.With(leases),
 		Now:      now,
-		Acked:    m.tracker.Acked(snap, now),
+		Acked:    m.tracker.Acked(snap.With(leases), now),
 		NewID:    func() api.TaskID { return api.TaskID(m.newID()) },
 	})
-	snap = snap.With(tasks)
-
-	allocations, problems := ipam.Plan(snap)
-	for _, p := range problems {
-		m.log.Warn("cannot allocate", "problem", p)
-	}
-	snap = snap.With(allocations)
-
-	placements := scheduler.Plan(snap, now)
-	snap = snap.With(placements)
-
-	return api.Merge(leases, tasks, allocations, placements, unusedNetworks(snap))
-}
-
-// unusedNetworks plans the end of networks whose stack was removed, once no
-// task is on them: until then their numbers may not be given to another.
-func unusedNetworks(snap *api.Snapshot) []api.Change {
-	used := make(map[api.NetworkID]bool)
-	for _, t := range snap.Tasks {
-		for _, id := range t.Networks {
-			used[id] = true
-		}
-	}
-	var changes []api.Change
-	for _, n := range api.Sorted(snap.Networks) {
-		if n.Removing && !used[n.ID] {
-			changes = append(changes, api.Change{Network: n, Delete: true})
-		}
-	}
-	return changes
+	planned.Changes = api.Merge(leases, planned.Changes)
+	return planned
 }

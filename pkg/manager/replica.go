@@ -30,6 +30,11 @@ func (r *Replica) Commit(ctx context.Context, changes []api.Change) (api.Index, 
 	if err != nil {
 		return 0, fmt.Errorf("encode %d changes: %w", len(changes), err)
 	}
+	return r.CommitEntry(ctx, data)
+}
+
+// CommitEntry is Commit for changes that are encoded already.
+func (r *Replica) CommitEntry(ctx context.Context, data []byte) (api.Index, error) {
 	if len(data) > consensus.MaxEntry {
 		return 0, api.Errorf(api.CodeInvalid, "this changes too much at once: %d bytes, at most %d are possible", len(data), consensus.MaxEntry)
 	}

@@ -51,6 +51,8 @@ type planner struct {
 	Input
 	tasks    []*task        // those of the snapshot by ID, then the new ones
 	services []*api.Service // whose update has come further
+
+	networkIDs map[string]api.NetworkID // by name
 }
 
 // task is a task of the store with what is planned for it.
@@ -69,6 +71,10 @@ func (t *task) edit() *api.Task {
 }
 
 func (p *planner) load() {
+	p.networkIDs = make(map[string]api.NetworkID, len(p.Snapshot.Networks))
+	for id, n := range p.Snapshot.Networks {
+		p.networkIDs[n.Name] = id
+	}
 	for _, t := range api.Sorted(p.Snapshot.Tasks) {
 		p.tasks = append(p.tasks, &task{Task: t})
 	}
@@ -130,11 +136,11 @@ func (p *planner) create(svc *api.Service, s *slot, reason string, notBefore tim
 func (p *planner) networks(svc *api.Service) ([]api.NetworkID, bool) {
 	var ids []api.NetworkID
 	for _, name := range svc.Spec.Networks {
-		n := p.Snapshot.NetworkByName(name)
-		if n == nil {
+		id, ok := p.networkIDs[name]
+		if !ok {
 			return nil, false
 		}
-		ids = append(ids, n.ID)
+		ids = append(ids, id)
 	}
 	return ids, true
 }

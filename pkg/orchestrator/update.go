@@ -36,7 +36,7 @@ func (p *planner) rollout(svc *api.Service, slots []*slot) {
 	if !svc.Update.Running() && len(at[failing]) > 0 {
 		return // nobody judges it
 	}
-	if updateDue(svc, p.Snapshot.Tasks).After(p.Now) {
+	if updateDue(svc, p.tasksOf(slots)).After(p.Now) {
 		return
 	}
 	for _, s := range first(batch, at[outdated]) {
@@ -61,17 +61,29 @@ func (p *planner) replace(svc *api.Service, s *slot) {
 	p.leave(old, reason)
 }
 
+// tasksOf are the tasks of the slots as the store has them.
+func (p *planner) tasksOf(slots []*slot) []*api.Task {
+	var tasks []*api.Task
+	for _, s := range slots {
+		for _, t := range s.tasks {
+			if stored := p.Snapshot.Tasks[t.ID]; stored != nil {
+				tasks = append(tasks, stored)
+			}
+		}
+	}
+	return tasks
+}
+
 // updateDue is when the service's next batch may start: Delay after the newest
 // task of the current spec became available.
-func updateDue(svc *api.Service, tasks map[api.TaskID]*api.Task) time.Time {
+func updateDue(svc *api.Service, tasks []*api.Task) time.Time {
 	var newest time.Time
 	delay := svc.Rules().Delay
 	if delay <= 0 {
 		return newest
 	}
 	for _, t := range tasks {
-		current := t.ServiceID == svc.ID && t.SpecVersion >= svc.SpecVersion
-		if current && t.Status.State == api.TaskRunning && t.ReadySince.After(newest) {
+		if t.SpecVersion >= svc.SpecVersion && t.Status.State == api.TaskRunning && t.ReadySince.After(newest) {
 			newest = t.ReadySince
 		}
 	}

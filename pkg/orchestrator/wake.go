@@ -37,8 +37,16 @@ func NextWake(snap *api.Snapshot, now time.Time) time.Time {
 			consider(t.ReadySince.Add(svc.Rules().Monitor))
 		}
 	}
-	for id := range updating {
-		consider(updateDue(snap.Services[id], snap.Tasks))
+	if len(updating) > 0 {
+		tasks := map[api.ServiceID][]*api.Task{}
+		for _, t := range snap.Tasks {
+			if updating[t.ServiceID] {
+				tasks[t.ServiceID] = append(tasks[t.ServiceID], t)
+			}
+		}
+		for id := range updating {
+			consider(updateDue(snap.Services[id], tasks[id]))
+		}
 	}
 	return next
 }

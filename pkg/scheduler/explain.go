@@ -19,7 +19,9 @@ func Explain(snap *api.Snapshot, t *api.Task, now time.Time) []Opinion {
 	if svc == nil {
 		return nil
 	}
-	f := newPlanner(snap, now).fit(svc)
+	p := newPlanner(snap, now)
+	p.load([]*api.Task{t})
+	f := p.fit(svc)
 	f.about(&t.Spec)
 	var at *home
 	if t.NodeID == "" {

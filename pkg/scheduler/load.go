@@ -23,7 +23,6 @@ const (
 type load struct {
 	staying, all int
 	reserved     amounts // by all
-	fill         int64   // how much of the node those that stay reserve; see fillOf
 	wanted       amounts // by those that stay
 	ports        map[hostPort]int
 }
@@ -52,7 +51,7 @@ type hostPort struct {
 }
 
 // add counts a task that has its place and has not ended.
-func (l *load) add(n *api.Node, svc *api.Service, t *api.Task) {
+func (l *load) add(svc *api.Service, t *api.Task) {
 	l.all++
 	l.reserved.add(&t.Spec.Reservations)
 	if svc != nil {
@@ -68,7 +67,6 @@ func (l *load) add(n *api.Node, svc *api.Service, t *api.Task) {
 	if stays(svc, t) {
 		l.staying++
 		l.wanted.add(&t.Spec.Reservations)
-		l.fill = fillOf(n, &l.wanted)
 	}
 }
 
@@ -77,15 +75,16 @@ func stays(svc *api.Service, t *api.Task) bool {
 	return svc != nil && t.Desired == api.DesiredRun && t.SpecVersion >= svc.SpecVersion
 }
 
-// fillOf is how much of a node's CPUs or memory is reserved, whichever is more,
-// in thousandths. It is 0 for a node that has not said what it has.
-func fillOf(n *api.Node, a *amounts) int64 {
+// fill is how much of the node's CPUs or memory those that stay reserve,
+// whichever is more, in thousandths. It is 0 for a node that has not said what it
+// has.
+func (l *load) fill(n *api.Node) int64 {
 	var cpu, memory int64
 	if n.Info.CPUs > 0 {
-		cpu = a.cpus / (int64(n.Info.CPUs) * (billion / 1000))
+		cpu = l.wanted.cpus / (int64(n.Info.CPUs) * (billion / 1000))
 	}
 	if perMille := n.Info.MemoryBytes / 1000; perMille > 0 {
-		memory = a.memory / perMille
+		memory = l.wanted.memory / perMille
 	}
 	return max(cpu, memory)
 }

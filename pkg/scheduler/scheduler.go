@@ -31,6 +31,7 @@ func Plan(snap *api.Snapshot, now time.Time) []api.Change {
 		return nil
 	}
 	p := newPlanner(snap, now)
+	p.load(waiting)
 	var changes []api.Change
 	for _, batch := range batches(waiting) {
 		changes = p.placeBatch(changes, snap.Services[batch[0].ServiceID], batch)
@@ -85,9 +86,9 @@ type planner struct {
 	loads    []load
 	noImage  map[string]map[int]bool // nodes that could not get an image lately
 	byName   map[string]*api.Service
-	tasks    map[api.ServiceID][]*api.Task
-	volumes  map[string][]use // local volumes, by name, with the tasks that have or had them
-	reported map[string][]int // nodes that say they have the volume
+	tasks    map[api.ServiceID][]*api.Task // of the services that matter; see load
+	volumes  map[string][]use              // local volumes, by name, with the tasks that have or had them
+	reported map[string][]int              // nodes that say they have the volume
 }
 
 func newPlanner(snap *api.Snapshot, now time.Time) *planner {
@@ -112,16 +113,35 @@ func newPlanner(snap *api.Snapshot, now time.Time) *planner {
 	for _, s := range snap.Services {
 		p.byName[s.Spec.Name] = s
 	}
-	for _, t := range snap.Tasks {
-		svc := snap.Services[t.ServiceID]
-		if svc != nil {
-			p.tasks[svc.ID] = append(p.tasks[svc.ID], t)
+	return p
+}
+
+// load counts what is on the nodes, and collects the tasks of the services of
+// which tasks are to be placed, and of those that they depend on.
+func (p *planner) load(waiting []*api.Task) {
+	matters := map[api.ServiceID]bool{}
+	for _, t := range waiting {
+		if matters[t.ServiceID] {
+			continue
 		}
-		if i, known := p.position[t.NodeID]; known && t.Status.State != api.TaskPending {
-			p.count(i, svc, t)
+		matters[t.ServiceID] = true
+		for _, d := range p.snap.Services[t.ServiceID].Spec.DependsOn {
+			if dep := p.byName[d.Service]; dep != nil {
+				matters[dep.ID] = true
+			}
 		}
 	}
-	return p
+	for _, t := range p.snap.Tasks {
+		if matters[t.ServiceID] {
+			p.tasks[t.ServiceID] = append(p.tasks[t.ServiceID], t)
+		}
+		if t.NodeID == "" || t.Status.State == api.TaskPending {
+			continue
+		}
+		if i, known := p.position[t.NodeID]; known {
+			p.count(i, p.snap.Services[t.ServiceID], t)
+		}
+	}
 }
 
 // count adds a task that has, or had, its place to what is known of its node.
@@ -137,7 +157,7 @@ func (p *planner) count(i int, svc *api.Service, t *api.Task) {
 		}
 		return
 	}
-	p.loads[i].add(p.nodes[i], svc, t)
+	p.loads[i].add(svc, t)
 }
 
 // waitingTasks are those to place now, oldest first, those of a service by slot.

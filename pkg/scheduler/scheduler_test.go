@@ -488,22 +488,3 @@ func TestPlanIsEvenAndFits(t *testing.T) {
 		}
 	})
 }
-
-func BenchmarkPlan(b *testing.B) {
-	c := newCluster()
-	for i := range 1000 {
-		id := api.NodeID(fmt.Sprintf("n%04d", i))
-		c.Nodes[id] = &api.Node{ID: id, State: api.NodeReady}
-	}
-	for s := range 10 {
-		c.service(fmt.Sprint(s), func(s *api.Service) {
-			s.Spec.Placement.Constraints = []api.Constraint{{Key: "node.role", Op: api.OpNotEqual, Value: "manager"}}
-		})
-		for i := range 500 {
-			c.task(fmt.Sprintf("t%d-%d", s, i), fmt.Sprint(s), i+1, "", nil)
-		}
-	}
-	for b.Loop() {
-		Plan(&c.Snapshot, now)
-	}
-}

@@ -134,7 +134,7 @@ func (f *fit) better(i, j int) int {
 	return cmp.Or(
 		f.avoided(i)-f.avoided(j),
 		cmp.Compare(f.shares[i].staying, f.shares[j].staying),
-		cmp.Compare(a.fill, b.fill),
+		cmp.Compare(a.fill(f.nodes[i]), b.fill(f.nodes[j])),
 		cmp.Compare(a.staying, b.staying),
 		cmp.Compare(a.all, b.all),
 		cmp.Compare(i, j),

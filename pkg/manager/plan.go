@@ -1,0 +1,48 @@
+package manager
+
+import (
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/ipam"
+	"github.com/orch-dev/orch/pkg/orchestrator"
+	"github.com/orch-dev/orch/pkg/scheduler"
+)
+
+// Planned is what should change, in an order in which any part can be made
+// without what is behind it.
+type Planned struct {
+	Changes  []api.Change
+	Problems []ipam.Problem
+}
+
+// Plan runs the planners in a row, each on what those before it planned.
+func Plan(in orchestrator.Input) Planned {
+	snap := in.Snapshot
+	tasks := orchestrator.Plan(in)
+	snap = snap.With(tasks)
+
+	allocations, problems := ipam.Plan(snap)
+	snap = snap.With(allocations)
+
+	placements := scheduler.Plan(snap, in.Now)
+	snap = snap.With(placements)
+
+	return Planned{api.Merge(tasks, allocations, placements, unusedNetworks(snap)), problems}
+}
+
+// unusedNetworks plans the end of networks whose stack was removed, once no
+// task is on them: until then their numbers may not be given to another.
+func unusedNetworks(snap *api.Snapshot) []api.Change {
+	used := make(map[api.NetworkID]bool)
+	for _, t := range snap.Tasks {
+		for _, id := range t.Networks {
+			used[id] = true
+		}
+	}
+	var changes []api.Change
+	for _, n := range api.Sorted(snap.Networks) {
+		if n.Removing && !used[n.ID] {
+			changes = append(changes, api.Change{Network: n, Delete: true})
+		}
+	}
+	return changes
+}
