@@ -108,6 +108,7 @@ func (d *daemon) nodeInfo(ctx context.Context, m *member) api.NodeInfo {
 			info = engine
 		}
 		info.Datapath = m.plane.Describe()
+		info.Issuer = d.credentials().Issuer
 	}
 	info.OrchVersion = version
 	if info.EngineVersion == "" {

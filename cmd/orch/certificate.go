@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
@@ -19,8 +21,8 @@ const (
 	renewRetry   = 5 * time.Second
 )
 
-// renewCertificate gives the node a new certificate, for a new key, when the old
-// one has lived two thirds of its life or the node has another role.
+// renewCertificate gives the node a new certificate, for a new key, when it is
+// due: see due. It also has the node trust whom the cluster trusts.
 func (m *member) renewCertificate(ctx context.Context) error {
 	wait := time.Duration(0)
 	for {
@@ -30,13 +32,18 @@ func (m *member) renewCertificate(ctx context.Context) error {
 		case <-time.After(wait):
 		}
 		wait = certificateCheck
-		own := m.d.credentials()
-		if role := m.roleNow(own.Identity.Role); role == own.Identity.Role && time.Now().Before(own.RenewAt()) {
+		own, view := m.d.credentials(), m.agent.View()
+		if !m.due(own, view, time.Now()) {
+			if err := m.followRoots(own, view); err != nil {
+				m.d.log.Error("cannot follow the cluster's authority", "err", err)
+				wait = renewRetry
+			}
 			continue
 		}
-		renewed, err := m.renew(ctx)
+		renewed, err := m.renew(ctx, view)
 		switch {
 		case err == nil:
+			m.agent.Changed()
 			m.d.log.Info("certificate renewed", "role", renewed.Identity.Role, "until", renewed.Expires())
 		case ctx.Err() == nil:
 			m.d.log.Error("cannot renew this node's certificate, without which no other node will talk to it", "ends", own.Expires(), "err", err)
@@ -45,17 +52,36 @@ func (m *member) renewCertificate(ctx context.Context) error {
 	}
 }
 
-// roleNow is the node's role in the cluster as far as it knows.
-func (m *member) roleNow(otherwise api.Role) api.Role {
-	if view := m.agent.View(); view != nil && view.Nodes[m.id.Node] != nil {
-		return view.Nodes[m.id.Node].Role
+// due reports whether the node needs another certificate: the one that it has has
+// lived two thirds of its life, says another role, or is from an authority that
+// signs no longer.
+func (m *member) due(own *pki.Credentials, view *api.Snapshot, now time.Time) bool {
+	if !now.Before(own.RenewAt()) {
+		return true
 	}
-	return otherwise
+	if view == nil || view.Cluster == nil || view.Nodes[m.id.Node] == nil {
+		return false
+	}
+	return view.Nodes[m.id.Node].Role != own.Identity.Role || view.Cluster.Issuer().ID() != own.Issuer
+}
+
+// followRoots makes the authorities that the node trusts those of the cluster:
+// when one was replaced, the old is dropped.
+func (m *member) followRoots(own *pki.Credentials, view *api.Snapshot) error {
+	id := m.d.identity()
+	if view == nil || view.Cluster == nil || slices.EqualFunc(id.Roots, view.Cluster.Roots(), bytes.Equal) {
+		return nil
+	}
+	_, err := m.d.certify(id.Key, api.Certificate{Node: id.Certificate, Chain: view.Cluster.Chain(), Roots: view.Cluster.Roots()})
+	if err == nil {
+		m.d.log.Info("the cluster's old authority is trusted no longer", "authority", own.Issuer)
+	}
+	return err
 }
 
 // renew asks a manager for a certificate. Connections that are open stay; those
 // that are made from now on use the new one.
-func (m *member) renew(ctx context.Context) (*pki.Credentials, error) {
+func (m *member) renew(ctx context.Context, view *api.Snapshot) (*pki.Credentials, error) {
 	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
 	defer cancel()
 	key, err := pki.NewKey(rand.Reader)
@@ -70,6 +96,17 @@ func (m *member) renew(ctx context.Context) (*pki.Credentials, error) {
 	issued, err := rpc.Call[api.RenewRequest, api.Certificate](ctx, m.d.peers.Manager(manager), api.ProcRenew, &api.RenewRequest{Request: request})
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", manager, err)
+	}
+	// A manager that lags would sign with an authority that others trust no
+	// longer, and one that is ahead with one that this node is to hear of first.
+	if view != nil && view.Cluster != nil {
+		renewed, err := pki.NewCredentials(key, *issued)
+		if err != nil {
+			return nil, err
+		}
+		if renewed.Issuer != view.Cluster.Issuer().ID() {
+			return nil, fmt.Errorf("%s and this node do not know the same authority yet", manager)
+		}
 	}
 	return m.d.certify(key, *issued)
 }

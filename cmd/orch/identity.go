@@ -30,15 +30,16 @@ type identity struct {
 	// renewed: PKCS #8. The rest is of its cluster: X.509, DER.
 	Key         []byte   `json:"key"`
 	Certificate []byte   `json:"certificate,omitempty"`
+	Chain       [][]byte `json:"chain,omitempty"`
 	Roots       [][]byte `json:"roots,omitempty"`
 
-	credentials *pki.Credentials // of these three
+	credentials *pki.Credentials // of these four
 }
 
 // certify gives the node a certificate for a key.
 func (id *identity) certify(key []byte, issued api.Certificate) (err error) {
-	id.Key, id.Certificate, id.Roots = key, issued.Node, issued.Roots
-	id.credentials, err = pki.NewCredentials(id.Key, id.Certificate, id.Roots)
+	id.Key, id.Certificate, id.Chain, id.Roots = key, issued.Node, issued.Chain, issued.Roots
+	id.credentials, err = pki.NewCredentials(id.Key, issued)
 	return err
 }
 
@@ -68,7 +69,7 @@ func loadIdentity(stateDir string) (*identity, error) {
 		err = errors.New("it has no ID or no key")
 	}
 	if err == nil && id.member() {
-		err = id.certify(id.Key, api.Certificate{Node: id.Certificate, Roots: id.Roots})
+		err = id.certify(id.Key, api.Certificate{Node: id.Certificate, Chain: id.Chain, Roots: id.Roots})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the node's identity in %s is damaged (%v): restore the file, or remove %s to make this a new node", path, err, stateDir)

@@ -70,7 +70,7 @@ func newRootCommand() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add("cluster", newInitCommand(cli), newJoinCommand(cli), newJoinTokenCommand(cli), newNodeCommand(cli), newInfoCommand(cli), newNetCommand(cli), newDoctorCommand(cli))
+	add("cluster", newInitCommand(cli), newJoinCommand(cli), newJoinTokenCommand(cli), newAuthorityCommand(cli), newNodeCommand(cli), newInfoCommand(cli), newNetCommand(cli), newDoctorCommand(cli))
 	add("work", newDeployCommand(cli), newStackCommand(cli), newServiceCommand(cli))
 	add("node", newDaemonCommand(), newLabCommand())
 	return root

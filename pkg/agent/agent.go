@@ -109,6 +109,7 @@ type Agent struct {
 	applied cell[applied]
 	tasks   *tasks
 	reports *reports
+	look    chan struct{} // holds one token when the node has become another
 }
 
 // applied is what is in the kernel.
@@ -118,7 +119,7 @@ type applied struct {
 }
 
 func New(cfg Config) *Agent {
-	a := &Agent{Config: cfg, reports: newReports()}
+	a := &Agent{Config: cfg, reports: newReports(), look: make(chan struct{}, 1)}
 	a.tasks = newTasks(a)
 	return a
 }

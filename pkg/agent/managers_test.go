@@ -26,7 +26,7 @@ func managerSecurity(t *testing.T) *rpc.Security {
 	request, requestErr := pki.Request(key)
 	cert, certErr := authority.Issue(rand.Reader, request, id, pki.DefaultLife, time.Now())
 	stored, storeErr := authority.Store()
-	own, err := pki.NewCredentials(key, cert, [][]byte{stored.Certificate})
+	own, err := pki.NewCredentials(key, api.Certificate{Node: cert, Roots: [][]byte{stored.Certificate}})
 	if err := errors.Join(keyErr, requestErr, certErr, storeErr, err); err != nil {
 		t.Fatal(err)
 	}

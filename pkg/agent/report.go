@@ -100,9 +100,21 @@ func (a *Agent) watchInfo(ctx context.Context) error {
 			told = info
 			a.reports.describe(info)
 		}
-		pause(ctx, infoInterval)
+		select {
+		case <-ctx.Done():
+		case <-a.look:
+		case <-time.After(infoInterval):
+		}
 	}
 	return nil
+}
+
+// Changed says that Info would answer otherwise now.
+func (a *Agent) Changed() {
+	select {
+	case a.look <- struct{}{}:
+	default:
+	}
 }
 
 // sendReports reports news at once, and that the node lives at every heartbeat.

@@ -35,20 +35,24 @@ const (
 	ProcRenew        = "/orch.cluster/Renew"        // RenewRequest -> Certificate
 	ProcJoinTokens   = "/orch.cluster/JoinTokens"   // Empty -> JoinTokens
 	ProcRotateToken  = "/orch.cluster/RotateToken"  // RotateTokenRequest -> JoinTokens
-	ProcNodes        = "/orch.cluster/Nodes"        // Empty -> NodeList
-	ProcUpdateNode   = "/orch.cluster/UpdateNode"   // UpdateNodeRequest -> Empty
-	ProcDeploy       = "/orch.cluster/Deploy"       // DeployRequest -> DeployResponse
-	ProcWatchStack   = "/orch.cluster/WatchStack"   // StackRequest -> stream of StackStatus
-	ProcStacks       = "/orch.cluster/Stacks"       // Empty -> StackList
-	ProcRemoveStack  = "/orch.cluster/RemoveStack"  // StackRequest -> RemoveStackResponse
-	ProcServices     = "/orch.cluster/Services"     // ServicesRequest -> ServiceList
-	ProcTasks        = "/orch.cluster/Tasks"        // TasksRequest -> TaskList
-	ProcScale        = "/orch.cluster/Scale"        // ScaleRequest -> ScaleResponse
-	ProcUpdate       = "/orch.cluster/Update"       // UpdateRequest -> UpdateResponse
-	ProcSteer        = "/orch.cluster/Steer"        // SteerRequest -> UpdateResponse
-	ProcServiceLogs  = "/orch.cluster/ServiceLogs"  // ServiceLogsRequest -> stream of LogChunk
-	ProcSession      = "/orch.cluster/Session"      // SessionRequest -> stream of Update
-	ProcReport       = "/orch.cluster/Report"       // Report -> ReportResponse
+	ProcAuthority    = "/orch.cluster/Authority"    // Empty -> AuthorityStatus
+	// Replace the authority; and end that at once, whoever is not ready.
+	ProcRotateAuthority = "/orch.cluster/RotateAuthority" // RotateAuthorityRequest -> AuthorityStatus
+	ProcFinishRotation  = "/orch.cluster/FinishRotation"  // Empty -> AuthorityStatus
+	ProcNodes           = "/orch.cluster/Nodes"           // Empty -> NodeList
+	ProcUpdateNode      = "/orch.cluster/UpdateNode"      // UpdateNodeRequest -> Empty
+	ProcDeploy          = "/orch.cluster/Deploy"          // DeployRequest -> DeployResponse
+	ProcWatchStack      = "/orch.cluster/WatchStack"      // StackRequest -> stream of StackStatus
+	ProcStacks          = "/orch.cluster/Stacks"          // Empty -> StackList
+	ProcRemoveStack     = "/orch.cluster/RemoveStack"     // StackRequest -> RemoveStackResponse
+	ProcServices        = "/orch.cluster/Services"        // ServicesRequest -> ServiceList
+	ProcTasks           = "/orch.cluster/Tasks"           // TasksRequest -> TaskList
+	ProcScale           = "/orch.cluster/Scale"           // ScaleRequest -> ScaleResponse
+	ProcUpdate          = "/orch.cluster/Update"          // UpdateRequest -> UpdateResponse
+	ProcSteer           = "/orch.cluster/Steer"           // SteerRequest -> UpdateResponse
+	ProcServiceLogs     = "/orch.cluster/ServiceLogs"     // ServiceLogsRequest -> stream of LogChunk
+	ProcSession         = "/orch.cluster/Session"         // SessionRequest -> stream of Update
+	ProcReport          = "/orch.cluster/Report"          // Report -> ReportResponse
 )
 
 // Empty is a request or response that says nothing.
@@ -102,9 +106,11 @@ type AdmitRequest struct {
 }
 
 // Certificate is a node's, and those of the authorities that it is to trust.
-// All are X.509, DER.
+// All are X.509, DER. Chain leads from the node's to an authority that others
+// trust who have not heard of the issuer yet.
 type Certificate struct {
 	Node  []byte   `json:"node"`
+	Chain [][]byte `json:"chain,omitempty"`
 	Roots [][]byte `json:"roots"`
 }
 

@@ -68,6 +68,8 @@ type NodeInfo struct {
 	// Datapath says which attach mode is active, for instance "xdp native on
 	// eth0" or "tcx on eth0".
 	Datapath string `json:"datapath"`
+	// Issuer is the ID of the authority that signed the node's certificate.
+	Issuer string `json:"issuer,omitempty"`
 
 	// EngineLabels, VolumeDrivers, LogDrivers and Generic are as the engine's
 	// own configuration has them. Generic is how many there are of each kind,

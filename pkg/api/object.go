@@ -38,6 +38,8 @@ type Cluster struct {
 	// Authority signs the nodes' certificates, which are good for CertificateLife.
 	Authority       Authority     `json:"authority"`
 	CertificateLife time.Duration `json:"certificateLife"`
+	// Rotation is how Authority is being replaced; nil if it is not.
+	Rotation *Rotation `json:"rotation,omitempty"`
 
 	// WorkerToken and ManagerToken are the secrets of the join tokens.
 	WorkerToken  string `json:"workerToken"`
@@ -52,10 +54,4 @@ type Cluster struct {
 	// LeaseTimeout is how long a node may be silent before its tasks are
 	// replaced on other nodes.
 	LeaseTimeout time.Duration `json:"leaseTimeout"`
-}
-
-// Authority is a cluster's certificate authority.
-type Authority struct {
-	Certificate []byte `json:"certificate"`   // X.509, DER
-	Key         []byte `json:"key,omitempty"` // PKCS #8; for managers only
 }

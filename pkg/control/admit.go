@@ -107,7 +107,7 @@ func (s *Server) Renew(ctx context.Context, req *api.RenewRequest) (*api.Certifi
 
 // issue makes a member's certificate.
 func (s *Server) issue(snap *api.Snapshot, request []byte, node *api.Node) (*api.Certificate, error) {
-	authority, err := pki.LoadAuthority(snap.Cluster.Authority)
+	authority, err := pki.LoadAuthority(*snap.Cluster.Issuer())
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +116,7 @@ func (s *Server) issue(snap *api.Snapshot, request []byte, node *api.Node) (*api
 	if err != nil {
 		return nil, err
 	}
-	return &api.Certificate{Node: certificate, Roots: [][]byte{snap.Cluster.Authority.Certificate}}, nil
+	return &api.Certificate{Node: certificate, Chain: snap.Cluster.Chain(), Roots: snap.Cluster.Roots()}, nil
 }
 
 // roleOf returns the role that a join token's secret gives.
@@ -156,7 +156,12 @@ func (s *Server) JoinTokens(context.Context, *api.Empty) (*api.JoinTokens, error
 	if snap.Cluster == nil || snap.Nodes[s.Node] == nil {
 		return nil, noState()
 	}
-	token := pki.Token{Digest: pki.DigestOf(snap.Cluster.Authority.Certificate), Addr: snap.Nodes[s.Node].APIAddr()}
+	// While the authority is replaced this manager may not show the next one yet.
+	authority := &snap.Cluster.Authority
+	if next := snap.Cluster.Issuer(); snap.Nodes[s.Node].Info.Issuer == next.ID() {
+		authority = next
+	}
+	token := pki.Token{Digest: pki.DigestOf(authority.Certificate), Addr: snap.Nodes[s.Node].APIAddr()}
 	worker, manager := token, token
 	worker.Role, worker.Secret = api.RoleWorker, snap.Cluster.WorkerToken
 	manager.Role, manager.Secret = api.RoleManager, snap.Cluster.ManagerToken

@@ -47,6 +47,9 @@ func New(cfg Config) *Server {
 	rpc.Handle(s.mux, api.ProcRenew, s.Renew)
 	rpc.Handle(s.mux, api.ProcJoinTokens, s.JoinTokens)
 	rpc.Handle(s.mux, api.ProcRotateToken, s.RotateToken)
+	rpc.Handle(s.mux, api.ProcAuthority, s.Authority)
+	rpc.Handle(s.mux, api.ProcRotateAuthority, s.RotateAuthority)
+	rpc.Handle(s.mux, api.ProcFinishRotation, s.FinishRotation)
 	rpc.Handle(s.mux, api.ProcNodes, s.Nodes)
 	rpc.Handle(s.mux, api.ProcUpdateNode, s.UpdateNode)
 	rpc.Handle(s.mux, api.ProcDeploy, s.Deploy)
@@ -76,6 +79,7 @@ var (
 	stale = map[string]bool{
 		api.ProcNodes: true, api.ProcStacks: true, api.ProcServices: true,
 		api.ProcTasks: true, api.ProcJoinTokens: true, api.ProcServiceLogs: true,
+		api.ProcAuthority: true,
 	}
 )
 

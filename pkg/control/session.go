@@ -82,6 +82,11 @@ func viewOf(node api.NodeID, c api.Change) api.Change {
 		stripped := *c.Cluster
 		stripped.WorkerToken, stripped.ManagerToken, stripped.RotatedTokens = "", "", nil
 		stripped.GossipKey, stripped.Authority.Key = nil, nil
+		if c.Cluster.Rotation != nil {
+			rotation := *c.Cluster.Rotation
+			rotation.Next.Key = nil
+			stripped.Rotation = &rotation
+		}
 		c.Cluster = &stripped
 	case c.Service != nil:
 		spec := &c.Service.Spec

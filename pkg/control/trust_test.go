@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,6 +32,14 @@ type site struct {
 	*Server
 	addr string
 	log  *logged
+	sec  *rpc.Security
+	own  atomic.Pointer[ownKey] // what the manager shows
+}
+
+// ownKey is credentials and the key that they are for.
+type ownKey struct {
+	*pki.Credentials
+	key []byte
 }
 
 // logged keeps what is logged.
@@ -83,8 +92,10 @@ func newSite(t *testing.T) *site {
 	}
 	own := newKeyed()
 	cert := must(authority.Issue(rand.Reader, own.request, pki.Identity{Cluster: cluster.ID, Role: api.RoleManager, Node: self}, cluster.CertificateLife, time.Now()))
-	credentials := must(pki.NewCredentials(own.key, cert, [][]byte{cluster.Authority.Certificate}))
-	sec := &rpc.Security{Credentials: func() *pki.Credentials { return credentials }, Now: time.Now}
+	credentials := must(pki.NewCredentials(own.key, api.Certificate{Node: cert, Roots: [][]byte{cluster.Authority.Certificate}}))
+	s.own.Store(&ownKey{credentials, own.key})
+	sec := &rpc.Security{Credentials: func() *pki.Credentials { return s.own.Load().Credentials }, Now: time.Now}
+	s.sec = sec
 
 	state := store.New()
 	raft := must(consensus.New(consensus.Config{
@@ -160,7 +171,7 @@ func (s *site) join(t *testing.T, j *joiner, text string) (*api.AdmitResponse, e
 	if err != nil {
 		return nil, err
 	}
-	j.use(s, must(pki.NewCredentials(j.key, res.Certificate.Node, res.Certificate.Roots)))
+	j.use(s, must(pki.NewCredentials(j.key, res.Certificate)))
 	return res, nil
 }
 
@@ -317,7 +328,7 @@ func TestRoleFollowsState(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		j.use(s, must(pki.NewCredentials(fresh.key, res.Node, res.Roots)))
+		j.use(s, must(pki.NewCredentials(fresh.key, *res)))
 		return j.sec.Credentials().Identity
 	}
 	set := func(edit func(*api.Node) api.Change) {

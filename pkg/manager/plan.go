@@ -26,7 +26,7 @@ func Plan(in orchestrator.Input) Planned {
 	placements := scheduler.Plan(snap, in.Now)
 	snap = snap.With(placements)
 
-	return Planned{api.Merge(tasks, allocations, placements, unusedNetworks(snap)), problems}
+	return Planned{api.Merge(tasks, allocations, placements, unusedNetworks(snap), endRotation(snap, in.Now)), problems}
 }
 
 // unusedNetworks plans the end of networks whose stack was removed, once no

@@ -6,8 +6,10 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -47,12 +49,14 @@ func NewAuthority(rand io.Reader, cluster string, now time.Time) (*Authority, er
 		return nil, err
 	}
 	template := &x509.Certificate{
-		Subject:               pkix.Name{CommonName: "orch " + cluster},
+		// No two authorities of a cluster have the same name: what one signs of
+		// another's must not look as if it had signed itself.
+		Subject:               pkix.Name{CommonName: "orch " + cluster, SerialNumber: keyName(key)},
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              now.Add(authorityLife),
 		IsCA:                  true,
 		BasicConstraintsValid: true,
-		MaxPathLenZero:        true,
+		MaxPathLen:            1, // its successor, while that takes over
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	cert, err := create(rand, template, template, key.Public(), key)
@@ -60,6 +64,33 @@ func NewAuthority(rand io.Reader, cluster string, now time.Time) (*Authority, er
 		return nil, fmt.Errorf("make the authority of cluster %s: %w", cluster, err)
 	}
 	return &Authority{cert: cert, key: key}, nil
+}
+
+func keyName(key crypto.Signer) string {
+	digest := sha256.Sum256(key.Public().(ed25519.PublicKey))
+	return hex.EncodeToString(digest[:8])
+}
+
+// CrossSign makes a certificate with which who trusts this authority trusts what
+// the next one has signed.
+func (a *Authority) CrossSign(rand io.Reader, next *Authority, now time.Time) ([]byte, error) {
+	if a.cert.MaxPathLen == 0 {
+		return nil, api.Errorf(api.CodeConflict, "the cluster's authority was made by an orch that did not know how to replace it: it may sign no other")
+	}
+	cert, err := create(rand, &x509.Certificate{
+		Subject:               next.cert.Subject,
+		SubjectKeyId:          next.cert.SubjectKeyId,
+		NotBefore:             now.Add(-backdate),
+		NotAfter:              a.cert.NotAfter,
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		MaxPathLenZero:        true,
+		KeyUsage:              x509.KeyUsageCertSign,
+	}, a.cert, next.key.Public(), a.key)
+	if err != nil {
+		return nil, fmt.Errorf("sign the next authority: %w", err)
+	}
+	return cert.Raw, nil
 }
 
 // LoadAuthority is the reverse of Store.

@@ -1,35 +1,39 @@
 package pki
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/orch-dev/orch/pkg/api"
 )
 
 // Credentials are what a node shows to others and whom it trusts. They do not
 // change: renewed ones take their place.
 type Credentials struct {
 	Identity Identity
-	// Certificate is the node's, followed by the authority's, which a node that
-	// joins wants to see.
+	// Certificate is the node's, followed by what leads to an authority, and by
+	// the authorities, which a node that joins wants to see.
 	Certificate tls.Certificate
 	// Roots are the authorities whose certificates are good.
 	Roots *x509.CertPool
+	// Issuer is the ID of the one that signed the node's.
+	Issuer string
 }
 
 // NewCredentials puts together a node's private key (PKCS #8), its certificate
-// and the authorities', the issuer's among them (DER). It checks that they
-// belong together, not whether the certificate is still good.
-func NewCredentials(key, certificate []byte, roots [][]byte) (*Credentials, error) {
+// and the authorities', the issuer's among them. It checks that they belong
+// together, not whether the certificate is still good.
+func NewCredentials(key []byte, issued api.Certificate) (*Credentials, error) {
 	signer, err := loadKey(key)
 	if err != nil {
 		return nil, err
 	}
-	leaf, err := x509.ParseCertificate(certificate)
+	leaf, err := x509.ParseCertificate(issued.Node)
 	if err != nil {
 		return nil, fmt.Errorf("read the node's certificate: %w", err)
 	}
@@ -37,34 +41,65 @@ func NewCredentials(key, certificate []byte, roots [][]byte) (*Credentials, erro
 		return nil, errors.New("the node's certificate is for another key")
 	}
 	c := &Credentials{
-		Certificate: tls.Certificate{Certificate: [][]byte{certificate}, PrivateKey: signer, Leaf: leaf},
-		Roots:       x509.NewCertPool(),
+		Certificate: tls.Certificate{Certificate: [][]byte{issued.Node}, PrivateKey: signer, Leaf: leaf},
 	}
 	if c.Identity, err = IdentityOf(leaf); err != nil {
 		return nil, err
 	}
-	for _, der := range roots {
-		root, err := x509.ParseCertificate(der)
+	between, err := poolOf(issued.Chain)
+	if err != nil {
+		return nil, err
+	}
+	if c.Roots, err = poolOf(issued.Roots); err != nil {
+		return nil, err
+	}
+	chains, err := leaf.Verify(x509.VerifyOptions{
+		Roots: c.Roots, Intermediates: between, CurrentTime: leaf.NotAfter, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the node's certificate is not from the cluster's authority: %w", err)
+	}
+	c.Issuer = issuer(chains)
+	c.Certificate.Certificate = append(append(c.Certificate.Certificate, issued.Chain...), issued.Roots...)
+	return c, nil
+}
+
+// issuer is the ID of the authority at the end of the shortest of these chains:
+// a longer one leads by the new authority to the old.
+func issuer(chains [][]*x509.Certificate) string {
+	best := chains[0]
+	for _, chain := range chains {
+		if len(chain) < len(best) {
+			best = chain
+		}
+	}
+	return (&api.Authority{Certificate: best[len(best)-1].Raw}).ID()
+}
+
+func poolOf(certs [][]byte) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	for _, der := range certs {
+		cert, err := x509.ParseCertificate(der)
 		if err != nil {
 			return nil, fmt.Errorf("read the authority's certificate: %w", err)
 		}
-		c.Roots.AddCert(root)
-		if bytes.Equal(root.RawSubject, leaf.RawIssuer) && leaf.CheckSignatureFrom(root) == nil {
-			c.Certificate.Certificate = append(c.Certificate.Certificate, der)
-		}
+		pool.AddCert(cert)
 	}
-	if len(c.Certificate.Certificate) == 1 {
-		return nil, errors.New("the node's certificate is not from the cluster's authority")
-	}
-	return c, nil
+	return pool, nil
 }
 
 // Expires is when the node's certificate ends.
 func (c *Credentials) Expires() time.Time { return c.Certificate.Leaf.NotAfter }
 
-// RenewAt is when the certificate is to be renewed: after two thirds of its life.
+// RenewAt is when the certificate is to be renewed: after two thirds of its life,
+// or up to a tenth of it earlier, each certificate at another time, so that nodes
+// that joined together do not ask together.
 func (c *Credentials) RenewAt() time.Time {
 	leaf := c.Certificate.Leaf
 	from := leaf.NotBefore.Add(backdate)
-	return from.Add(leaf.NotAfter.Sub(from) * 2 / 3)
+	life := leaf.NotAfter.Sub(from)
+	var random [2]byte
+	copy(random[:], leaf.Signature) // differs with the serial number
+	early := life / 10 / (1 << 16) * time.Duration(binary.BigEndian.Uint16(random[:]))
+	return from.Add(life*2/3 - early)
 }

@@ -51,15 +51,15 @@ func TestIssue(t *testing.T) {
 	loaded := must(LoadAuthority(stored)) // as another manager has it
 	id := Identity{cluster, api.RoleWorker, api.NodeID(newID())}
 	m := issue(t, loaded, id, 90*24*time.Hour)
-	c, err := NewCredentials(m.key, m.cert, [][]byte{stored.Certificate})
+	c, err := NewCredentials(m.key, api.Certificate{Node: m.cert, Roots: [][]byte{stored.Certificate}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.Identity != id {
 		t.Errorf("the certificate is for %s, want %s", c.Identity, id)
 	}
-	if want := now.Add(60 * 24 * time.Hour); !c.RenewAt().Equal(want) {
-		t.Errorf("renewed at %s, want %s", c.RenewAt(), want)
+	if from, to := now.Add(51*24*time.Hour), now.Add(60*24*time.Hour); c.RenewAt().Before(from) || c.RenewAt().After(to) {
+		t.Errorf("renewed at %s, want it between %s and %s", c.RenewAt(), from, to)
 	}
 	if want := now.Add(90 * 24 * time.Hour); !c.Expires().Equal(want) {
 		t.Errorf("ends at %s, want %s", c.Expires(), want)
@@ -110,7 +110,7 @@ func TestNodeIsNoAuthority(t *testing.T) {
 	if _, err := leaf.Verify(x509.VerifyOptions{Roots: pool(authority.cert), Intermediates: between, CurrentTime: now}); err == nil {
 		t.Error("a certificate that a node has signed is good")
 	}
-	if _, err := NewCredentials(forged.key, forged.cert, [][]byte{must(authority.Store()).Certificate}); err == nil {
+	if _, err := NewCredentials(forged.key, api.Certificate{Node: forged.cert, Roots: [][]byte{must(authority.Store()).Certificate}}); err == nil {
 		t.Error("a certificate that a node has signed makes credentials")
 	}
 }
@@ -167,10 +167,10 @@ func TestCredentialsBelongTogether(t *testing.T) {
 		{"damaged key", m.key[1:], m.cert, [][]byte{rootA}, "private key"},
 	}
 	for _, tt := range tests {
-		c, err := NewCredentials(tt.key, tt.cert, tt.roots)
+		c, err := NewCredentials(tt.key, api.Certificate{Node: tt.cert, Roots: tt.roots})
 		if tt.says == "" {
-			if err != nil || len(c.Certificate.Certificate) != 2 {
-				t.Errorf("%s: %v, want a chain of two", tt.name, err)
+			if err != nil || len(c.Certificate.Certificate) != 1+len(tt.roots) || c.Issuer != (&api.Authority{Certificate: rootA}).ID() {
+				t.Errorf("%s: %v, want the authorities shown", tt.name, err)
 			}
 		} else if err == nil || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: %v, want an error that says %q", tt.name, err, tt.says)

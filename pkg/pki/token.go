@@ -79,11 +79,15 @@ func (t Token) Check(shown []*x509.Certificate, now time.Time) (*x509.Certificat
 	}
 	if root == nil {
 		return nil, api.Errorf(api.CodeDenied,
-			"the join token is of another cluster than the node at %s: the token's secret was not sent; check the address, or get a token from that cluster's managers", t.Addr)
+			"the join token is of another cluster than the node at %s, or from before its authority was replaced (`orch ca rotate`): the token's secret was not sent; check the address, or get a token from that cluster's managers", t.Addr)
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(root)
-	if _, err := shown[0].Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now}); err != nil {
+	between := x509.NewCertPool()
+	for _, cert := range shown[1:] {
+		between.AddCert(cert)
+	}
+	if _, err := shown[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now}); err != nil {
 		return nil, api.Errorf(api.CodeDenied, "the node at %s has no valid certificate of its cluster (does this machine's clock go right?): %v", t.Addr, err)
 	}
 	id, err := IdentityOf(shown[0])

@@ -25,7 +25,7 @@ type cluster struct {
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	id := api.NewID(rand.Reader)
-	authority, err := pki.NewAuthority(rand.Reader, id, time.Now())
+	authority, err := pki.NewAuthority(rand.Reader, id, time.Now().Add(-2*pki.DefaultLife))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func (c *cluster) issue(t *testing.T, role api.Role, at time.Time) *pki.Credenti
 	if err != nil {
 		t.Fatal(err)
 	}
-	credentials, err := pki.NewCredentials(key, cert, [][]byte{c.root})
+	credentials, err := pki.NewCredentials(key, api.Certificate{Node: cert, Roots: [][]byte{c.root}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,95 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/pki"
+)
+
+// maxGrace is the longest that nodes that are down may be waited for: their
+// certificates have ended by then.
+const maxGrace = pki.DefaultLife
+
+// Authority says which authority signs, and how far its replacement is.
+func (s *Server) Authority(context.Context, *api.Empty) (*api.AuthorityStatus, error) {
+	snap := s.Replica.Snapshot()
+	if snap.Cluster == nil {
+		return nil, noState()
+	}
+	status := &api.AuthorityStatus{Authority: snap.Cluster.Authority.Certificate, Nodes: len(snap.Nodes)}
+	rotation := snap.Cluster.Rotation
+	if rotation == nil {
+		return status, nil
+	}
+	status.Next, status.Started, status.Until = rotation.Next.Certificate, rotation.Started, rotation.Until
+	for _, n := range snap.Unrenewed() {
+		status.Waiting = append(status.Waiting, n.Hostname)
+		if n.State != api.NodeReady {
+			status.Down = append(status.Down, n.Hostname)
+		}
+	}
+	return status, nil
+}
+
+// RotateAuthority begins to replace the authority. The rest is the nodes' to do,
+// which renew their certificates, and the leader's loop.
+func (s *Server) RotateAuthority(ctx context.Context, req *api.RotateAuthorityRequest) (*api.AuthorityStatus, error) {
+	if req.Grace < 0 || req.Grace > maxGrace {
+		return nil, api.Errorf(api.CodeInvalid, "a grace of %v: nodes that are down can be waited for from 0s to %v", req.Grace, maxGrace)
+	}
+	if _, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
+		if snap.Cluster.Rotation != nil {
+			return nil, api.Errorf(api.CodeConflict, "the authority is being replaced already, since %s: see `orch ca`; `orch ca finish` ends it without the nodes that are not ready", snap.Cluster.Rotation.Started.Format(time.RFC3339))
+		}
+		rotation, err := s.rotation(snap.Cluster, req.Grace)
+		if err != nil {
+			return nil, err
+		}
+		next := *snap.Cluster
+		next.Rotation = rotation
+		return []api.Change{{Cluster: &next}}, nil
+	}); err != nil {
+		return nil, err
+	}
+	s.Log.Info("replacing the cluster's authority")
+	return s.Authority(ctx, &api.Empty{})
+}
+
+// rotation makes the next authority, signed by the present one.
+func (s *Server) rotation(cluster *api.Cluster, grace time.Duration) (*api.Rotation, error) {
+	now := s.Now()
+	old, err := pki.LoadAuthority(cluster.Authority)
+	if err != nil {
+		return nil, err
+	}
+	next, err := pki.NewAuthority(s.Rand, cluster.ID, now)
+	if err != nil {
+		return nil, err
+	}
+	rotation := &api.Rotation{Started: now, Until: now.Add(grace)}
+	if rotation.Next, err = next.Store(); err != nil {
+		return nil, err
+	}
+	rotation.Cross, err = old.CrossSign(s.Rand, next, now)
+	return rotation, err
+}
+
+// FinishRotation drops the old authority at once. Nodes that still have a
+// certificate of it are out, and have to leave and join again.
+func (s *Server) FinishRotation(ctx context.Context, _ *api.Empty) (*api.AuthorityStatus, error) {
+	if _, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
+		if snap.Cluster.Rotation == nil {
+			return nil, api.Errorf(api.CodeConflict, "the authority is not being replaced: `orch ca rotate` begins that")
+		}
+		if n := snap.Nodes[s.Node]; n == nil || n.Info.Issuer != snap.Cluster.Issuer().ID() {
+			return nil, api.Errorf(api.CodeConflict, "the leader itself does not have a certificate of the new authority yet: try again in a moment")
+		}
+		return []api.Change{{Cluster: snap.Cluster.Rotated()}}, nil
+	}); err != nil {
+		return nil, err
+	}
+	s.Log.Info("the cluster's old authority is dropped")
+	return s.Authority(ctx, &api.Empty{})
+}
