@@ -175,7 +175,9 @@ func (p *progress) close() { p.lines = 0 }
 // state says in words how far a service is.
 func state(s api.ServiceStatus) string {
 	text := fmt.Sprintf("%d of %d run", s.Updated, s.Desired)
-	if s.Completed > 0 {
+	if s.Mode.Job() {
+		text = fmt.Sprintf("%d run, %d of %d completed", s.Running, s.Completed, s.Desired)
+	} else if s.Completed > 0 {
 		text += fmt.Sprintf(", %d completed", s.Completed)
 	}
 	if s.Update.Running() && s.Reason == "" {
@@ -188,7 +190,7 @@ func state(s api.ServiceStatus) string {
 		return text + ", done"
 	case s.Reason != "":
 		return text + ", " + oneLine(s.Reason, 140)
-	case s.Updated+s.Completed == s.Desired:
+	case finished(s) == s.Desired:
 		return text + ", old tasks are leaving"
 	}
 	return text
@@ -196,11 +198,19 @@ func state(s api.ServiceStatus) string {
 
 const barWidth = 20
 
+// finished is how many slots are as they should be.
+func finished(s api.ServiceStatus) int {
+	if s.Mode.Job() {
+		return s.Completed
+	}
+	return s.Updated + s.Completed
+}
+
 // bar draws how far a service is.
 func bar(s api.ServiceStatus) string {
 	filled := barWidth
 	if s.Desired > 0 {
-		filled = min(barWidth, barWidth*(s.Updated+s.Completed)/s.Desired)
+		filled = min(barWidth, barWidth*finished(s)/s.Desired)
 	}
 	mark := " "
 	if s.Converged && !s.Update.Running() {

@@ -39,6 +39,14 @@ func newServiceListCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
+// replicas says how many of a service's tasks run, and of a job's are done.
+func replicas(s api.ServiceStatus) string {
+	if s.Mode.Job() {
+		return fmt.Sprintf("%d/%d (%d/%d completed)", s.Running, s.MaxConcurrent, s.Completed, s.Desired)
+	}
+	return fmt.Sprintf("%d/%d", s.Running, s.Desired)
+}
+
 func printServices(cmd *cobra.Command, c *cli, l *list, req *api.ServicesRequest) error {
 	services, err := call[api.ServicesRequest, api.ServiceList](cmd, c, api.ProcServices, req)
 	if err != nil {
@@ -48,7 +56,7 @@ func printServices(cmd *cobra.Command, c *cli, l *list, req *api.ServicesRequest
 	var keys []string
 	for _, s := range services.Services {
 		rows = append(rows, []string{
-			shortID(s.ID), s.Spec.Name, string(s.Spec.Mode), fmt.Sprintf("%d/%d", s.Status.Running, s.Status.Desired),
+			shortID(s.ID), s.Spec.Name, string(s.Spec.Mode), replicas(s.Status),
 			s.Spec.Task.Image, ports(s.Ports), oneLine(s.Status.Reason, 60),
 		})
 		keys = append(keys, string(s.ID))

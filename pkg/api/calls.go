@@ -259,9 +259,11 @@ type ServiceStatus struct {
 	Running int `json:"running"`
 	Updated int `json:"updated"`
 	// Completed slots had a task that did its work and is not to run again.
-	Completed int    `json:"completed,omitempty"`
-	Converged bool   `json:"converged"`
-	Ports     []Port `json:"ports,omitempty"`
+	Completed int `json:"completed,omitempty"`
+	// MaxConcurrent of a job's tasks run at the same time.
+	MaxConcurrent int    `json:"maxConcurrent,omitempty"`
+	Converged     bool   `json:"converged"`
+	Ports         []Port `json:"ports,omitempty"`
 	// Reason says what it waits for or why it fails, in a user's words.
 	Reason string `json:"reason,omitempty"`
 	// Failures counts tasks of the current spec that failed or were rejected

@@ -119,6 +119,10 @@ func (s *Service) WithSpec(spec ServiceSpec, now time.Time) *Service {
 		}
 		return &next
 	}
+	if spec.Mode.Job() { // done anew: there is nothing that serves, and no way back
+		next.Previous, next.Update = nil, nil
+		return &next
+	}
 	// Of an update that has not come to its end nobody knows whether it is good.
 	unproven := s.Update != nil && (s.Update.State == UpdateRunning || s.Update.State == UpdatePaused)
 	if !unproven || s.Previous == nil {

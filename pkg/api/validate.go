@@ -74,8 +74,13 @@ func (s *ServiceSpec) validate(networks map[string]bool) error {
 	if s.Task.Image == "" {
 		return Errorf(CodeInvalid, "service %s names no image", s.Name)
 	}
-	if s.Mode != ModeReplicated && s.Mode != ModeGlobal {
-		return Errorf(CodeInvalid, "service %s: unknown mode %q: use replicated or global", s.Name, s.Mode)
+	switch s.Mode {
+	case ModeReplicated, ModeGlobal, ModeReplicatedJob, ModeGlobalJob:
+	default:
+		return Errorf(CodeInvalid, "service %s: unknown mode %q: use replicated, global, replicated-job or global-job", s.Name, s.Mode)
+	}
+	if s.MaxConcurrent < 0 || s.MaxConcurrent > 0 && s.Mode != ModeReplicatedJob {
+		return Errorf(CodeInvalid, "service %s: a number of tasks that run at the same time is for replicated jobs, and not negative", s.Name)
 	}
 	if s.Replicas < 0 || s.Replicas > MaxReplicas {
 		return Errorf(CodeInvalid, "service %s: %d replicas: give 0 to %d", s.Name, s.Replicas, MaxReplicas)

@@ -203,6 +203,9 @@ func (c *converter) nearestService(name string) string {
 }
 
 func restartsAfterSuccess(s types.ServiceConfig) bool {
+	if s.Deploy != nil && api.Mode(s.Deploy.Mode).Job() {
+		return false
+	}
 	if s.Deploy != nil && s.Deploy.RestartPolicy != nil {
 		condition := s.Deploy.RestartPolicy.Condition
 		return condition == "" || condition == string(api.RestartAny)

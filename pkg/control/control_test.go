@@ -147,6 +147,7 @@ func TestStatus(t *testing.T) {
 	}
 	once := func(s *api.ServiceSpec) { s.Restart.Condition = api.RestartNone }
 	global := func(s *api.ServiceSpec) { s.Mode = api.ModeGlobal }
+	job := func(s *api.ServiceSpec) { s.Mode, s.MaxConcurrent = api.ModeReplicatedJob, 1 }
 	ended := func(slot int, state api.TaskState) *api.Task {
 		return with(up(slot), func(t *api.Task) { t.Status, t.Desired = api.TaskStatus{State: state, Message: "x"}, api.DesiredRemove })
 	}
@@ -158,6 +159,10 @@ func TestStatus(t *testing.T) {
 		{"one failed for good", []*api.Task{up(1), ended(2, api.TaskFailed)}, 7,
 			api.ServiceStatus{Desired: 2, Running: 1, Updated: 1, Reason: "blog_web.2: x", Failures: 1, GaveUp: true}, once},
 		{"a global service that has no task yet", nil, 7, api.ServiceStatus{Desired: 1}, global},
+		{"a job has not converged while it runs", []*api.Task{up(1), ended(2, api.TaskComplete)}, 7,
+			api.ServiceStatus{Desired: 2, Running: 1, Updated: 1, Completed: 1, MaxConcurrent: 1}, job},
+		{"a job that is done", []*api.Task{ended(1, api.TaskComplete), ended(2, api.TaskComplete)}, 7,
+			api.ServiceStatus{Desired: 2, Completed: 2, MaxConcurrent: 1, Converged: true}, job},
 	}
 	for _, tt := range append(tests, special...) {
 		t.Run(tt.name, func(t *testing.T) {

@@ -152,7 +152,7 @@ func (s *Server) Scale(ctx context.Context, req *api.ScaleRequest) (*api.ScaleRe
 			if err != nil {
 				return nil, err
 			}
-			if svc.Spec.Mode != api.ModeReplicated {
+			if svc.Spec.Mode.Global() {
 				return nil, api.Errorf(api.CodeInvalid, "service %s is %s: only a replicated service can be scaled", svc.Spec.Name, svc.Spec.Mode)
 			}
 			if n < 0 || n > api.MaxReplicas {

@@ -2,6 +2,7 @@ package control
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/orch-dev/orch/pkg/api"
@@ -72,13 +73,22 @@ func serviceStatus(snap *api.Snapshot, svc *api.Service, tasks []*api.Task, acke
 			leaving++
 		}
 	}
-	if svc.Spec.Mode == api.ModeGlobal {
+	if svc.Spec.Mode.Global() {
 		status.Desired = globalSlots(snap, svc, wanted)
 	}
 	status.Completed, status.GaveUp = ended(svc, tasks, wanted)
 	status.Running, status.Updated = len(running), len(updated)
 	status.Converged = status.Updated+status.Completed == status.Desired &&
 		len(wanted)+status.Completed == status.Desired && leaving == 0
+	if svc.Spec.Mode.Job() {
+		done := completions(snap, svc, tasks)
+		status.Completed, status.MaxConcurrent = len(done), status.Desired
+		if svc.Spec.MaxConcurrent > 0 {
+			status.MaxConcurrent = min(svc.Spec.MaxConcurrent, status.Desired)
+		}
+		status.Converged = status.Completed == status.Desired && leaving == 0
+		maps.Copy(updated, done) // nothing is wrong with them
+	}
 	if !status.Converged {
 		explain(&status, svc, tasks, updated)
 	}
@@ -93,7 +103,7 @@ func serviceStatus(snap *api.Snapshot, svc *api.Service, tasks []*api.Task, acke
 func globalSlots(snap *api.Snapshot, svc *api.Service, wanted map[slotKey]bool) int {
 	n := 0
 	for _, node := range snap.Nodes {
-		if _, unmet := svc.Spec.Placement.Unmet(node); unmet || node.State != api.NodeReady {
+		if !eligible(svc, node) {
 			continue
 		}
 		if node.Availability == api.AvailabilityActive || node.Availability == api.AvailabilityPause && wanted[slotKey{node: node.ID}] {

@@ -48,7 +48,7 @@ func updatedSpec(spec api.ServiceSpec, req *api.UpdateRequest) (api.ServiceSpec,
 		spec.Task.RegistryAuth = req.Auth
 	}
 	if n := req.Replicas; n != nil {
-		if spec.Mode != api.ModeReplicated {
+		if spec.Mode.Global() {
 			return spec, api.Errorf(api.CodeInvalid, "service %s is %s: it has no number of replicas", spec.Name, spec.Mode)
 		}
 		if *n < 0 || *n > api.MaxReplicas {

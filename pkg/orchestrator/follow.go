@@ -9,7 +9,11 @@ import (
 func (p *planner) follow(t *task) {
 	node := p.Snapshot.Nodes[t.NodeID]
 	if t.NodeID != "" && node == nil {
-		t.deleted = true // with its node
+		if t.Status.State == api.TaskComplete && p.Snapshot.Services[t.ServiceID] != nil {
+			t.outlive(p.Now)
+		} else {
+			t.deleted = true // with its node
+		}
 		return
 	}
 	placed := t.NodeID != "" && t.Status.State != api.TaskPending

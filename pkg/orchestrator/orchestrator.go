@@ -36,7 +36,11 @@ func Plan(in Input) []api.Change {
 	}
 	services := p.byService()
 	for _, svc := range api.Sorted(in.Snapshot.Services) {
-		p.reconcile(svc, services[svc.ID])
+		if svc.Spec.Mode.Job() {
+			p.reconcileJob(svc, services[svc.ID])
+		} else {
+			p.reconcile(svc, services[svc.ID])
+		}
 	}
 	for _, t := range p.tasks {
 		if in.Snapshot.Services[t.ServiceID] == nil {

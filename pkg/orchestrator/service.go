@@ -159,7 +159,7 @@ func (p *planner) staleReason(svc *api.Service, t *task) string {
 func isOutdated(svc *api.Service, t *task) bool { return t.SpecVersion < svc.SpecVersion }
 
 func (p *planner) surplusReason(svc *api.Service, t *task) string {
-	global := svc.Spec.Mode == api.ModeGlobal
+	global := svc.Spec.Mode.Global()
 	switch {
 	case global && t.Slot != 0:
 		return "the service is now global"

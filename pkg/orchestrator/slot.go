@@ -110,7 +110,7 @@ func (p *planner) slots(svc *api.Service, tasks []*task) (wanted, surplus []*slo
 		}
 		return all[pl]
 	}
-	if svc.Spec.Mode == api.ModeGlobal {
+	if svc.Spec.Mode.Global() {
 		for _, n := range api.Sorted(p.Snapshot.Nodes) {
 			if n.State == api.NodeReady && unfit(svc, n) == "" {
 				s := at(place{node: n.ID})

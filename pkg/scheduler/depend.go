@@ -35,6 +35,9 @@ var conditionWords = map[api.DependencyCondition]string{
 // is healthy: it is not called running before. Completion counts for the
 // current spec only, so that a changed migration is waited for again.
 func (p *planner) reached(dep *api.Service, c api.DependencyCondition) bool {
+	if c == api.DependencyCompleted && dep.Spec.Mode.Job() {
+		return p.jobDone(dep)
+	}
 	return slices.ContainsFunc(p.tasks[dep.ID], func(t *api.Task) bool {
 		state := t.Status.State
 		current := t.SpecVersion >= dep.SpecVersion
@@ -47,5 +50,27 @@ func (p *planner) reached(dep *api.Service, c api.DependencyCondition) bool {
 			return state == api.TaskComplete && current
 		}
 		return false
+	})
+}
+
+// jobDone reports whether a task has succeeded in each of a job's slots.
+func (p *planner) jobDone(job *api.Service) bool {
+	slots, nodes := map[int]bool{}, map[api.NodeID]bool{}
+	for _, t := range p.tasks[job.ID] {
+		if t.Status.State == api.TaskComplete && t.SpecVersion >= job.SpecVersion {
+			slots[t.Slot], nodes[t.NodeID] = true, true
+		}
+	}
+	if !job.Spec.Mode.Global() {
+		for i := range job.Spec.Replicas {
+			if !slots[i+1] {
+				return false
+			}
+		}
+		return true
+	}
+	return !slices.ContainsFunc(p.nodes, func(n *api.Node) bool {
+		_, unmet := job.Spec.Placement.Unmet(n)
+		return !unmet && n.State == api.NodeReady && n.Availability == api.AvailabilityActive && !nodes[n.ID]
 	})
 }

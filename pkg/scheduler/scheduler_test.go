@@ -395,6 +395,14 @@ func TestPlanDependencies(t *testing.T) {
 		{"complete", db(api.DependencyCompleted, api.TaskComplete), placed},
 		{"complete before its spec changed",
 			db(api.DependencyCompleted, api.TaskComplete).service("db", func(s *api.Service) { s.SpecVersion = 2 }), waits("to complete")},
+		{"a job is complete when all of it is",
+			db(api.DependencyCompleted, api.TaskComplete).service("db", func(s *api.Service) {
+				s.Spec.Mode, s.Spec.Replicas = api.ModeReplicatedJob, 2
+			}), waits("to complete")},
+		{"a job that is complete",
+			db(api.DependencyCompleted, api.TaskComplete).service("db", func(s *api.Service) {
+				s.Spec.Mode, s.Spec.Replicas = api.ModeReplicatedJob, 1
+			}), placed},
 		{"a global task waits, too",
 			db(api.DependencyHealthy, api.TaskStarting).task("1", "web", 0, "a", pendingGlobal), waits("to be healthy")},
 	}
