@@ -233,10 +233,12 @@ func TestPlanReport(t *testing.T) {
 		"foreign": {State: api.TaskShutdown}, // and a node reports only its own
 		"unknown": {State: api.TaskRunning},
 		"newer":   {State: "hibernating"}, // a state of a newer orch
-	}})
+	}}, t0)
+	started := task("starts", "n1", api.TaskRunning)
+	started.Note(t0, "running")
 	want := []api.Change{
 		{Node: &api.Node{ID: "n1", Info: api.NodeInfo{Kernel: "6"}}},
-		{Task: task("starts", "n1", api.TaskRunning)},
+		{Task: started},
 	}
 	if diff := cmp.Diff(want, got, comparable); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

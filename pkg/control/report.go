@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"reflect"
+	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
 )
@@ -19,7 +20,7 @@ func (s *Server) Report(ctx context.Context, req *api.Report) (*api.ReportRespon
 	}
 	s.Tracker.Reported(req.Node, req.Applied, snap.Index, s.Now())
 	if _, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
-		return planReport(snap, req), nil
+		return planReport(snap, req, s.now()), nil
 	}); err != nil {
 		return nil, err
 	}
@@ -28,7 +29,7 @@ func (s *Server) Report(ctx context.Context, req *api.Report) (*api.ReportRespon
 
 // planReport stores the news of a report. A node can report only its own tasks,
 // and a task never moves back.
-func planReport(snap *api.Snapshot, req *api.Report) []api.Change {
+func planReport(snap *api.Snapshot, req *api.Report, now time.Time) []api.Change {
 	var changes []api.Change
 	if node := snap.Nodes[req.Node]; node != nil && req.Info != nil && !reflect.DeepEqual(node.Info, *req.Info) {
 		next := *node
@@ -44,8 +45,19 @@ func planReport(snap *api.Snapshot, req *api.Report) []api.Change {
 		if status != task.Status {
 			next := *task
 			next.Status = status
+			if status.State != task.Status.State {
+				next.Note(now, happened(status))
+			}
 			changes = append(changes, api.Change{Task: &next})
 		}
 	}
 	return changes
+}
+
+// happened says what a task's new state is, as its history has it.
+func happened(s api.TaskStatus) string {
+	if s.Message != "" {
+		return string(s.State) + ": " + s.Message
+	}
+	return string(s.State)
 }

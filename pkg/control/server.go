@@ -61,6 +61,7 @@ func New(cfg Config) *Server {
 	rpc.Handle(s.mux, api.ProcScale, s.Scale)
 	rpc.Handle(s.mux, api.ProcUpdate, s.Update)
 	rpc.Handle(s.mux, api.ProcSteer, s.Steer)
+	rpc.Handle(s.mux, api.ProcWhy, s.Why)
 	rpc.HandleStream(s.mux, api.ProcServiceLogs, s.ServiceLogs)
 	rpc.HandleStream(s.mux, api.ProcSession, s.Session)
 	rpc.Handle(s.mux, api.ProcReport, s.Report)
@@ -78,7 +79,7 @@ var (
 	}
 	stale = map[string]bool{
 		api.ProcNodes: true, api.ProcStacks: true, api.ProcServices: true,
-		api.ProcTasks: true, api.ProcJoinTokens: true, api.ProcServiceLogs: true,
+		api.ProcTasks: true, api.ProcJoinTokens: true, api.ProcServiceLogs: true, api.ProcWhy: true,
 		api.ProcAuthority: true,
 	}
 )

@@ -94,7 +94,11 @@ func viewOf(node api.NodeID, c api.Change) api.Change {
 		stripped.Spec = api.ServiceSpec{Name: spec.Name, Alias: spec.Alias, Mode: spec.Mode, Networks: spec.Networks, Ports: spec.Ports}
 		stripped.Previous, stripped.Update = nil, nil
 		c.Service = &stripped
-	case c.Task != nil && c.Task.NodeID != node:
+	case c.Task != nil && c.Task.NodeID == node:
+		stripped := *c.Task
+		stripped.History = nil
+		c.Task = &stripped
+	case c.Task != nil:
 		t := c.Task
 		c.Task = &api.Task{
 			Meta: t.Meta, ID: t.ID, ServiceID: t.ServiceID, ServiceName: t.ServiceName, Stack: t.Stack,

@@ -20,8 +20,10 @@ func (p *planner) leave(t *task, reason string) {
 	e.Reason = reason
 	if isPending(t.Endpoint) {
 		e.Desired = api.DesiredStop
+		e.Note(p.Now, "told to stop: "+reason)
 		return
 	}
+	e.Note(p.Now, "to get no new connections, and then to stop: "+reason)
 	e.Desired = api.DesiredDrain
 	e.DrainingSince = p.Now
 	t.setEndpoint(api.EndpointDraining)

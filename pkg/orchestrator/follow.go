@@ -22,6 +22,7 @@ func (p *planner) follow(t *task) {
 		status.State = api.TaskOrphaned
 		status.Message = "node " + node.Hostname + " was lost"
 		status.At = p.Now
+		t.Note(p.Now, "given up: "+status.Message)
 	}
 	switch {
 	case t.Status.State.Terminal():
@@ -29,8 +30,11 @@ func (p *planner) follow(t *task) {
 	case t.Desired == api.DesiredRun && t.Status.State == api.TaskRunning && isPending(t.Endpoint):
 		t.setEndpoint(api.EndpointReady)
 		t.ReadySince = p.Now
+		t.Note(p.Now, "ready: the nodes send it connections")
 	case t.Desired == api.DesiredDrain && p.drained(t):
-		t.edit().Desired = api.DesiredStop
+		e := t.edit()
+		e.Desired = api.DesiredStop
+		e.Note(p.Now, "told to stop: no node sends it new connections any more")
 	}
 }
 

@@ -132,6 +132,11 @@ func (p *planner) create(svc *api.Service, s *slot, reason string, notBefore tim
 		CreatedAt:   p.Now,
 		NotBefore:   notBefore,
 	}}
+	what := "made"
+	if reason != "" {
+		what += ": " + reason
+	}
+	t.Note(p.Now, what)
 	p.tasks = append(p.tasks, t)
 	s.tasks = append(s.tasks, t)
 }

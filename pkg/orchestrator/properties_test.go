@@ -13,7 +13,8 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 )
 
-var byValue = cmpopts.EquateComparable(netip.Addr{})
+// byValue compares all but what is only told to people (see TestHistory).
+var byValue = cmp.Options{cmpopts.EquateComparable(netip.Addr{}), cmpopts.IgnoreFields(api.Task{}, "History")}
 
 var desiredOrder = map[api.DesiredState]int{api.DesiredRun: 0, api.DesiredDrain: 1, api.DesiredStop: 2, api.DesiredRemove: 3}
 var endpointOrder = map[api.EndpointState]int{

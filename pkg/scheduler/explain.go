@@ -9,7 +9,8 @@ import (
 // Opinion is what the scheduler holds of one node for one task.
 type Opinion struct {
 	Node   *api.Node
-	Reason string // why it cannot run the task; empty: it can
+	Filter string // which filter refused it; empty: it can run the task
+	Reason string // what the filter has against it, to be read after its name
 }
 
 // Explain asks the filters about every node, in the order of their IDs, for the
@@ -31,9 +32,33 @@ func Explain(snap *api.Snapshot, t *api.Task, now time.Time) []Opinion {
 	for i, n := range f.nodes {
 		o := Opinion{Node: n}
 		if v := f.verdictOf(t, at, i); v != nil {
-			o.Reason = v.sentence()
+			o.Filter, o.Reason = filterNames[v.filter], v.sentence()
 		}
 		opinions = append(opinions, o)
 	}
 	return opinions
+}
+
+// Refusals says what the filters have against a node for another task of each
+// service; nothing of services that it suits.
+func Refusals(snap *api.Snapshot, node api.NodeID, now time.Time) map[api.ServiceID]string {
+	p := newPlanner(snap, now)
+	i, known := p.position[node]
+	if !known {
+		return nil
+	}
+	var probes []*api.Task
+	for _, svc := range api.Sorted(snap.Services) {
+		probes = append(probes, &api.Task{ServiceID: svc.ID, Spec: svc.Spec.Task})
+	}
+	p.load(probes)
+	out := map[api.ServiceID]string{}
+	for _, t := range probes {
+		f := p.fit(snap.Services[t.ServiceID])
+		f.about(&t.Spec)
+		if v := f.verdictOf(t, f.homeOf(t), i); v != nil {
+			out[t.ServiceID] = v.sentence()
+		}
+	}
+	return out
 }

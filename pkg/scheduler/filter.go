@@ -41,6 +41,13 @@ const (
 	filterResources
 )
 
+// filterNames are what people call the filters.
+var filterNames = map[int]string{
+	filterReady: "ready", filterAvailability: "availability", filterConstraint: "constraint", filterPlatform: "platform",
+	filterPlugin: "plug-in", filterImage: "image", filterVolume: "volume", filterMaxReplicas: "max per node",
+	filterHostPort: "host port", filterResources: "resources",
+}
+
 // lasting is the verdict of the filters that do not depend on what else is
 // placed: it holds for all of a service's tasks that are made from one spec.
 func (p *planner) lasting(svc *api.Service, spec *api.TaskSpec, i int) *verdict {
