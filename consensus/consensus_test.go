@@ -395,12 +395,12 @@ func TestPoliteHandover(t *testing.T) {
 	began := time.Now()
 	old := undisturbed(t, peers, func(leader *peer) error {
 		began = time.Now()
-		return leader.TransferLeadership()
+		return leader.TransferLeadership(within(t))
 	})
 	propose(t, peers, "after")
 	t.Logf("next write after %v", time.Since(began).Round(time.Millisecond))
 	leader := undisturbed(t, others(peers, old), func(leader *peer) error {
-		if err := old.TransferLeadership(); !errors.Is(err, consensus.ErrNotLeader) {
+		if err := old.TransferLeadership(within(t)); !errors.Is(err, consensus.ErrNotLeader) {
 			return fmt.Errorf("transfer by a follower: %w", err)
 		}
 		return leader.RemoveServer(within(t), old.id)

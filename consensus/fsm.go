@@ -24,18 +24,27 @@ type FSM interface {
 }
 
 // fsm shows an FSM to Raft.
-type fsm struct{ FSM }
+type fsm struct {
+	FSM
+	// applied is the last entry that FSM has. A Raft that was restarted in this
+	// process goes through the log again from its snapshot on.
+	applied uint64
+}
 
-func (f fsm) Apply(log *raft.Log) any {
+func (f *fsm) Apply(log *raft.Log) any {
+	if log.Index <= f.applied {
+		return nil
+	}
+	f.applied = log.Index
 	return f.FSM.Apply(api.Index(log.Index), log.Data)
 }
 
-func (f fsm) Snapshot() (raft.FSMSnapshot, error) {
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	write, err := f.Save()
 	return fsmSnapshot(write), err
 }
 
-func (f fsm) Restore(r io.ReadCloser) error {
+func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
 	return f.FSM.Restore(r)
 }

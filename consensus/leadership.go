@@ -13,7 +13,10 @@ import (
 // Leader returns the leader as far as this node knows, which may be out of
 // date; ok is false while it knows of none.
 func (n *Node) Leader() (id api.NodeID, addr string, ok bool) {
-	a, i := n.raft.LeaderWithID()
+	a, i := n.raft.Load().LeaderWithID()
+	if api.NodeID(i) == n.id && !n.IsLeader() {
+		return "", "", false
+	}
 	return api.NodeID(i), string(a), i != ""
 }
 
@@ -40,7 +43,7 @@ func (n *Node) LeaderChanged() <-chan struct{} { return n.lead.leaderChanged() }
 
 // IsLeader reports whether this node believes it leads. Only VerifyLeader makes
 // sure.
-func (n *Node) IsLeader() bool { return n.raft.State() == raft.Leader }
+func (n *Node) IsLeader() bool { return n.raft.Load().State() == raft.Leader && !n.lead.isStalled() }
 
 // Leadership delivers whether this node leads: the current value first, then
 // every change. A reader that is late may miss a lead it had and lost
@@ -82,8 +85,11 @@ type leadership struct {
 	observed chan raft.Observation // a wake-up: the leader known is another one
 
 	mu     sync.Mutex
-	leads  bool
-	edges  uint64 // how often leads has changed
+	raft   bool          // whether this node leads, by Raft's word
+	stop   chan struct{} // closed while the node takes no part in Raft: see Node.giveUp
+	out    bool          // stop is closed
+	leads  bool          // raft, and takes part
+	edges  uint64        // how often leads has changed
 	own    chan struct{}
 	others chan struct{}
 }
@@ -92,6 +98,7 @@ func newLeadership() *leadership {
 	return &leadership{
 		notify:   make(chan bool, 8),
 		observed: make(chan raft.Observation, 8),
+		stop:     make(chan struct{}),
 		own:      make(chan struct{}),
 		others:   make(chan struct{}),
 	}
@@ -102,12 +109,8 @@ func (l *leadership) run(closing <-chan struct{}) {
 		select {
 		case leads := <-l.notify:
 			l.mu.Lock()
-			if leads != l.leads {
-				l.leads = leads
-				l.edges++
-				close(l.own)
-				l.own = make(chan struct{})
-			}
+			l.raft = leads
+			l.judge()
 			l.mu.Unlock()
 		case <-l.observed:
 			l.mu.Lock()
@@ -118,6 +121,43 @@ func (l *leadership) run(closing <-chan struct{}) {
 			return
 		}
 	}
+}
+
+// judge tells whether the node leads, if that has changed.
+func (l *leadership) judge() {
+	if leads := l.raft && !l.out; leads != l.leads {
+		l.leads = leads
+		l.edges++
+		close(l.own)
+		l.own = make(chan struct{})
+	}
+}
+
+// takePart notes whether the node takes part in Raft.
+func (l *leadership) takePart(does bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case does && l.out:
+		l.stop, l.out = make(chan struct{}), false
+	case !does && !l.out:
+		close(l.stop)
+		l.out = true
+	}
+	l.judge()
+}
+
+// stall returns a channel that is closed while the node takes no part in Raft.
+func (l *leadership) stall() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stop
+}
+
+func (l *leadership) isStalled() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.out
 }
 
 func (l *leadership) now() (leads bool, edges uint64, changed <-chan struct{}) {

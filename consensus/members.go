@@ -2,7 +2,6 @@ package consensus
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -15,8 +14,8 @@ import (
 // Bootstrap makes the node the only member of a new Raft group. It is called
 // once in a cluster's life, on its first manager.
 func (n *Node) Bootstrap() error {
-	self := raft.Server{ID: raft.ServerID(n.id), Address: raft.ServerAddress(n.transport.Addr().String())}
-	err := n.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{self}}).Error()
+	self := raft.Server{ID: raft.ServerID(n.id), Address: raft.ServerAddress(n.cfg.Transport.Addr().String())}
+	err := n.raft.Load().BootstrapCluster(raft.Configuration{Servers: []raft.Server{self}}).Error()
 	if err != nil {
 		return fmt.Errorf("bootstrap raft group: %w", err)
 	}
@@ -28,13 +27,13 @@ func (n *Node) Bootstrap() error {
 // entry on it counts in the quorum, and a second manager that does not answer
 // would leave the first without one.
 func (n *Node) AddVoter(ctx context.Context, id api.NodeID, addr string) error {
-	probe, err := n.transport.dial(ctx, addr)
+	probe, err := n.cfg.Transport.dial(ctx, addr)
 	if err != nil {
 		return fmt.Errorf("add manager %s: it does not answer at %s: %w", id, addr, err)
 	}
 	probe.Close()
-	err = n.await(ctx, func(timeout time.Duration) raft.Future {
-		return n.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(addr), 0, timeout)
+	err = n.await(ctx, func(r *raft.Raft, timeout time.Duration) raft.Future {
+		return r.AddVoter(raft.ServerID(id), raft.ServerAddress(addr), 0, timeout)
 	})
 	if err != nil {
 		return fmt.Errorf("add manager %s at %s: %w", id, addr, err)
@@ -45,8 +44,8 @@ func (n *Node) AddVoter(ctx context.Context, id api.NodeID, addr string) error {
 // RemoveServer takes a node out of the group; only the leader can. Removing
 // one that is no member does nothing.
 func (n *Node) RemoveServer(ctx context.Context, id api.NodeID) error {
-	err := n.await(ctx, func(timeout time.Duration) raft.Future {
-		return n.raft.RemoveServer(raft.ServerID(id), 0, timeout)
+	err := n.await(ctx, func(r *raft.Raft, timeout time.Duration) raft.Future {
+		return r.RemoveServer(raft.ServerID(id), 0, timeout)
 	})
 	if err != nil {
 		return fmt.Errorf("remove manager %s: %w", id, err)
@@ -56,11 +55,9 @@ func (n *Node) RemoveServer(ctx context.Context, id api.NodeID) error {
 
 // TransferLeadership hands the lead to the follower that is most up to date,
 // and returns when that one has taken it. Without another voter it fails.
-func (n *Node) TransferLeadership() error {
-	if err := n.raft.LeadershipTransfer().Error(); err != nil {
-		if errors.Is(err, raft.ErrNotLeader) {
-			err = ErrNotLeader
-		}
+func (n *Node) TransferLeadership(ctx context.Context) error {
+	err := n.await(ctx, func(r *raft.Raft, _ time.Duration) raft.Future { return r.LeadershipTransfer() })
+	if err != nil {
 		return fmt.Errorf("transfer lead: %w", err)
 	}
 	return nil
@@ -91,16 +88,16 @@ type Peer struct {
 // Stats returns the node's view of its group.
 func (n *Node) Stats() Stats {
 	s := Stats{
-		State:        strings.ToLower(n.raft.State().String()),
-		Term:         n.raft.CurrentTerm(),
-		LastIndex:    api.Index(n.raft.LastIndex()),
-		CommitIndex:  api.Index(n.raft.CommitIndex()),
-		AppliedIndex: api.Index(n.raft.AppliedIndex()),
+		State:        strings.ToLower(n.raft.Load().State().String()),
+		Term:         n.raft.Load().CurrentTerm(),
+		LastIndex:    api.Index(n.raft.Load().LastIndex()),
+		CommitIndex:  api.Index(n.raft.Load().CommitIndex()),
+		AppliedIndex: api.Index(n.raft.Load().AppliedIndex()),
 	}
 	if s.State != "leader" {
-		s.LastContact = n.raft.LastContact()
+		s.LastContact = n.raft.Load().LastContact()
 	}
-	for _, srv := range n.raft.GetConfiguration().Configuration().Servers {
+	for _, srv := range n.raft.Load().GetConfiguration().Configuration().Servers {
 		s.Peers = append(s.Peers, Peer{
 			ID:    api.NodeID(srv.ID),
 			Addr:  string(srv.Address),

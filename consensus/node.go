@@ -6,12 +6,14 @@
 package consensus
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,21 +36,17 @@ type Config struct {
 	FSM       FSM
 	Log       *slog.Logger
 
-	// Heartbeat is the silence after which a follower asks for an election;
-	// every wait is drawn from [Heartbeat, 2*Heartbeat]. The leader steps down
-	// after 2/3 of it without a quorum. Zero: DefaultHeartbeat. A disk whose
-	// fsync can take longer makes for elections that nobody needs.
-	Heartbeat time.Duration
+	// ElectionTimeout is the silence after which a follower asks for an election;
+	// every wait is drawn from [ElectionTimeout, 2*ElectionTimeout]. The leader
+	// steps down after 2/3 of it without a quorum, and when a write to its disk
+	// takes longer than twice of it. Zero: api.DefaultElectionTimeout.
+	ElectionTimeout time.Duration
 	// SnapshotEvery is the number of entries after which the log is compacted
 	// into a snapshot, KeepEntries how many of them stay in the log for
 	// followers that lag. Zero: 8192 and 10240.
 	SnapshotEvery uint64
 	KeepEntries   uint64
 }
-
-// DefaultHeartbeat gives a new leader well within a second of a leader's death
-// and rides out the fsync stalls of a busy disk.
-const DefaultHeartbeat = 300 * time.Millisecond
 
 const (
 	// commitInterval is how soon, at most twice, followers hear of a commit
@@ -65,11 +63,19 @@ const (
 
 // Node is one member of the Raft group. All methods are safe for concurrent use.
 type Node struct {
-	id        api.NodeID
-	raft      *raft.Raft
-	transport *StreamLayer
-	files     *files
-	lead      *leadership
+	cfg   Config
+	id    api.NodeID
+	log   *hclogger
+	files *files
+	disk  *disk
+	fsm   *fsm
+	lead  *leadership
+
+	// retiming is held while raft is replaced by one with other timeouts, and
+	// shared by what must not be interrupted by that.
+	retiming sync.RWMutex
+	raft     atomic.Pointer[raft.Raft]
+	timeout  time.Duration // the election timeout of raft
 
 	closing  chan struct{} // closed when Shutdown begins
 	shutdown sync.Once
@@ -86,49 +92,109 @@ func New(cfg Config) (*Node, error) {
 	if got := cfg.Transport.Addr().String(); got != cfg.Addr {
 		return nil, fmt.Errorf("start raft: transport says its address is %s, not %s", got, cfg.Addr)
 	}
+	if cfg.ElectionTimeout == 0 {
+		cfg.ElectionTimeout = api.DefaultElectionTimeout
+	}
 	log := newHCLog(cfg.Log)
 	files, err := openFiles(cfg.Dir, log)
 	if err != nil {
 		return nil, err
 	}
 	n := &Node{
-		id:        cfg.ID,
-		transport: cfg.Transport,
-		files:     files,
-		lead:      newLeadership(),
-		closing:   make(chan struct{}),
+		cfg:     cfg,
+		id:      cfg.ID,
+		log:     log,
+		files:   files,
+		fsm:     &fsm{FSM: cfg.FSM},
+		lead:    newLeadership(),
+		closing: make(chan struct{}),
 	}
-	conf := raftConfig(cfg, log)
-	conf.NotifyCh = n.lead.notify
-	trans := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Logger:  log.Named("transport"),
-		Stream:  cfg.Transport,
-		MaxPool: 3,
-		Timeout: rpcTimeout,
-	})
-	n.raft, err = raft.NewRaft(conf, fsm{cfg.FSM}, files.wal, files.wal, files.snapshots, trans)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start raft: %w", err), trans.Close(), files.Close())
+	n.disk = &disk{WAL: files.wal, late: n.giveUp, caughtUp: n.takePart}
+	if err := n.open(cfg.ElectionTimeout, false); err != nil {
+		return nil, errors.Join(err, cfg.Transport.Close(), files.Close())
 	}
-	n.raft.RegisterObserver(raft.NewObserver(n.lead.observed, false, func(o *raft.Observation) bool {
-		_, ok := o.Data.(raft.LeaderObservation)
-		return ok
-	}))
 	go n.lead.run(n.closing)
 	return n, nil
 }
 
-func raftConfig(cfg Config, log *hclogger) *raft.Config {
-	heartbeat := cfg.Heartbeat
-	if heartbeat == 0 {
-		heartbeat = DefaultHeartbeat
+// open starts Raft on the node's files. The state machine is brought up to the
+// newest snapshot, unless it has applied more already.
+func (n *Node) open(timeout time.Duration, applied bool) error {
+	conf := raftConfig(n.cfg, timeout, n.log)
+	conf.NotifyCh = n.lead.notify
+	conf.NoSnapshotRestoreOnStart = applied
+	trans := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Logger:  n.log.Named("transport"),
+		Stream:  n.cfg.Transport.open(),
+		MaxPool: 3,
+		Timeout: rpcTimeout,
+	})
+	n.disk.limit.Store(int64(stallAfter * timeout))
+	r, err := raft.NewRaft(conf, n.fsm, n.disk, n.disk, n.files.snapshots, trans)
+	if err != nil {
+		return errors.Join(fmt.Errorf("start raft: %w", err), trans.Close())
 	}
+	r.RegisterObserver(raft.NewObserver(n.lead.observed, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	}))
+	n.raft.Store(r)
+	n.timeout = timeout
+	return nil
+}
+
+// Retime gives the node another election timeout, and what follows from it. Raft
+// goes on from where it was; a leader hands over first, if there is another.
+// What is being proposed is finished before.
+func (n *Node) Retime(timeout time.Duration) error {
+	if timeout == 0 {
+		timeout = api.DefaultElectionTimeout
+	}
+	n.retiming.RLock()
+	same := timeout == n.timeout
+	n.retiming.RUnlock()
+	if same {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), rpcTimeout)
+	defer cancel()
+	if err := n.TransferLeadership(ctx); err != nil {
+		n.cfg.Log.Debug("retime raft: go on without handing over", "err", err)
+	}
+	n.retiming.Lock()
+	defer n.retiming.Unlock()
+	if err := n.stop(); err != nil {
+		return err
+	}
+	select {
+	case <-n.closing:
+		return nil
+	default:
+	}
+	if err := n.open(timeout, true); err != nil {
+		return fmt.Errorf("with an election timeout of %v: %w", timeout, err)
+	}
+	n.cfg.Log.Info("raft goes by another election timeout", "timeout", timeout)
+	return nil
+}
+
+// stop stops Raft, whose files stay open.
+func (n *Node) stop() error {
+	stopped := n.raft.Load().Shutdown()
+	n.cfg.Transport.hangUp() // Raft waits for its calls, some to nodes that are dead
+	if err := stopped.Error(); err != nil {
+		return fmt.Errorf("stop raft: %w", err)
+	}
+	return nil
+}
+
+func raftConfig(cfg Config, timeout time.Duration, log *hclogger) *raft.Config {
 	conf := raft.DefaultConfig()
 	conf.LocalID = raft.ServerID(cfg.ID)
 	conf.Logger = log
-	conf.HeartbeatTimeout = heartbeat
-	conf.ElectionTimeout = heartbeat
-	conf.LeaderLeaseTimeout = heartbeat * 2 / 3
+	conf.HeartbeatTimeout = timeout
+	conf.ElectionTimeout = timeout
+	conf.LeaderLeaseTimeout = timeout * 2 / 3
 	conf.CommitTimeout = commitInterval
 	// A manager that was removed stays a silent follower until its daemon
 	// shuts it down.
@@ -166,13 +232,9 @@ func HasState(dir string) (bool, error) {
 func (n *Node) Shutdown() error {
 	n.shutdown.Do(func() {
 		close(n.closing)
-		stopped := n.raft.Shutdown()
-		n.transport.hangUp() // Raft waits for its calls, some to nodes that are dead
-		err := stopped.Error()
-		if err != nil {
-			err = fmt.Errorf("stop raft: %w", err)
-		}
-		n.err = errors.Join(err, n.files.Close())
+		n.retiming.Lock()
+		defer n.retiming.Unlock()
+		n.err = errors.Join(n.stop(), n.cfg.Transport.Close(), n.files.Close())
 	})
 	return n.err
 }

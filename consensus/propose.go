@@ -36,8 +36,8 @@ func (n *Node) Propose(ctx context.Context, data []byte) (api.Index, any, error)
 		return 0, nil, fmt.Errorf("propose: entry of %d bytes is larger than %d", len(data), MaxEntry)
 	}
 	var applied raft.ApplyFuture
-	err := n.await(ctx, func(timeout time.Duration) raft.Future {
-		applied = n.raft.Apply(data, timeout)
+	err := n.await(ctx, func(r *raft.Raft, timeout time.Duration) raft.Future {
+		applied = r.Apply(data, timeout)
 		return applied
 	})
 	if err != nil {
@@ -54,7 +54,7 @@ func (n *Node) Propose(ctx context.Context, data []byte) (api.Index, any, error)
 // Barrier waits until this node, which must lead, has applied every entry
 // committed before the call, those of earlier leaders included.
 func (n *Node) Barrier(ctx context.Context) error {
-	if err := n.await(ctx, n.raft.Barrier); err != nil {
+	if err := n.await(ctx, (*raft.Raft).Barrier); err != nil {
 		return fmt.Errorf("wait for applied log: %w", err)
 	}
 	return nil
@@ -62,7 +62,7 @@ func (n *Node) Barrier(ctx context.Context) error {
 
 // VerifyLeader asks a quorum whether this node leads at this moment.
 func (n *Node) VerifyLeader(ctx context.Context) error {
-	err := n.await(ctx, func(time.Duration) raft.Future { return n.raft.VerifyLeader() })
+	err := n.await(ctx, func(r *raft.Raft, _ time.Duration) raft.Future { return r.VerifyLeader() })
 	if err != nil {
 		return fmt.Errorf("verify lead: %w", err)
 	}
@@ -71,25 +71,35 @@ func (n *Node) VerifyLeader(ctx context.Context) error {
 
 // Compact takes a snapshot now and shortens the log accordingly.
 func (n *Node) Compact() error {
-	if err := n.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+	if err := n.raft.Load().Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		return fmt.Errorf("compact raft log: %w", err)
 	}
 	return nil
 }
 
-// await starts an operation of Raft and waits for its end, the context's, or
-// the node's. The timeout given to start is the time left until the context's
-// deadline, 0 if it has none.
-func (n *Node) await(ctx context.Context, start func(timeout time.Duration) raft.Future) error {
+// await starts an operation of Raft and waits for its end, the context's, the
+// node's, or that of its part in the group. The timeout given to start is the
+// time left until the context's deadline, 0 if it has none.
+func (n *Node) await(ctx context.Context, start func(r *raft.Raft, timeout time.Duration) raft.Future) error {
+	n.retiming.RLock()
+	defer n.retiming.RUnlock()
+	stalled := n.lead.stall()
+	select {
+	case <-stalled:
+		return fmt.Errorf("%w: %w", ErrNotLeader, errStalled)
+	default:
+	}
 	var timeout time.Duration
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = max(time.Until(deadline), time.Nanosecond)
 	}
 	done := make(chan error, 1)
-	go func() { done <- start(timeout).Error() }()
+	go func() { done <- start(n.raft.Load(), timeout).Error() }()
 	select {
 	case err := <-done:
 		return translate(err)
+	case <-stalled:
+		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, errStalled)
 	case <-n.closing:
 		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, raft.ErrRaftShutdown)
 	case <-ctx.Done():

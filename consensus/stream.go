@@ -18,7 +18,7 @@ type StreamLayer struct {
 	closed   chan struct{}
 
 	mu    sync.Mutex
-	conns map[*conn]struct{} // open; nil after hangUp
+	conns map[*conn]struct{} // open; nil while the layer is cut off
 	once  sync.Once
 }
 
@@ -30,7 +30,6 @@ func NewStreamLayer(addr net.Addr, dial func(ctx context.Context, addr string) (
 		dial:     dial,
 		incoming: make(chan net.Conn),
 		closed:   make(chan struct{}),
-		conns:    map[*conn]struct{}{},
 	}
 }
 
@@ -49,28 +48,7 @@ func (l *StreamLayer) Deliver(c net.Conn) {
 	}
 }
 
-// Accept implements net.Listener.
-func (l *StreamLayer) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.incoming:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-// Dial implements raft.StreamLayer.
-func (l *StreamLayer) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	c, err := l.dial(ctx, string(addr))
-	if err != nil {
-		return nil, err
-	}
-	return l.keep(c)
-}
-
-// Addr implements net.Listener: the address that others dial.
+// Addr is the address that others dial.
 func (l *StreamLayer) Addr() net.Addr { return l.addr }
 
 // Close closes the layer and every connection it carries.
@@ -80,7 +58,7 @@ func (l *StreamLayer) Close() error {
 	return nil
 }
 
-// hangUp closes every connection and takes no other; Accept goes on waiting.
+// hangUp closes every connection and takes no other until resume.
 func (l *StreamLayer) hangUp() {
 	l.mu.Lock()
 	conns := l.conns
@@ -89,6 +67,57 @@ func (l *StreamLayer) hangUp() {
 	for c := range conns {
 		c.Conn.Close()
 	}
+}
+
+// resume ends what hangUp began.
+func (l *StreamLayer) resume() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conns == nil {
+		l.conns = map[*conn]struct{}{}
+	}
+}
+
+// open returns the layer as one Raft uses it. Raft closes what it was given; the
+// layer stays for the next.
+func (l *StreamLayer) open() *port {
+	l.resume()
+	return &port{StreamLayer: l, closed: make(chan struct{})}
+}
+
+// port is a layer for as long as one Raft runs.
+type port struct {
+	*StreamLayer
+	closed chan struct{}
+	once   sync.Once
+}
+
+// Accept implements net.Listener.
+func (p *port) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.incoming:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Dial implements raft.StreamLayer.
+func (p *port) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	c, err := p.dial(ctx, string(addr))
+	if err != nil {
+		return nil, err
+	}
+	return p.keep(c)
+}
+
+// Close implements net.Listener.
+func (p *port) Close() error {
+	p.hangUp()
+	p.once.Do(func() { close(p.closed) })
+	return nil
 }
 
 // keep takes a connection into the layer, or closes it if there is none.
