@@ -56,7 +56,7 @@ func start(t testing.TB, id api.NodeID, dir, addr string, set ...settings) *peer
 	}()
 	p := &peer{store: store.New(), id: id, dir: dir, addr: listener.Addr().String(), listener: listener}
 	cfg := consensus.Config{
-		ID: id, Addr: p.addr, Dir: dir, Transport: layer, FSM: p.store,
+		ID: id, Addr: p.addr, Dir: dir, Transport: layer, FSM: p.store, Keys: ringOf(dir),
 		Log: slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn})).With("node", id),
 	}
 	for _, s := range set {

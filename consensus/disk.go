@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	wal "github.com/hashicorp/raft-wal"
 )
 
 // stallAfter is how many election timeouts a leader's write may take. Raft sends
@@ -19,7 +18,7 @@ var errStalled = errors.New("the disk of this manager does not take its log")
 
 // disk is the log with a watch on how long its writes take.
 type disk struct {
-	*wal.WAL
+	*sealedLog
 	limit atomic.Int64 // in nanoseconds
 	// late is called when a write has taken longer than limit, and caughtUp when
 	// no write is late any more, one at a time.
@@ -31,7 +30,7 @@ type disk struct {
 
 func (d *disk) StoreLog(log *raft.Log) error { return d.StoreLogs([]*raft.Log{log}) }
 func (d *disk) StoreLogs(logs []*raft.Log) error {
-	return d.watch(func() error { return d.WAL.StoreLogs(logs) })
+	return d.watch(func() error { return d.sealedLog.StoreLogs(logs) })
 }
 func (d *disk) Set(key, value []byte) error {
 	return d.watch(func() error { return d.WAL.Set(key, value) })

@@ -22,6 +22,7 @@ import (
 	"github.com/hashicorp/raft-wal/metadb"
 
 	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/seal"
 )
 
 // Config says who the node is, where its log lives and how it reaches others.
@@ -35,6 +36,10 @@ type Config struct {
 	Transport *StreamLayer
 	FSM       FSM
 	Log       *slog.Logger
+	// Keys seal the log and the snapshots in Dir; nil: they are in the clear.
+	// What is there already, in the clear or under an older key of the ring, New
+	// writes again.
+	Keys *seal.Ring
 
 	// ElectionTimeout is the silence after which a follower asks for an election;
 	// every wait is drawn from [ElectionTimeout, 2*ElectionTimeout]. The leader
@@ -96,7 +101,7 @@ func New(cfg Config) (*Node, error) {
 		cfg.ElectionTimeout = api.DefaultElectionTimeout
 	}
 	log := newHCLog(cfg.Log)
-	files, err := openFiles(cfg.Dir, log)
+	files, err := openFiles(cfg.Dir, cfg.Keys, log)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +114,7 @@ func New(cfg Config) (*Node, error) {
 		lead:    newLeadership(),
 		closing: make(chan struct{}),
 	}
-	n.disk = &disk{WAL: files.wal, late: n.giveUp, caughtUp: n.takePart}
+	n.disk = &disk{sealedLog: files.log(), late: n.giveUp, caughtUp: n.takePart}
 	if err := n.open(cfg.ElectionTimeout, false); err != nil {
 		return nil, errors.Join(err, cfg.Transport.Close(), files.Close())
 	}
@@ -215,7 +220,7 @@ func HasState(dir string) (bool, error) {
 	if _, err := os.Stat(filepath.Join(dir, walDir)); errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
-	files, err := openFiles(dir, newHCLog(slog.New(slog.DiscardHandler)))
+	files, err := openFiles(dir, nil, newHCLog(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return false, err
 	}
@@ -244,45 +249,47 @@ type files struct {
 	lock      *os.File
 	meta      *metadb.BoltMetaDB // of the log, which leaves it open when it closes
 	wal       *wal.WAL
-	snapshots *raft.FileSnapshotStore
+	snapshots raft.SnapshotStore
+	ring      *seal.Ring // nil: nothing is sealed
 }
 
 const walDir = "wal"
 
 // openFiles opens the state in dir, which it makes if need be, for this
 // process alone.
-func openFiles(dir string, log *hclogger) (*files, error) {
-	if err := os.MkdirAll(filepath.Join(dir, walDir), 0o700); err != nil {
+func openFiles(dir string, ring *seal.Ring, log *hclogger) (*files, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open raft state: %w", err)
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open raft state: %w", err)
 	}
-	f := &files{lock: lock, meta: &metadb.BoltMetaDB{}}
+	f := &files{lock: lock, meta: &metadb.BoltMetaDB{}, ring: ring}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft state in %s: another process uses it: %w", dir, err), f.Close())
 	}
-	f.wal, err = wal.Open(filepath.Join(dir, walDir), wal.WithMetaStore(f.meta),
-		wal.WithLogger(log.Named("wal")), wal.WithSegmentSize(segmentSize))
-	if err != nil {
+	if err := f.openLog(dir, log); err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft log in %s: %w", dir, err), f.Close())
 	}
-	f.snapshots, err = raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, log.Named("snapshots"))
-	if err != nil {
+	if err := f.openSnapshots(dir, log); err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft snapshots in %s: %w", dir, err), f.Close())
 	}
 	return f, nil
 }
 
+// log is what Raft reads and writes entries with.
+func (f *files) log() *sealedLog {
+	log := &sealedLog{WAL: f.wal}
+	if f.ring != nil {
+		log.box = f.ring.NewBox()
+	}
+	return log
+}
+
 // Close closes what is open.
 func (f *files) Close() error {
-	var errs []error
-	if f.wal != nil {
-		errs = append(errs, f.wal.Close())
-	}
-	errs = append(errs, f.meta.Close(), f.lock.Close())
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(f.closeWAL(), f.lock.Close()); err != nil {
 		return fmt.Errorf("close raft state: %w", err)
 	}
 	return nil

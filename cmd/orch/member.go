@@ -190,6 +190,10 @@ func (m *member) initManager() error {
 	if m.id.Role != api.RoleManager {
 		return nil
 	}
+	keys, err := m.d.loadKeys()
+	if err != nil {
+		return err
+	}
 	addr := netip.AddrPortFrom(m.id.Addr, m.d.apiPort)
 	state := store.New()
 	m.raft = consensus.NewStreamLayer(net.TCPAddrFromAddrPort(addr), func(ctx context.Context, addr string) (net.Conn, error) {
@@ -197,7 +201,7 @@ func (m *member) initManager() error {
 	})
 	raft, err := consensus.New(consensus.Config{
 		ID: m.id.Node, Addr: addr.String(), Dir: m.d.raftDir(),
-		Transport: m.raft, FSM: state, Log: m.d.log.With("part", "raft"),
+		Transport: m.raft, FSM: state, Keys: keys, Log: m.d.log.With("part", "raft"),
 	})
 	if err != nil {
 		return err

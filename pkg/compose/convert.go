@@ -46,7 +46,9 @@ func (c *converter) convert() {
 
 func (c *converter) service(name string, in types.ServiceConfig) api.ServiceSpec {
 	at := "services." + name
-	image := c.build(at, name, in)
+	if in.Image == "" {
+		c.failAt(at, "no image is named", "")
+	}
 	deploy := in.Deploy
 	if deploy == nil {
 		deploy = &types.DeployConfig{}
@@ -62,7 +64,7 @@ func (c *converter) service(name string, in types.ServiceConfig) api.ServiceSpec
 		Restart:   c.restart(at, in.Restart, deploy.RestartPolicy),
 		DependsOn: c.dependsOn(at+".depends_on", in.DependsOn),
 		Task: api.TaskSpec{
-			Image:        image,
+			Image:        in.Image,
 			Entrypoint:   in.Entrypoint,
 			Command:      in.Command,
 			Env:          c.environment(at, in.Environment),

@@ -36,7 +36,6 @@ type Config struct {
 // Engine is a node's view of its Docker Engine. Its methods can be called
 // concurrently; for one task, the caller orders them.
 type Engine struct {
-	*Images
 	cfg Config
 	cli *client.Client
 
@@ -44,6 +43,9 @@ type Engine struct {
 	// loadImage keeps parallel first tasks from loading the sandbox image
 	// more than once.
 	loadImage sync.Mutex
+
+	exports  exports
+	incoming keyedLock // layers that are being received, by digest
 }
 
 // New returns an Engine. It does not talk to the engine.
@@ -58,7 +60,9 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{Images: newImages(cli, cfg.ImageDir), cfg: cfg, cli: cli, sandboxImage: sandboxImage}, nil
+	e := &Engine{cfg: cfg, cli: cli, sandboxImage: sandboxImage}
+	e.exports.unpack = e.unpackImage
+	return e, nil
 }
 
 func dial(host string) (*client.Client, error) {
@@ -74,4 +78,4 @@ func dial(host string) (*client.Client, error) {
 }
 
 // Close gives up idle connections to the engine. Containers are not affected.
-func (e *Engine) Close() error { return e.Images.Close() }
+func (e *Engine) Close() error { return e.cli.Close() }

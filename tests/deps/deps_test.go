@@ -45,6 +45,7 @@ var rules = map[string]rule{
 	"pkg/orchestrator": {pure: true, ours: []string{"pkg/api"}},
 	"pkg/pki":          {pure: true, ours: []string{"pkg/api"}},
 	"pkg/scheduler":    {pure: true, ours: []string{"pkg/api"}},
+	"pkg/seal":         {pure: true},
 	"pkg/doctor":       {pure: true, ours: []string{"pkg/api"}},
 	// The compose loader reports through logrus, which has to be quietened.
 	"pkg/compose": {pure: true, files: true, ours: []string{"pkg/api"}, outside: []string{
@@ -54,10 +55,10 @@ var rules = map[string]rule{
 
 	// Adapters.
 	"bpf":            {outside: []string{"github.com/cilium/ebpf"}},
-	"consensus":      {ours: []string{"pkg/api", "consensus/store"}, outside: []string{"github.com/hashicorp/raft", "github.com/hashicorp/raft-wal", "github.com/hashicorp/go-hclog"}},
+	"consensus":      {ours: []string{"pkg/api", "pkg/seal", "consensus/store"}, outside: []string{"github.com/hashicorp/raft", "github.com/hashicorp/raft-wal", "github.com/hashicorp/go-hclog"}},
 	"pkg/dataplane":  {ours: []string{"pkg/api", "bpf", "loadbalancer"}, outside: []string{"github.com/cilium/ebpf", "github.com/vishvananda/netlink"}},
 	"pkg/dns":        {ours: []string{"pkg/api"}, outside: []string{"github.com/miekg/dns"}},
-	"pkg/docker":     {ours: []string{"pkg/api"}, outside: []string{"github.com/moby/moby", "github.com/containerd/errdefs", "github.com/distribution/reference", "github.com/moby/patternmatcher", "github.com/cpuguy83/dockercfg", "github.com/opencontainers/image-spec"}},
+	"pkg/docker":     {ours: []string{"pkg/api"}, outside: []string{"github.com/moby/moby", "github.com/containerd/errdefs", "github.com/distribution/reference"}},
 	"pkg/health":     {ours: []string{"pkg/api"}},
 	"pkg/membership": {ours: []string{"pkg/api"}, outside: []string{"github.com/hashicorp/memberlist"}},
 	"pkg/netdev":     {ours: []string{"pkg/api"}, outside: []string{"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/google/nftables"}},
