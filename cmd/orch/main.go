@@ -71,7 +71,7 @@ func newRootCommand() *cobra.Command {
 		}
 	}
 	add("cluster", newInitCommand(cli), newJoinCommand(cli), newJoinTokenCommand(cli), newAuthorityCommand(cli), newNodeCommand(cli), newInfoCommand(cli), newNetCommand(cli), newDoctorCommand(cli))
-	add("work", newDeployCommand(cli), newStackCommand(cli), newServiceCommand(cli), newWhyCommand(cli))
+	add("work", newDeployCommand(cli), newStackCommand(cli), newServiceCommand(cli), newWhyCommand(cli), newRebalanceCommand(cli))
 	add("node", newDaemonCommand(), newLabCommand())
 	return root
 }

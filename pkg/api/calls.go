@@ -50,6 +50,7 @@ const (
 	ProcScale           = "/orch.cluster/Scale"           // ScaleRequest -> ScaleResponse
 	ProcUpdate          = "/orch.cluster/Update"          // UpdateRequest -> UpdateResponse
 	ProcSteer           = "/orch.cluster/Steer"           // SteerRequest -> UpdateResponse
+	ProcRebalance       = "/orch.cluster/Rebalance"       // RebalanceRequest -> Rebalancing
 	ProcWhy             = "/orch.cluster/Why"             // WhyRequest -> Why
 	ProcServiceLogs     = "/orch.cluster/ServiceLogs"     // ServiceLogsRequest -> stream of LogChunk
 	ProcSession         = "/orch.cluster/Session"         // SessionRequest -> stream of Update

@@ -44,6 +44,10 @@ type Node struct {
 	APIPort    uint16 `json:"apiPort"`
 	GossipPort uint16 `json:"gossipPort"`
 
+	// Rebalance: it has just joined or come back, or its operator asked for it:
+	// tasks of services that are uneven move here from other nodes.
+	Rebalance bool `json:"rebalance,omitempty"`
+
 	// Key is the SHA-256 digest of the public key that the node was admitted
 	// with: only who has that key can be admitted again as this node.
 	Key []byte `json:"key,omitempty"`

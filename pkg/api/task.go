@@ -46,6 +46,10 @@ type Task struct {
 	DrainingSince time.Time `json:"drainingSince,omitzero"`
 	EndedAt       time.Time `json:"endedAt,omitzero"`
 
+	// Moving says why the task is to make room for one on another node, empty if
+	// it is not.
+	Moving string `json:"moving,omitempty"`
+
 	// History is what happened to the task, in order; see Note.
 	History []Event `json:"history,omitempty"`
 }

@@ -48,3 +48,26 @@ type ServiceOpinion struct {
 	Service string `json:"service"`
 	Reason  string `json:"reason,omitempty"` // reads after the node's name
 }
+
+// RebalanceRequest asks for services to be spread evenly over the nodes again.
+type RebalanceRequest struct {
+	// Plan only says what would move.
+	Plan bool `json:"plan,omitempty"`
+}
+
+// Rebalancing is what moves, or would.
+type Rebalancing struct {
+	Moves []TaskMove `json:"moves"`
+	// Busy: it is under way.
+	Busy bool `json:"busy,omitempty"`
+}
+
+// TaskMove is a task that runs on one node and should on another. What takes its
+// place is another task, started before this one ends.
+type TaskMove struct {
+	Task string `json:"task"` // its name
+	ID   TaskID `json:"id"`
+	From string `json:"from"` // hostnames
+	To   string `json:"to"`
+	Why  string `json:"why"`
+}

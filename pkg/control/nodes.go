@@ -43,6 +43,7 @@ func (s *Server) UpdateNode(ctx context.Context, req *api.UpdateNodeRequest) (*a
 		}
 		next := *node
 		if req.Availability != "" {
+			next.Rebalance = node.Rebalance || node.Availability != api.AvailabilityActive && req.Availability == api.AvailabilityActive
 			next.Availability = req.Availability
 		}
 		next.Labels = make(map[string]string)

@@ -62,6 +62,7 @@ func New(cfg Config) *Server {
 	rpc.Handle(s.mux, api.ProcUpdate, s.Update)
 	rpc.Handle(s.mux, api.ProcSteer, s.Steer)
 	rpc.Handle(s.mux, api.ProcWhy, s.Why)
+	rpc.Handle(s.mux, api.ProcRebalance, s.Rebalance)
 	rpc.HandleStream(s.mux, api.ProcServiceLogs, s.ServiceLogs)
 	rpc.HandleStream(s.mux, api.ProcSession, s.Session)
 	rpc.Handle(s.mux, api.ProcReport, s.Report)

@@ -26,7 +26,9 @@ func Plan(in orchestrator.Input) Planned {
 	placements := scheduler.Plan(snap, in.Now)
 	snap = snap.With(placements)
 
-	return Planned{api.Merge(tasks, allocations, placements, unusedNetworks(snap), endRotation(snap, in.Now)), problems}
+	moves := scheduler.Rebalance(snap, in.Now)
+
+	return Planned{api.Merge(tasks, allocations, placements, moves, unusedNetworks(snap), endRotation(snap, in.Now)), problems}
 }
 
 // unusedNetworks plans the end of networks whose stack was removed, once no

@@ -172,6 +172,7 @@ func (t *Tracker) Leases(snap *api.Snapshot, now time.Time) []api.Change {
 		if state != node.State {
 			next := *node
 			next.State = state
+			next.Rebalance = state == api.NodeReady
 			changes = append(changes, api.Change{Node: &next})
 		}
 	}

@@ -117,7 +117,7 @@ func TestLeases(t *testing.T) {
 			tt.report(tr)
 			var want []api.Change
 			if tt.want != "" {
-				want = []api.Change{{Node: &api.Node{ID: "a", State: tt.want}}}
+				want = []api.Change{{Node: &api.Node{ID: "a", State: tt.want, Rebalance: tt.want == api.NodeReady}}}
 			}
 			if diff := cmp.Diff(want, tr.Leases(snap, at(tt.now)), comparable); diff != "" {
 				t.Errorf("changes (-want +got):\n%s", diff)

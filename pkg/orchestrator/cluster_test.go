@@ -156,7 +156,8 @@ func (c *cluster) plan() []api.Change {
 	snap := c.snap.With(tasks)
 	allocations, _ := ipam.Plan(snap)
 	snap = snap.With(allocations)
-	return api.Merge(tasks, allocations, scheduler.Plan(snap, c.now))
+	placements := scheduler.Plan(snap, c.now)
+	return api.Merge(tasks, allocations, placements, scheduler.Rebalance(snap.With(placements), c.now))
 }
 
 func (c *cluster) step() (changed bool) {

@@ -2,7 +2,9 @@ package orchestrator_test
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -118,6 +120,7 @@ func checkConverged(t *rapid.T, c *cluster) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatalf("tasks by slot (-want +got):\n%s", diff)
 	}
+	checkEven(t, c)
 	ended := map[key]int{}
 	for _, task := range c.snap.Tasks {
 		if task.Status.State.Terminal() && task.Status.Removed {
@@ -128,6 +131,35 @@ func checkConverged(t *rapid.T, c *cluster) {
 			if ended[k]++; ended[k] > 5 {
 				t.Fatalf("%d ended tasks are kept for %v", ended[k], k)
 			}
+		}
+	}
+}
+
+// checkEven asserts that no node has two tasks more of a service than another, as
+// far as tasks can be moved: those that failed to move once are not tried again.
+func checkEven(t *rapid.T, c *cluster) {
+	for id, svc := range c.snap.Services {
+		on, ended := map[api.NodeID]int{}, false
+		for n := range c.snap.Nodes {
+			on[n] = 0
+		}
+		for _, task := range c.snap.Tasks {
+			switch {
+			case task.ServiceID != id:
+			case task.Status.State.Terminal():
+				ended = true
+			default:
+				on[task.NodeID]++
+			}
+		}
+		counts := slices.Sorted(maps.Values(on))
+		if svc.Spec.Mode == api.ModeReplicated && !ended && counts[len(counts)-1]-counts[0] > 1 {
+			t.Fatalf("service %s is uneven: %v", svc.Spec.Name, on)
+		}
+	}
+	for _, n := range c.snap.Nodes {
+		if n.Rebalance {
+			t.Fatalf("node %s is never done with rebalancing", n.ID)
 		}
 	}
 }
@@ -261,8 +293,11 @@ func TestClusterConverges(t *testing.T) {
 		})
 
 		for id := range c.snap.Nodes {
-			c.changeNode(id, func(n *api.Node) { n.State, n.Availability = api.NodeReady, api.AvailabilityActive })
+			c.changeNode(id, func(n *api.Node) {
+				n.State, n.Availability, n.Rebalance = api.NodeReady, api.AvailabilityActive, true
+			})
 		}
+		c.now = c.now.Add(10 * time.Minute) // what failed is forgotten
 		if len(c.snap.Nodes) == 0 {
 			c.commit([]api.Change{{Node: node(nodes)}})
 		}

@@ -101,6 +101,13 @@ func (p *planner) settle(svc *api.Service, s *slot) phase {
 // for an update that is paused it is not.
 func (p *planner) waits(svc *api.Service, s *slot, stale *task) phase {
 	moves := unfit(svc, p.Snapshot.Nodes[stale.NodeID]) != ""
+	if stale.Moving != "" && !moves && !isOutdated(svc, stale) {
+		if !s.replacementEnded(svc, stale) {
+			return misplaced
+		}
+		stale.edit().Moving = "" // what was to take its place does not run
+		return serving
+	}
 	switch {
 	case s.replacementEnded(svc, stale) && (moves || !svc.Update.Paused()):
 		return p.fill(svc, s)
@@ -153,7 +160,10 @@ func (p *planner) staleReason(svc *api.Service, t *task) string {
 	if isOutdated(svc, t) {
 		return "the service was updated"
 	}
-	return unfit(svc, p.Snapshot.Nodes[t.NodeID])
+	if why := unfit(svc, p.Snapshot.Nodes[t.NodeID]); why != "" {
+		return why
+	}
+	return t.Moving
 }
 
 func isOutdated(svc *api.Service, t *task) bool { return t.SpecVersion < svc.SpecVersion }

@@ -47,10 +47,7 @@ func Refusals(snap *api.Snapshot, node api.NodeID, now time.Time) map[api.Servic
 	if !known {
 		return nil
 	}
-	var probes []*api.Task
-	for _, svc := range api.Sorted(snap.Services) {
-		probes = append(probes, &api.Task{ServiceID: svc.ID, Spec: svc.Spec.Task})
-	}
+	probes := probesOf(api.Sorted(snap.Services))
 	p.load(probes)
 	out := map[api.ServiceID]string{}
 	for _, t := range probes {
