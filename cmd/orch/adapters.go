@@ -42,6 +42,12 @@ var _ agent.Output = nodeRuntime{}
 // others, who may only read what a manager lets them, must be members.
 func (d *daemon) imageStore(ctx context.Context) (agent.ImageStore, error) {
 	caller := rpc.CallerOf(ctx)
+	if caller.Role == api.RoleUser {
+		if err := d.allows(caller, api.ProcImageUpload); err != nil {
+			return nil, err
+		}
+		return d.currentMember().engine, nil
+	}
 	if caller.Local || caller.Role == api.RoleManager {
 		m, err := nodeRuntime{d}.member(ctx)
 		if err != nil {
@@ -57,6 +63,18 @@ func (d *daemon) imageStore(ctx context.Context) (agent.ImageStore, error) {
 		return nil, api.Errorf(api.CodeDenied, "node %s is not a member of this cluster (any more)", caller.Node)
 	}
 	return m.engine, nil
+}
+
+// allows tells why a user may not call a procedure of the daemon's, if so.
+func (d *daemon) allows(caller rpc.Caller, procedure string) error {
+	if caller.Role != api.RoleUser {
+		return nil
+	}
+	m := d.currentMember()
+	if m == nil || m.control == nil {
+		return api.Errorf(api.CodeDenied, "node %s is not a manager: users ask managers", d.hostname)
+	}
+	return m.control.AuthorizeUser(caller.Node, procedure)
 }
 
 // member returns what answers, if the caller still is a manager as far as this
@@ -124,6 +142,9 @@ func (d *daemon) nodeInfo(ctx context.Context, m *member) api.NodeInfo {
 // Info says what this node is and what it knows of its cluster.
 func (d *daemon) Info(ctx context.Context, _ *api.Empty) (*api.Info, error) {
 	id, m := d.identity(), d.currentMember()
+	if err := d.allows(rpc.CallerOf(ctx), api.ProcInfo); err != nil {
+		return nil, err
+	}
 	info := &api.Info{ClusterID: id.ClusterID, Pool: id.Pool}
 	info.Node = *d.nodeObject(ctx, id, m)
 	if m == nil {

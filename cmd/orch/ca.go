@@ -69,7 +69,8 @@ func authorityRows(s *api.AuthorityStatus) ([][]string, error) {
 		[]string{"Next authority", authorityID(s.Next)},
 		[]string{"  Nodes that have its certificate", fmt.Sprintf("%d of %d", s.Nodes-len(s.Waiting), s.Nodes)},
 		[]string{"  Waits for", strings.Join(s.Waiting, ", ")},
-		[]string{"  Down, waited for until " + day(s.Until), strings.Join(s.Down, ", ")},
+		[]string{"  Users that do not have it", strings.Join(s.Users, ", ")},
+		[]string{"  The old is dropped", "when all have it; without nodes that are down, and without users, on " + day(s.Until)},
 	), nil
 }
 
@@ -84,8 +85,9 @@ dropped. No connection, task or packet is interrupted. Join tokens that were pri
 before are good no longer then.
 
 Nodes that are down are waited for: one that comes back within --grace gets its
-certificate then. One that comes back later has to leave and join again. Use
---grace 0s when the old key may be in others' hands.`,
+certificate then. One that comes back later has to leave and join again. So are users:
+they get theirs when they use the cluster from elsewhere, and later need a new file
+(` + "`orch user renew`" + `). Use --grace 0s when the old key may be in others' hands.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			status, err := call[api.RotateAuthorityRequest, api.AuthorityStatus](cmd, c, api.ProcRotateAuthority, req)
@@ -95,12 +97,12 @@ certificate then. One that comes back later has to leave and join again. Use
 			return awaitRotation(cmd, c, status)
 		},
 	}
-	cmd.Flags().DurationVar(&req.Grace, "grace", defaultGrace, "how long nodes that are down are waited for")
+	cmd.Flags().DurationVar(&req.Grace, "grace", defaultGrace, "how long nodes that are down, and users, are waited for")
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "do not wait for the nodes")
 	return cmd
 }
 
-// awaitRotation shows how far it is until all nodes that are up have renewed.
+// awaitRotation shows how far it is until all that can be waited for has renewed.
 func awaitRotation(cmd *cobra.Command, c *cli, status *api.AuthorityStatus) error {
 	out, said := cmd.OutOrStdout(), ""
 	live := isTerminal(out)
@@ -113,7 +115,7 @@ func awaitRotation(cmd *cobra.Command, c *cli, status *api.AuthorityStatus) erro
 				fmt.Fprintln(out, line)
 			}
 		}
-		if status.Next == nil || len(status.Waiting) > 0 && len(status.Waiting) == len(status.Down) {
+		if rest := len(status.Down) + len(status.Users); status.Next == nil || rest > 0 && len(status.Waiting) == len(status.Down) {
 			break
 		}
 		select {
@@ -133,8 +135,14 @@ func awaitRotation(cmd *cobra.Command, c *cli, status *api.AuthorityStatus) erro
 		fmt.Fprintln(out)
 	}
 	if status.Next != nil {
-		fmt.Fprintf(out, "The old authority stays good until %s for what is down: %s.\n`orch ca finish` drops it at once.\n",
-			status.Until.Local().Format("2006-01-02 15:04"), strings.Join(status.Down, ", "))
+		fmt.Fprintf(out, "The old authority stays good until %s", status.Until.Local().Format("2006-01-02 15:04"))
+		if len(status.Down) > 0 {
+			fmt.Fprintf(out, ", for nodes that are down: %s", strings.Join(status.Down, ", "))
+		}
+		if len(status.Users) > 0 {
+			fmt.Fprintf(out, ", for users, who renew when they use orch: %s", strings.Join(status.Users, ", "))
+		}
+		fmt.Fprintln(out, ".\n`orch ca finish` drops it at once.")
 	}
 	return nil
 }
@@ -160,7 +168,8 @@ func newAuthorityFinishCommand(c *cli) *cobra.Command {
 		Use:   "finish",
 		Short: "Drop the old authority at once, without the nodes that are not ready",
 		Long: `End a rotation at once. Nodes that do not have a certificate of the new authority yet
-(see ` + "`orch ca`" + `) are no members any more then: they have to leave and join again.`,
+(see ` + "`orch ca`" + `) are no members any more then: they have to leave and join again. Users
+that do not have one need a new file: ` + "`orch user renew`" + `.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			status, err := call[api.Empty, api.AuthorityStatus](cmd, c, api.ProcFinishRotation, &api.Empty{})

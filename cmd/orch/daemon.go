@@ -150,7 +150,7 @@ func (d *daemon) run() error {
 
 	server := rpc.NewServer(d.mux, d.sec, d.log)
 	d.group.Go(func() error {
-		return server.ServeLocal(d.ctx, filepath.Join(d.runDir, socketName))
+		return server.ServeLocal(d.ctx, filepath.Join(d.runDir, socketName), socketGroup)
 	})
 	id := d.identity()
 	d.log.Info("orch daemon", "version", version, "node", id.Node, "member", id.member(), "socket", filepath.Join(d.runDir, socketName))

@@ -11,8 +11,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-
-	"github.com/orch-dev/orch/pkg/rpc"
 )
 
 // version is set by the build.
@@ -42,7 +40,9 @@ const (
 	defaultRunDir   = "/run/orch"
 	defaultStateDir = "/var/lib/orch"
 	socketName      = "orch.sock"
+	socketGroup     = "orch" // whose members may use the socket, as root may
 	hostVariable    = "ORCH_HOST"
+	contextVariable = "ORCH_CONTEXT"
 )
 
 func newRootCommand() *cobra.Command {
@@ -54,11 +54,10 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	cli := &cli{}
-	host := os.Getenv(hostVariable)
-	if host == "" {
-		host = "unix://" + defaultRunDir + "/" + socketName
-	}
-	root.PersistentFlags().StringVarP(&cli.host, "host", "H", host, "the daemon to talk to, unix://PATH; the environment's "+hostVariable+" sets the default")
+	root.PersistentFlags().StringVarP(&cli.host, "host", "H", "", "the daemon on this machine to talk to, unix://PATH (or the environment's "+hostVariable+")")
+	root.PersistentFlags().StringVar(&cli.context, "context", "", "the cluster to talk to, see `orch context` (or the environment's "+contextVariable+")")
+	root.MarkFlagsMutuallyExclusive("host", "context")
+	root.PersistentPostRun = func(cmd *cobra.Command, _ []string) { cli.close(cmd.Context(), cmd.ErrOrStderr()) }
 	root.AddGroup(
 		&cobra.Group{ID: "cluster", Title: "Cluster:"},
 		&cobra.Group{ID: "work", Title: "Stacks and services:"},
@@ -70,14 +69,11 @@ func newRootCommand() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add("cluster", newInitCommand(cli), newJoinCommand(cli), newJoinTokenCommand(cli), newAuthorityCommand(cli), newNodeCommand(cli), newInfoCommand(cli), newNetCommand(cli), newDoctorCommand(cli))
-	add("work", newDeployCommand(cli), newStackCommand(cli), newServiceCommand(cli), newWhyCommand(cli), newRebalanceCommand(cli))
+	add("cluster", newInitCommand(cli), newJoinCommand(cli), newJoinTokenCommand(cli), newAuthorityCommand(cli),
+		newNodeCommand(cli), newUserCommand(cli), newContextCommand(cli),
+		newInfoCommand(cli), newNetCommand(cli), newDoctorCommand(cli))
+	add("work", newDeployCommand(cli), newStackCommand(cli), newServiceCommand(cli),
+		newWhyCommand(cli), newRebalanceCommand(cli))
 	add("node", newDaemonCommand(), newLabCommand())
 	return root
-}
-
-// cli is what all commands that talk to a daemon share.
-type cli struct {
-	host   string
-	client *rpc.Client
 }

@@ -38,7 +38,11 @@ func (s *scope) flags(cmd *cobra.Command, all bool) {
 // gather has the nodes in scope answer: one is the procedure of a node, all that
 // of managers. Nodes that do not answer are told on the error output.
 func gather[Req, Res any](cmd *cobra.Command, c *cli, s *scope, one, all string, req Req) (*api.Answers[Res], error) {
-	if !s.all && s.node == "" {
+	elsewhere, err := c.elsewhere() // there is no node of its own there
+	if err != nil {
+		return nil, err
+	}
+	if !s.all && s.node == "" && !elsewhere {
 		info, err := call[api.Empty, api.Info](cmd, c, api.ProcInfo, &api.Empty{})
 		if err != nil {
 			return nil, err

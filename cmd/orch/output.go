@@ -14,18 +14,6 @@ import (
 	"github.com/orch-dev/orch/pkg/rpc"
 )
 
-// daemon returns the client of the daemon that the user asked for.
-func (c *cli) daemon() (*rpc.Client, error) {
-	if c.client == nil {
-		socket, ok := strings.CutPrefix(c.host, "unix://")
-		if !ok {
-			return nil, fmt.Errorf("--host %q: give unix://PATH, the socket of a daemon on this machine", c.host)
-		}
-		c.client = rpc.NewLocalClient(socket)
-	}
-	return c.client, nil
-}
-
 // call calls the daemon.
 func call[Req, Res any](cmd *cobra.Command, c *cli, procedure string, req *Req) (*Res, error) {
 	client, err := c.daemon()

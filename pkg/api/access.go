@@ -7,26 +7,85 @@ type Access int
 const (
 	// AccessManager: managers alone. It is the default.
 	AccessManager Access = iota
+	// AccessAdmin: managers, and users who are admins.
+	AccessAdmin
+	// AccessViewer: managers and all users. Nothing that it is given to changes
+	// anything, or shows a secret.
+	AccessViewer
 	// AccessMember: every node of the cluster, and only for itself.
 	AccessMember
+	// AccessKnown: every node and every user, and only for itself.
+	AccessKnown
 	// AccessAnyone: callers without a certificate too.
 	AccessAnyone
 	// AccessLocal: the local socket alone.
 	AccessLocal
 )
 
+// access has a line for every procedure.
 var access = map[string]Access{
-	ProcInit:    AccessLocal,
-	ProcJoin:    AccessLocal,
+	ProcInit: AccessLocal,
+	ProcJoin: AccessLocal,
+	ProcInfo: AccessViewer,
+
 	ProcAdmit:   AccessAnyone, // its token is what counts
-	ProcRenew:   AccessMember,
+	ProcRenew:   AccessKnown,
 	ProcSession: AccessMember,
 	ProcReport:  AccessMember,
 
+	// What managers ask of nodes, and of each other.
+	ProcAddVoter:     AccessManager,
+	ProcImageStatus:  AccessManager,
+	ProcTaskLogs:     AccessManager,
+	ProcDiagnose:     AccessManager,
+	ProcClock:        AccessManager,
+	ProcNetFrontends: AccessManager,
+	ProcNetDrops:     AccessManager,
+	ProcNetFlows:     AccessManager,
+	ProcNetTrace:     AccessManager,
+	// What somebody has built who deploys it.
+	ProcImageOffer:  AccessAdmin,
+	ProcImageUpload: AccessAdmin,
+	ProcImageCommit: AccessAdmin,
+	// What nodes ask of each other, with a manager's grant.
 	ProcImageSources:  AccessMember,
-	ProcImageManifest: AccessMember, // with a manager's grant
+	ProcImageManifest: AccessMember,
 	ProcImageLayer:    AccessMember,
+
+	ProcAuthority:    AccessViewer,
+	ProcNodes:        AccessViewer,
+	ProcStacks:       AccessViewer,
+	ProcWatchStack:   AccessViewer,
+	ProcServices:     AccessViewer,
+	ProcServiceLogs:  AccessViewer,
+	ProcTasks:        AccessViewer,
+	ProcWhy:          AccessViewer,
+	ProcAskDiagnose:  AccessViewer,
+	ProcAskFrontends: AccessViewer,
+	ProcAskDrops:     AccessViewer,
+	ProcAskFlows:     AccessViewer,
+	ProcAskTrace:     AccessViewer,
+
+	ProcJoinTokens:      AccessAdmin,
+	ProcRotateToken:     AccessAdmin,
+	ProcRotateAuthority: AccessAdmin,
+	ProcFinishRotation:  AccessAdmin,
+	ProcUsers:           AccessAdmin,
+	ProcAddUser:         AccessAdmin,
+	ProcRemoveUser:      AccessAdmin,
+	ProcUpdateNode:      AccessAdmin,
+	ProcDeploy:          AccessAdmin,
+	ProcRemoveStack:     AccessAdmin,
+	ProcScale:           AccessAdmin,
+	ProcRebalance:       AccessAdmin,
+	ProcUpdate:          AccessAdmin,
+	ProcSteer:           AccessAdmin,
 }
 
 // AccessTo returns who may call a procedure.
 func AccessTo(procedure string) Access { return access[procedure] }
+
+// ManagersOnly reports whether managers are the only nodes with that access.
+func (a Access) ManagersOnly() bool {
+	return a == AccessManager || a == AccessAdmin || a == AccessViewer
+}

@@ -21,12 +21,12 @@ func (a *Authority) ID() string {
 // Rotation is the replacement of a cluster's authority. While it goes on, nodes
 // trust both and get certificates from Next, with which comes Cross, so that a
 // node that has not heard of Next trusts them too. The old authority is dropped
-// once every node has such a certificate, or at Until.
+// once every node and user has such a certificate, or at Until.
 type Rotation struct {
 	Next    Authority `json:"next"`
 	Cross   []byte    `json:"cross"` // Next's key, signed by the old: X.509, DER
 	Started time.Time `json:"started"`
-	// Until is how long nodes that are down are waited for.
+	// Until is how long nodes that are down, and users, are waited for.
 	Until time.Time `json:"until"`
 }
 
@@ -68,6 +68,19 @@ func (s *Snapshot) Unrenewed() []*Node {
 	return out
 }
 
+// UnrenewedUsers are the users whose certificate is not from the authority that
+// signs now.
+func (c *Cluster) UnrenewedUsers() []User {
+	var out []User
+	issuer := c.Issuer().ID()
+	for _, u := range c.Users {
+		if u.Issuer != issuer {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
 // AuthorityStatus is what `orch ca` shows.
 type AuthorityStatus struct {
 	Authority []byte `json:"authority"` // its certificate: X.509, DER
@@ -77,14 +90,16 @@ type AuthorityStatus struct {
 	Until   time.Time `json:"until,omitzero"`
 	Nodes   int       `json:"nodes"`
 	// Waiting are the names of the nodes that have not renewed their
-	// certificates; Down those of them that are down.
+	// certificates, Down those of them that are down, and Users are users who
+	// have not: they do when they use the cluster.
 	Waiting []string `json:"waiting,omitempty"`
 	Down    []string `json:"down,omitempty"`
+	Users   []string `json:"users,omitempty"`
 }
 
 // RotateAuthorityRequest replaces the cluster's authority.
 type RotateAuthorityRequest struct {
-	// Grace is how long nodes that are down are waited for.
+	// Grace is how long nodes that are down, and users, are waited for.
 	Grace time.Duration `json:"grace"`
 }
 

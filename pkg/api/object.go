@@ -48,6 +48,9 @@ type Cluster struct {
 	// longer, the newest first.
 	RotatedTokens [][]byte `json:"rotatedTokens,omitempty"`
 
+	// Users may call managers from other machines. They are sorted by name.
+	Users []User `json:"users,omitempty"`
+
 	// GossipKey is the AES key of the gossip ring, 32 bytes.
 	GossipKey []byte `json:"gossipKey"`
 

@@ -94,9 +94,12 @@ func (s *Server) AddVoter(ctx context.Context, req *api.AddVoterRequest) (*api.E
 	return &api.Empty{}, nil
 }
 
-// Renew issues a new certificate to the node that asks, with the role that it has
-// now. Any manager can, also without a quorum.
+// Renew issues a new certificate to the node or user that asks, a node's with the
+// role that it has now. Any manager can answer nodes, also without a quorum.
 func (s *Server) Renew(ctx context.Context, req *api.RenewRequest) (*api.Certificate, error) {
+	if caller := rpc.CallerOf(ctx); caller.Role == api.RoleUser {
+		return s.renewUser(ctx, caller.Node, req.Request)
+	}
 	snap := s.Replica.Snapshot()
 	node := snap.Nodes[rpc.CallerOf(ctx).Node]
 	if node == nil {
@@ -107,11 +110,15 @@ func (s *Server) Renew(ctx context.Context, req *api.RenewRequest) (*api.Certifi
 
 // issue makes a member's certificate.
 func (s *Server) issue(snap *api.Snapshot, request []byte, node *api.Node) (*api.Certificate, error) {
+	return s.certify(snap, request, pki.Identity{Cluster: snap.Cluster.ID, Role: node.Role, Node: node.ID})
+}
+
+// certify answers a request for a certificate for id.
+func (s *Server) certify(snap *api.Snapshot, request []byte, id pki.Identity) (*api.Certificate, error) {
 	authority, err := pki.LoadAuthority(*snap.Cluster.Issuer())
 	if err != nil {
 		return nil, err
 	}
-	id := pki.Identity{Cluster: snap.Cluster.ID, Role: node.Role, Node: node.ID}
 	certificate, err := authority.Issue(s.Rand, request, id, snap.Cluster.CertificateLife, s.Now())
 	if err != nil {
 		return nil, err

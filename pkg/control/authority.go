@@ -30,6 +30,9 @@ func (s *Server) Authority(context.Context, *api.Empty) (*api.AuthorityStatus, e
 			status.Down = append(status.Down, n.Hostname)
 		}
 	}
+	for _, u := range snap.Cluster.UnrenewedUsers() {
+		status.Users = append(status.Users, u.Name)
+	}
 	return status, nil
 }
 
@@ -76,8 +79,8 @@ func (s *Server) rotation(cluster *api.Cluster, grace time.Duration) (*api.Rotat
 	return rotation, err
 }
 
-// FinishRotation drops the old authority at once. Nodes that still have a
-// certificate of it are out, and have to leave and join again.
+// FinishRotation drops the old authority at once. Nodes and users that still have
+// a certificate of it are out: they have to join again, and to be renewed.
 func (s *Server) FinishRotation(ctx context.Context, _ *api.Empty) (*api.AuthorityStatus, error) {
 	if _, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
 		if snap.Cluster.Rotation == nil {

@@ -50,6 +50,9 @@ func New(cfg Config) *Server {
 	rpc.Handle(s.mux, api.ProcAuthority, s.Authority)
 	rpc.Handle(s.mux, api.ProcRotateAuthority, s.RotateAuthority)
 	rpc.Handle(s.mux, api.ProcFinishRotation, s.FinishRotation)
+	rpc.Handle(s.mux, api.ProcUsers, s.Users)
+	rpc.Handle(s.mux, api.ProcAddUser, s.AddUser)
+	rpc.Handle(s.mux, api.ProcRemoveUser, s.RemoveUser)
 	rpc.Handle(s.mux, api.ProcNodes, s.Nodes)
 	rpc.Handle(s.mux, api.ProcUpdateNode, s.UpdateNode)
 	rpc.Handle(s.mux, api.ProcDeploy, s.Deploy)
@@ -89,7 +92,8 @@ var (
 // the leader. While there is none it waits a bounded time for one.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	procedure := r.URL.Path
-	if local[procedure] || s.leads() {
+	renewsUser := procedure == api.ProcRenew && rpc.CallerOf(r.Context()).Role == api.RoleUser
+	if local[procedure] && !renewsUser || s.leads() {
 		s.answer(w, r)
 		return
 	}
@@ -122,9 +126,15 @@ func (s *Server) leads() bool { return s.Replica.Raft.IsLeader() && s.Tracker.Le
 
 // answer answers a request here.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
-	if err := s.authorize(rpc.CallerOf(r.Context()), r.URL.Path); err != nil {
+	caller := rpc.CallerOf(r.Context())
+	if err := s.authorize(caller, r.URL.Path); err != nil {
 		rpc.WriteError(w, r, err)
 		return
+	}
+	if caller.Role == api.RoleUser {
+		allowed, cancel := s.whileAllowed(r)
+		defer cancel()
+		r = allowed
 	}
 	s.mux.ServeHTTP(w, r)
 }
@@ -139,9 +149,11 @@ func (s *Server) authorize(caller rpc.Caller, procedure string) error {
 		return noState()
 	case caller.Local, api.AccessTo(procedure) == api.AccessAnyone:
 		return nil
+	case caller.Role == api.RoleUser:
+		return authorizeUser(snap.Cluster, caller.Node, procedure)
 	case node == nil:
 		return notMember(caller.Node)
-	case api.AccessTo(procedure) == api.AccessManager && node.Role != api.RoleManager:
+	case api.AccessTo(procedure).ManagersOnly() && node.Role != api.RoleManager:
 		return api.Errorf(api.CodeDenied, "node %s (%s) is not a manager any more", node.Hostname, node.ID)
 	}
 	return nil

@@ -20,25 +20,29 @@ func TestEndRotation(t *testing.T) {
 	renewed, late, gone := node("a", api.NodeReady, &next), node("b", api.NodeReady, &old), node("c", api.NodeDown, &old)
 	tests := []struct {
 		name  string
+		users []api.User
 		nodes []*api.Node
 		at    time.Duration
 		ends  bool
 	}{
-		{"all have renewed", []*api.Node{renewed}, 0, true},
-		{"one has not", []*api.Node{renewed, late}, 0, false},
-		{"one that lives has not, and is late", []*api.Node{renewed, late}, time.Hour, false},
-		{"one is down", []*api.Node{renewed, gone}, 0, false},
-		{"one is down for too long", []*api.Node{renewed, gone}, time.Hour, true},
+		{"all have renewed", nil, []*api.Node{renewed}, 0, true},
+		{"one has not", nil, []*api.Node{renewed, late}, 0, false},
+		{"one that lives has not, and is late", nil, []*api.Node{renewed, late}, time.Hour, false},
+		{"one is down", nil, []*api.Node{renewed, gone}, 0, false},
+		{"one is down for too long", nil, []*api.Node{renewed, gone}, time.Hour, true},
+		{"a user has not", []api.User{{Issuer: old.ID()}}, []*api.Node{renewed}, 0, false},
+		{"a user has not for too long", []api.User{{Issuer: old.ID()}}, []*api.Node{renewed}, time.Hour, true},
+		{"the users have", []api.User{{Issuer: next.ID()}}, []*api.Node{renewed}, 0, true},
 	}
 	for _, tt := range tests {
-		cluster := &api.Cluster{ID: "x", Authority: old, Rotation: &api.Rotation{Next: next, Until: now.Add(time.Hour)}}
+		cluster := &api.Cluster{ID: "x", Authority: old, Users: tt.users, Rotation: &api.Rotation{Next: next, Until: now.Add(time.Hour)}}
 		snap := &api.Snapshot{Cluster: cluster, Nodes: map[api.NodeID]*api.Node{}}
 		for _, n := range tt.nodes {
 			snap.Nodes[n.ID] = n
 		}
 		var want []api.Change
 		if tt.ends {
-			want = []api.Change{{Cluster: &api.Cluster{ID: "x", Authority: next}}}
+			want = []api.Change{{Cluster: &api.Cluster{ID: "x", Authority: next, Users: tt.users}}}
 		}
 		if diff := cmp.Diff(want, endRotation(snap, now.Add(tt.at)), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)

@@ -129,15 +129,19 @@ func (a *Authority) Issue(rand io.Reader, request []byte, id Identity, life time
 	if until.After(a.cert.NotAfter) {
 		until = a.cert.NotAfter
 	}
-	cert, err := create(rand, &x509.Certificate{
+	template := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: string(id.Node)},
 		URIs:        []*url.URL{id.uri()},
-		DNSNames:    []string{NodeName(id.Node), RoleName(id.Role)},
 		NotBefore:   now.Add(-backdate),
 		NotAfter:    until,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, a.cert, req.PublicKey, a.key)
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	if id.Role != api.RoleUser { // users answer nobody
+		template.DNSNames = []string{NodeName(id.Node), RoleName(id.Role)}
+		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
+	}
+	cert, err := create(rand, template, a.cert, req.PublicKey, a.key)
 	if err != nil {
 		return nil, fmt.Errorf("issue a certificate for %s: %w", id, err)
 	}

@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
@@ -102,4 +103,17 @@ func (c *Credentials) RenewAt() time.Time {
 	copy(random[:], leaf.Signature) // differs with the serial number
 	early := life / 10 / (1 << 16) * time.Duration(binary.BigEndian.Uint16(random[:]))
 	return from.Add(life*2/3 - early)
+}
+
+// Outdated reports whether somebody who shows these certificates trusts other
+// authorities than these credentials.
+func (c *Credentials) Outdated(shown []*x509.Certificate) bool {
+	theirs, some := x509.NewCertPool(), false
+	for _, cert := range shown {
+		if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
+			theirs.AddCert(cert)
+			some = true
+		}
+	}
+	return some && !theirs.Equal(c.Roots)
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 )
 
-// Identity is whom a certificate is about.
+// Identity is whom a certificate is about: a node or, with api.RoleUser, a user,
+// whose ID is in the place of the node's.
 type Identity struct {
 	Cluster string
 	Role    api.Role
@@ -46,7 +47,7 @@ func (id Identity) check() error {
 		return errors.New("the cluster's ID is none")
 	case !api.IsID(string(id.Node)):
 		return errors.New("the node's ID is none")
-	case id.Role != api.RoleWorker && id.Role != api.RoleManager:
+	case id.Role != api.RoleWorker && id.Role != api.RoleManager && id.Role != api.RoleUser:
 		return fmt.Errorf("the role %q is none", id.Role)
 	}
 	return nil

@@ -10,8 +10,8 @@ import (
 	"github.com/orch-dev/orch/pkg/pki"
 )
 
-// Caller is who calls a procedure: a node, by its certificate, or somebody at
-// this node's local socket. The zero Caller has shown nothing.
+// Caller is who calls a procedure: a node or a user, by a certificate, or
+// somebody at this node's local socket. The zero Caller has shown nothing.
 type Caller struct {
 	pki.Identity
 	Local bool
@@ -35,7 +35,8 @@ func withCaller(r *http.Request, c Caller) *http.Request {
 // Anonymous reports whether nothing is known of the caller.
 func (c Caller) Anonymous() bool { return c == Caller{} }
 
-// May tells why the caller may not call a procedure, if so.
+// May tells why the caller may not call a procedure, if so. Of a user the
+// certificate does not say whether they are an admin: the state does.
 func (c Caller) May(procedure string) error {
 	access := api.AccessTo(procedure)
 	switch {
@@ -43,8 +44,13 @@ func (c Caller) May(procedure string) error {
 		return nil
 	case c.Anonymous():
 		return api.Errorf(api.CodeDenied, "the caller is not a member of this cluster")
-	case access == api.AccessMember, access == api.AccessManager && c.Role == api.RoleManager:
+	case access == api.AccessKnown, access == api.AccessMember && c.Role != api.RoleUser, access.ManagersOnly() && c.Role == api.RoleManager:
 		return nil
+	case c.Role != api.RoleUser:
+	case access == api.AccessAdmin, access == api.AccessViewer:
+		return nil
+	default:
+		return api.Errorf(api.CodeDenied, "users may not call %s", procedure)
 	}
 	return api.Errorf(api.CodeDenied, "node %s is a %s and may not call %s", c.Node, c.Role, procedure)
 }

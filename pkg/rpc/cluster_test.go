@@ -130,7 +130,7 @@ func start(t *testing.T, sec *Security, configure func(*Mux)) *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)
 	go func() { done <- server.ServePeers(ctx, l, func(c net.Conn) { n.raft <- c }) }()
-	go func() { done <- server.ServeLocal(ctx, n.socket) }()
+	go func() { done <- server.ServeLocal(ctx, n.socket, "daemon") }()
 	t.Cleanup(func() {
 		cancel()
 		for range 2 {

@@ -2,8 +2,14 @@ package rpc
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"net/http"
+	"os"
+	"os/user"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/orch-dev/orch/pkg/api"
@@ -16,6 +22,36 @@ func TestErrorKeepsCodeAndText(t *testing.T) {
 	var e *api.Error
 	if !errors.As(err, &e) || e.Code != api.CodeConflict || e.Message != "wrapped: port x is taken" {
 		t.Errorf("got %v", err)
+	}
+}
+
+// The socket is root's and its group's, and of root alone where there is no such
+// group.
+func TestSocketMode(t *testing.T) {
+	group, err := user.LookupGroup("daemon")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]struct {
+		mode os.FileMode
+		gid  string
+	}{"daemon": {0o660, group.Gid}, "no-such-group-here": {0o600, "0"}} {
+		path := filepath.Join(t.TempDir(), "s")
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := shareSocket(path, name); err != nil {
+			t.Error(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if gid := fmt.Sprint(info.Sys().(*syscall.Stat_t).Gid); info.Mode().Perm() != want.mode || gid != want.gid {
+			t.Errorf("%s: mode %v, group %s; want %v, %s", name, info.Mode().Perm(), gid, want.mode, want.gid)
+		}
+		_ = l.Close()
 	}
 }
 

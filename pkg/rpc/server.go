@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/user"
+	"strconv"
 	"time"
 
 	"connectrpc.com/connect"
@@ -68,8 +70,9 @@ func NewServer(mux *Mux, sec *Security, log *slog.Logger) *Server {
 	return &Server{mux: mux, sec: sec, log: log}
 }
 
-// ServeLocal answers on a unix socket that root may use, until ctx ends.
-func (s *Server) ServeLocal(ctx context.Context, path string) error {
+// ServeLocal answers on a unix socket that root may use, and a group of users if
+// this machine has one of that name, until ctx ends.
+func (s *Server) ServeLocal(ctx context.Context, path, group string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove stale socket %s: %w", path, err)
 	}
@@ -77,8 +80,8 @@ func (s *Server) ServeLocal(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", path, err)
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
-		return fmt.Errorf("set mode of %s: %w", path, err)
+	if err := shareSocket(path, group); err != nil {
+		return err
 	}
 	srv := s.server(func(w http.ResponseWriter, r *http.Request) {
 		r.Header.Del(callerHeader)
@@ -86,6 +89,31 @@ func (s *Server) ServeLocal(ctx context.Context, path string) error {
 	})
 	srv.Protocols.SetUnencryptedHTTP2(true) // without pings: a client that was suspended is not gone
 	return serve(ctx, srv, l)
+}
+
+// shareSocket gives a socket to a group, if there is one, and to nobody else.
+func shareSocket(path, group string) error {
+	if err := os.Chmod(path, 0o600); err != nil {
+		return fmt.Errorf("set mode of %s: %w", path, err)
+	}
+	g, err := user.LookupGroup(group)
+	if errors.As(err, new(user.UnknownGroupError)) {
+		return nil
+	}
+	var gid int
+	if err == nil {
+		gid, err = strconv.Atoi(g.Gid)
+	}
+	if err == nil {
+		err = os.Chown(path, -1, gid)
+	}
+	if err == nil {
+		err = os.Chmod(path, 0o660)
+	}
+	if err != nil {
+		return fmt.Errorf("give %s to the group %s: %w", path, group, err)
+	}
+	return nil
 }
 
 // ServePeers answers on a listener that other nodes dial, until ctx ends. It
