@@ -18,6 +18,7 @@ import (
 
 func newDeployCommand(c *cli) *cobra.Command {
 	var files []string
+	var images imageFlags
 	var prune, detach bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
@@ -27,14 +28,20 @@ func newDeployCommand(c *cli) *cobra.Command {
   orch deploy -c compose.yaml -c compose.prod.yaml --prune blog`,
 		Args: exactArgs(1, "the name of a stack"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req, err := loadStack(cmd, args[0], files)
+			req, project, err := loadStack(cmd, args[0], files)
 			if err != nil {
 				return err
 			}
 			req.Prune = prune
+			if err := images.prepare(cmd, c, req, project.Builds); err != nil {
+				return err
+			}
 			res, err := call[api.DeployRequest, api.DeployResponse](cmd, c, api.ProcDeploy, req)
 			if err != nil {
 				return err
+			}
+			for _, w := range res.Warnings {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 			}
 			out := cmd.OutOrStdout()
 			for _, s := range res.Services {
@@ -51,6 +58,7 @@ func newDeployCommand(c *cli) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringArrayVarP(&files, "compose-file", "c", nil, "a compose file, - for standard input; a later one overrides an earlier one")
+	images.define(cmd)
 	cmd.Flags().BoolVar(&prune, "prune", false, "remove the stack's services that the file does not name")
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "do not wait until everything runs")
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "how long to wait until everything runs")
@@ -58,25 +66,25 @@ func newDeployCommand(c *cli) *cobra.Command {
 }
 
 // loadStack reads compose files into a request, and prints their warnings.
-func loadStack(cmd *cobra.Command, stack string, files []string) (*api.DeployRequest, error) {
+func loadStack(cmd *cobra.Command, stack string, files []string) (*api.DeployRequest, *compose.Project, error) {
 	if len(files) == 0 {
-		return nil, fmt.Errorf("say which compose file to deploy, for instance `%s -c compose.yaml %s`", cmd.CommandPath(), stack)
+		return nil, nil, fmt.Errorf("say which compose file to deploy, for instance `%s -c compose.yaml %s`", cmd.CommandPath(), stack)
 	}
 	var sources []compose.Source
 	for _, name := range files {
 		content, err := readSource(cmd.InOrStdin(), name)
 		if err != nil {
-			return nil, fmt.Errorf("read the compose file: %w", err)
+			return nil, nil, fmt.Errorf("read the compose file: %w", err)
 		}
 		sources = append(sources, compose.Source{Name: name, Content: content})
 	}
 	dir, err := filepath.Abs(filepath.Dir(files[0]))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	project, err := compose.Load(cmd.Context(), stack, sources, compose.Options{Env: environment(), WorkingDir: dir})
 	if err != nil {
-		return nil, fmt.Errorf("nothing was deployed:\n%w", err)
+		return nil, nil, fmt.Errorf("nothing was deployed:\n%w", err)
 	}
 	for _, w := range project.Warnings {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
@@ -85,7 +93,7 @@ func loadStack(cmd *cobra.Command, stack string, files []string) (*api.DeployReq
 	for _, n := range project.Networks {
 		req.Networks = append(req.Networks, api.NetworkSpec(n))
 	}
-	return req, nil
+	return req, project, nil
 }
 
 func readSource(stdin io.Reader, name string) ([]byte, error) {

@@ -27,6 +27,12 @@ func newServiceUpdateCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if req.Resolve, err = flags.images.when(); err != nil {
+				return err
+			}
+			if req.Auth, err = flags.images.credentials(req.Image); err != nil {
+				return err
+			}
 			res, err := call[api.UpdateRequest, api.UpdateResponse](cmd, c, api.ProcUpdate, req)
 			if err != nil {
 				return err
@@ -88,6 +94,7 @@ func newSteerCommand(c *cli, action api.Steer, short string) *cobra.Command {
 // updateFlags are what `orch service update` can change.
 type updateFlags struct {
 	image                           string
+	images                          imageFlags
 	replicas                        int
 	addEnv, removeEnv               []string
 	addLabels, removeLabels         []string
@@ -100,6 +107,7 @@ type updateFlags struct {
 func (u *updateFlags) define(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&u.image, "image", "", "the image of its tasks")
+	u.images.defineResolve(cmd)
 	f.IntVar(&u.replicas, "replicas", 0, "how many tasks it has; this alone replaces none")
 	f.StringArrayVar(&u.addEnv, "env-add", nil, "add or change an environment variable, KEY=VALUE")
 	f.StringArrayVar(&u.removeEnv, "env-rm", nil, "remove an environment variable, KEY")
@@ -120,7 +128,7 @@ func (u *updateFlags) request(service string, cmd *cobra.Command) (*api.UpdateRe
 		Replicas: given(cmd, "replicas", &u.replicas), StopGrace: given(cmd, "stop-grace-period", &u.stopGrace),
 	}
 	changes := cmd.Flags().NFlag()
-	for _, other := range []string{"detach", "timeout", "host"} {
+	for _, other := range []string{"detach", "timeout", "host", "resolve-image"} {
 		if cmd.Flags().Changed(other) {
 			changes--
 		}

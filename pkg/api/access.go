@@ -60,6 +60,7 @@ var access = map[string]Access{
 	ProcServiceLogs:  AccessViewer,
 	ProcTasks:        AccessViewer,
 	ProcWhy:          AccessViewer,
+	ProcImageHolders: AccessViewer,
 	ProcAskDiagnose:  AccessViewer,
 	ProcAskFrontends: AccessViewer,
 	ProcAskDrops:     AccessViewer,

@@ -29,6 +29,7 @@ const (
 // Procedures that managers answer. A manager that is not the leader forwards
 // those that need the leader.
 const (
+	ProcImageHolders = "/orch.cluster/ImageHolders" // ImageRequest -> ImageHolders
 	ProcImageSources = "/orch.cluster/ImageSources" // ImageSourcesRequest -> ImageSources
 	ProcAdmit        = "/orch.cluster/Admit"        // AdmitRequest -> AdmitResponse
 	ProcAddVoter     = "/orch.cluster/AddVoter"     // AddVoterRequest -> Empty

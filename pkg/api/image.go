@@ -90,6 +90,11 @@ type ImageSources struct {
 	Nodes []Node `json:"nodes"`
 }
 
+// ImageHolders are the nodes that have an image, by hostname.
+type ImageHolders struct {
+	Nodes []string `json:"nodes"`
+}
+
 // ImageRequest names an image by its ID.
 type ImageRequest struct {
 	ID string `json:"id"`
@@ -131,4 +136,29 @@ type LayerUpload struct {
 type ImageCommit struct {
 	Manifest ImageManifest `json:"manifest"`
 	Name     string        `json:"name"`
+}
+
+// ImageBuild says how an image is made from source.
+type ImageBuild struct {
+	// Name is what the image is called, Tags are further names.
+	Name string
+	Tags []string
+	// Context is a directory (absolute), or what an engine fetches itself: the
+	// URL of a repository or of an archive.
+	Context string
+	// Dockerfile is a path, relative to the context if it is not absolute, or
+	// Inline is its text.
+	Dockerfile string
+	Inline     string
+
+	Args       map[string]*string // nil: the engine's own, such as HTTP_PROXY
+	Labels     map[string]string
+	Target     string
+	CacheFrom  []string
+	NoCache    bool
+	Pull       bool // the images that it begins from, also where they are here
+	Network    string
+	ExtraHosts []string // HOST:ADDRESS
+	ShmBytes   int64
+	Platform   string // OS/ARCH, empty: the engine's
 }

@@ -35,11 +35,19 @@ type Options struct {
 // Every list is sorted by name.
 type Project struct {
 	Services []api.ServiceSpec
+	// Builds are the images that are made from source first.
+	Builds []Build
 	// Networks and Volumes are those that a service uses.
 	Networks []NetworkSpec
 	Volumes  []VolumeSpec
 	// Warnings are about keys that were understood and are not acted on.
 	Warnings []Problem
+}
+
+// Build is the image of a service that is made from source.
+type Build struct {
+	Service string // by full name
+	api.ImageBuild
 }
 
 // NetworkSpec is a network of a stack. An External one is not the stack's own:

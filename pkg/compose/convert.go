@@ -46,9 +46,7 @@ func (c *converter) convert() {
 
 func (c *converter) service(name string, in types.ServiceConfig) api.ServiceSpec {
 	at := "services." + name
-	if in.Image == "" {
-		c.failAt(at, "no image is named", "")
-	}
+	image := c.build(at, name, in)
 	deploy := in.Deploy
 	if deploy == nil {
 		deploy = &types.DeployConfig{}
@@ -64,7 +62,7 @@ func (c *converter) service(name string, in types.ServiceConfig) api.ServiceSpec
 		Restart:   c.restart(at, in.Restart, deploy.RestartPolicy),
 		DependsOn: c.dependsOn(at+".depends_on", in.DependsOn),
 		Task: api.TaskSpec{
-			Image:        in.Image,
+			Image:        image,
 			Entrypoint:   in.Entrypoint,
 			Command:      in.Command,
 			Env:          c.environment(at, in.Environment),

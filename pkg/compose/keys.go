@@ -30,7 +30,7 @@ type rule struct {
 const notYet = "not acted on yet"
 
 // rules has a row for every key of the compose specification.
-var rules = join(topLevelRules, serviceRules, deployRules, networkRules, volumeRules)
+var rules = join(topLevelRules, serviceRules, buildRules, deployRules, networkRules, volumeRules)
 
 var topLevelRules = []rule{
 	{"name", warned, "a stack is named on the command line; this name is not used"},
@@ -52,7 +52,6 @@ var serviceRules = []rule{
 	{"services.*.annotations", warned, "not set on containers; use labels"},
 	{"services.*.attach", warned, "nothing is attached to on deploy; use orch service logs"},
 	{"services.*.blkio_config", warned, notYet + "; disk access is not limited"},
-	{"services.*.build", refused, "images are not built on deploy yet; build the image and name it with image"},
 	{"services.*.cap_add", honoured, ""},
 	{"services.*.cap_drop", honoured, ""},
 	{"services.*.cgroup", warned, notYet + "; the engine's default is used"},

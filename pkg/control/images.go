@@ -219,3 +219,16 @@ func (s *Server) ImageSources(ctx context.Context, req *api.ImageSourcesRequest)
 	}
 	return sources, nil
 }
+
+// ImageHolders says which nodes have an image.
+func (s *Server) ImageHolders(ctx context.Context, req *api.ImageRequest) (*api.ImageHolders, error) {
+	ctx, cancel := context.WithTimeout(ctx, imageTimeout)
+	defer cancel()
+	holders := &api.ImageHolders{Nodes: []string{}}
+	for _, a := range s.askImage(ctx, &api.ImageStatusRequest{Image: req.ID, Ask: api.AskNever}, "") {
+		if a.status.Present {
+			holders.Nodes = append(holders.Nodes, a.node.Hostname)
+		}
+	}
+	return holders, nil
+}

@@ -70,6 +70,7 @@ func New(cfg Config) *Server {
 	rpc.HandleStream(s.mux, api.ProcSession, s.Session)
 	rpc.Handle(s.mux, api.ProcReport, s.Report)
 	rpc.Handle(s.mux, api.ProcImageSources, s.ImageSources)
+	rpc.Handle(s.mux, api.ProcImageHolders, s.ImageHolders)
 	s.serveAsk()
 	return s
 }

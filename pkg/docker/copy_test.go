@@ -172,7 +172,7 @@ func TestCopyImage(t *testing.T) {
 	if got, err := e.localImage(t.Context(), &api.TaskSpec{Image: tag, Pin: api.ImagePin{ID: id}}); got != tag || err != nil {
 		t.Errorf("the engine knows it as %q, %v", got, err)
 	}
-	if left, _ := os.ReadDir(e.cfg.importsDir()); len(left) != 0 {
+	if left, _ := os.ReadDir(e.importsDir()); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }
@@ -222,17 +222,17 @@ func TestUnpackedImagesGo(t *testing.T) {
 	}
 	r.Close()
 	e.exports.discard(id)
-	if left, _ := os.ReadDir(e.cfg.exportsDir()); len(left) != 0 {
+	if left, _ := os.ReadDir(e.exportsDir()); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
 	}
 
 	if _, err := e.ImageManifest(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(e.cfg.importsDir(), 0o700); err != nil {
+	if err := os.MkdirAll(e.importsDir(), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	old, fresh := filepath.Join(e.cfg.importsDir(), "old.part"), filepath.Join(e.cfg.importsDir(), "fresh.part")
+	old, fresh := filepath.Join(e.importsDir(), "old.part"), filepath.Join(e.importsDir(), "fresh.part")
 	for _, name := range []string{old, fresh} {
 		if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
@@ -246,7 +246,7 @@ func TestUnpackedImagesGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	var left []string
-	_ = filepath.WalkDir(e.cfg.ImageDir, func(path string, d os.DirEntry, _ error) error {
+	_ = filepath.WalkDir(e.dir, func(path string, d os.DirEntry, _ error) error {
 		if !d.IsDir() {
 			left = append(left, path)
 		}

@@ -36,6 +36,7 @@ type Config struct {
 // Engine is a node's view of its Docker Engine. Its methods can be called
 // concurrently; for one task, the caller orders them.
 type Engine struct {
+	*Images
 	cfg Config
 	cli *client.Client
 
@@ -43,9 +44,6 @@ type Engine struct {
 	// loadImage keeps parallel first tasks from loading the sandbox image
 	// more than once.
 	loadImage sync.Mutex
-
-	exports  exports
-	incoming keyedLock // layers that are being received, by digest
 }
 
 // New returns an Engine. It does not talk to the engine.
@@ -60,9 +58,7 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, cli: cli, sandboxImage: sandboxImage}
-	e.exports.unpack = e.unpackImage
-	return e, nil
+	return &Engine{Images: newImages(cli, cfg.ImageDir), cfg: cfg, cli: cli, sandboxImage: sandboxImage}, nil
 }
 
 func dial(host string) (*client.Client, error) {
@@ -78,4 +74,4 @@ func dial(host string) (*client.Client, error) {
 }
 
 // Close gives up idle connections to the engine. Containers are not affected.
-func (e *Engine) Close() error { return e.cli.Close() }
+func (e *Engine) Close() error { return e.Images.Close() }

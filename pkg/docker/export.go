@@ -97,8 +97,8 @@ func (x *exports) discard(id string) {
 }
 
 // ImageManifest says what an image of this node is made of.
-func (e *Engine) ImageManifest(ctx context.Context, id string) (*api.ImageManifest, error) {
-	ex, release, err := e.exports.acquire(ctx, id)
+func (i *Images) ImageManifest(ctx context.Context, id string) (*api.ImageManifest, error) {
+	ex, release, err := i.exports.acquire(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -108,8 +108,8 @@ func (e *Engine) ImageManifest(ctx context.Context, id string) (*api.ImageManife
 
 // ImageLayer reads a layer of an image of this node, counted from 0, from a
 // byte on.
-func (e *Engine) ImageLayer(ctx context.Context, id string, layer int, offset int64) (io.ReadCloser, error) {
-	ex, release, err := e.exports.acquire(ctx, id)
+func (i *Images) ImageLayer(ctx context.Context, id string, layer int, offset int64) (io.ReadCloser, error) {
+	ex, release, err := i.exports.acquire(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -140,15 +140,15 @@ func (r *layerReader) Close() error {
 }
 
 // unpackImage writes the parts of an image into a directory of its own.
-func (e *Engine) unpackImage(ctx context.Context, id string) (_ *export, err error) {
+func (i *Images) unpackImage(ctx context.Context, id string) (_ *export, err error) {
 	op := "unpack image " + id
-	if _, err := e.cli.ImageInspect(ctx, id); err != nil {
+	if _, err := i.cli.ImageInspect(ctx, id); err != nil {
 		return nil, wrap(op, err)
 	}
-	if err := os.MkdirAll(e.cfg.exportsDir(), 0o700); err != nil {
+	if err := os.MkdirAll(i.exportsDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
-	dir, err := os.MkdirTemp(e.cfg.exportsDir(), "")
+	dir, err := os.MkdirTemp(i.exportsDir(), "")
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
@@ -157,7 +157,7 @@ func (e *Engine) unpackImage(ctx context.Context, id string) (_ *export, err err
 			_ = os.RemoveAll(dir)
 		}
 	}()
-	archive, err := e.cli.ImageSave(ctx, []string{id})
+	archive, err := i.cli.ImageSave(ctx, []string{id})
 	if err != nil {
 		return nil, wrap(op, err)
 	}
@@ -281,4 +281,4 @@ func uncompress(name string) (int64, error) {
 
 func digestOf(content []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(content)) }
 
-func (c *Config) exportsDir() string { return filepath.Join(c.ImageDir, "out") }
+func (i *Images) exportsDir() string { return filepath.Join(i.dir, "out") }

@@ -99,9 +99,9 @@ func encodeAuth(auth *api.RegistryAuth) (string, error) {
 
 // ImageStatus says whether the node has the image, and whether its registry
 // does; that question takes five seconds at most.
-func (e *Engine) ImageStatus(ctx context.Context, req *api.ImageStatusRequest) (api.ImageStatus, error) {
+func (i *Images) ImageStatus(ctx context.Context, req *api.ImageStatusRequest) (api.ImageStatus, error) {
 	ref := req.Image
-	status, err := e.imageHere(ctx, ref)
+	status, err := i.imageHere(ctx, ref)
 	if err != nil || req.Ask == api.AskNever || status.Present && req.Ask != api.AskAlways || strings.HasPrefix(ref, "sha256:") {
 		return status, err
 	}
@@ -111,7 +111,7 @@ func (e *Engine) ImageStatus(ctx context.Context, req *api.ImageStatusRequest) (
 	}
 	askCtx, cancel := context.WithTimeout(ctx, registryTimeout)
 	defer cancel()
-	remote, err := e.cli.DistributionInspect(askCtx, ref, client.DistributionInspectOptions{EncodedRegistryAuth: auth})
+	remote, err := i.cli.DistributionInspect(askCtx, ref, client.DistributionInspectOptions{EncodedRegistryAuth: auth})
 	switch {
 	case err == nil:
 		status.Pullable, status.Digest = true, remote.Descriptor.Digest.String()
@@ -131,8 +131,8 @@ func (e *Engine) ImageStatus(ctx context.Context, req *api.ImageStatusRequest) (
 }
 
 // imageHere says what the engine has by a name.
-func (e *Engine) imageHere(ctx context.Context, ref string) (api.ImageStatus, error) {
-	local, err := e.cli.ImageInspect(ctx, ref)
+func (i *Images) imageHere(ctx context.Context, ref string) (api.ImageStatus, error) {
+	local, err := i.cli.ImageInspect(ctx, ref)
 	switch {
 	case cerrdefs.IsNotFound(err):
 		return api.ImageStatus{Reason: "not on the node"}, nil

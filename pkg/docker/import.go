@@ -30,7 +30,7 @@ const incomingKept = 24 * time.Hour
 // ImportImage copies an image from elsewhere: only the layers that the engine
 // lacks. Progress is told in bytes. The image gets the name, if it is a tag that
 // no image of the node has.
-func (e *Engine) ImportImage(ctx context.Context, id, name string, from api.ImageContent, progress func(done, total int64)) error {
+func (i *Images) ImportImage(ctx context.Context, id, name string, from api.ImageContent, progress func(done, total int64)) error {
 	m, err := from.Manifest(ctx, id)
 	if err != nil {
 		return err
@@ -38,7 +38,7 @@ func (e *Engine) ImportImage(ctx context.Context, id, name string, from api.Imag
 	if got := digestOf(m.Config); got != id {
 		return fmt.Errorf("copy image %s: what was sent is %s", id, got)
 	}
-	wants, err := e.OfferImage(ctx, m)
+	wants, err := i.OfferImage(ctx, m)
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (e *Engine) ImportImage(ctx context.Context, id, name string, from api.Imag
 		if err != nil {
 			return err
 		}
-		err = e.WriteLayer(ctx, w.DiffID, w.Have, &countingReader{io.LimitReader(body, m.Layers[w.Layer]-w.Have), func(n int) {
+		err = i.WriteLayer(ctx, w.DiffID, w.Have, &countingReader{io.LimitReader(body, m.Layers[w.Layer]-w.Have), func(n int) {
 			done += int64(n)
 			progress(done, total)
 		}})
@@ -62,7 +62,7 @@ func (e *Engine) ImportImage(ctx context.Context, id, name string, from api.Imag
 			return err
 		}
 	}
-	_, err = e.CommitImage(ctx, m, name)
+	_, err = i.CommitImage(ctx, m, name)
 	return err
 }
 
@@ -80,23 +80,23 @@ func (r *countingReader) Read(p []byte) (int, error) {
 
 // OfferImage says which layers of an image the node lacks, and how much of each
 // it has received already.
-func (e *Engine) OfferImage(ctx context.Context, m *api.ImageManifest) (*api.ImageWants, error) {
+func (i *Images) OfferImage(ctx context.Context, m *api.ImageManifest) (*api.ImageWants, error) {
 	diffIDs, err := layersOf(m)
 	if err != nil {
 		return nil, err
 	}
-	present, err := e.layersPresent(ctx, diffIDs)
+	present, err := i.layersPresent(ctx, diffIDs)
 	if err != nil {
 		return nil, err
 	}
 	wants := &api.ImageWants{ID: digestOf(m.Config)}
-	for i := present; i < len(diffIDs); i++ {
-		have, err := e.received(diffIDs[i])
+	for n := present; n < len(diffIDs); n++ {
+		have, err := i.received(diffIDs[n])
 		if err != nil {
 			return nil, err
 		}
-		if !e.cfg.complete(diffIDs[i]) {
-			wants.Layers = append(wants.Layers, api.LayerWant{Layer: i, DiffID: diffIDs[i], Have: have})
+		if !i.complete(diffIDs[n]) {
+			wants.Layers = append(wants.Layers, api.LayerWant{Layer: n, DiffID: diffIDs[n], Have: have})
 		}
 	}
 	return wants, nil
@@ -135,8 +135,8 @@ func checkDigest(digest string) error {
 
 // layersPresent counts the lowest layers that the engine has, in this order, for
 // another image: it needs those no more.
-func (e *Engine) layersPresent(ctx context.Context, diffIDs []string) (int, error) {
-	info, err := e.cli.Info(ctx, client.InfoOptions{})
+func (i *Images) layersPresent(ctx context.Context, diffIDs []string) (int, error) {
+	info, err := i.cli.Info(ctx, client.InfoOptions{})
 	if err != nil {
 		return 0, wrap("docker info", err)
 	}
@@ -145,13 +145,13 @@ func (e *Engine) layersPresent(ctx context.Context, diffIDs []string) (int, erro
 			return 0, fmt.Errorf("copy an image to this node: %w", errImageStore)
 		}
 	}
-	list, err := e.cli.ImageList(ctx, client.ImageListOptions{All: true})
+	list, err := i.cli.ImageList(ctx, client.ImageListOptions{All: true})
 	if err != nil {
 		return 0, wrap("list images", err)
 	}
 	most := 0
 	for _, img := range list.Items {
-		res, err := e.cli.ImageInspect(ctx, img.ID)
+		res, err := i.cli.ImageInspect(ctx, img.ID)
 		if cerrdefs.IsNotFound(err) {
 			continue // removed meanwhile
 		}
@@ -173,30 +173,30 @@ func commonPrefix(a, b []string) int {
 
 // WriteLayer takes in a layer from a byte on, which must be the first that is
 // lacking, and checks it when all of it is there.
-func (e *Engine) WriteLayer(ctx context.Context, diffID string, offset int64, content io.Reader) error {
+func (i *Images) WriteLayer(ctx context.Context, diffID string, offset int64, content io.Reader) error {
 	op := "receive layer " + diffID
 	if err := checkDigest(diffID); err != nil {
 		return err
 	}
-	unlock, err := e.incoming.lock(ctx, diffID)
+	unlock, err := i.incoming.lock(ctx, diffID)
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	defer unlock()
-	if e.cfg.complete(diffID) {
+	if i.complete(diffID) {
 		return nil // by another copy
 	}
-	have, err := e.received(diffID)
+	have, err := i.received(diffID)
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	if have != offset {
 		return api.Errorf(api.CodeConflict, "%s: %d bytes of it are here already, and those from %d on were sent: try again", op, have, offset)
 	}
-	if err := appendTo(e.cfg.partial(diffID), content); err != nil {
+	if err := appendTo(i.partial(diffID), content); err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	return e.cfg.finishLayer(diffID)
+	return i.finishLayer(diffID)
 }
 
 func appendTo(name string, content io.Reader) error {
@@ -213,8 +213,8 @@ func appendTo(name string, content io.Reader) error {
 
 // finishLayer makes a received layer complete if its digest is right; else what
 // was received is worth nothing.
-func (c *Config) finishLayer(diffID string) error {
-	name := c.partial(diffID)
+func (i *Images) finishLayer(diffID string) error {
+	name := i.partial(diffID)
 	f, err := os.Open(name)
 	if err != nil {
 		return err
@@ -228,12 +228,12 @@ func (c *Config) finishLayer(diffID string) error {
 		_ = os.Remove(name)
 		return api.Errorf(api.CodeInvalid, "receive layer %s: what was sent is %s", diffID, got)
 	}
-	return os.Rename(name, c.layer(diffID))
+	return os.Rename(name, i.layer(diffID))
 }
 
 // received is how much of a layer is on disk.
-func (e *Engine) received(diffID string) (int64, error) {
-	for _, name := range []string{e.cfg.layer(diffID), e.cfg.partial(diffID)} {
+func (i *Images) received(diffID string) (int64, error) {
+	for _, name := range []string{i.layer(diffID), i.partial(diffID)} {
 		info, err := os.Stat(name)
 		if err == nil {
 			return info.Size(), nil
@@ -247,21 +247,21 @@ func (e *Engine) received(diffID string) (int64, error) {
 
 // CommitImage gives the engine an image whose layers are all there, and returns
 // its ID.
-func (e *Engine) CommitImage(ctx context.Context, m *api.ImageManifest, name string) (string, error) {
+func (i *Images) CommitImage(ctx context.Context, m *api.ImageManifest, name string) (string, error) {
 	id := digestOf(m.Config)
 	op := "take in image " + id
 	diffIDs, err := layersOf(m)
 	if err != nil {
 		return "", err
 	}
-	tags, err := e.freeTag(ctx, name)
+	tags, err := i.freeTag(ctx, name)
 	if err != nil {
 		return "", err
 	}
 	archive, feed := io.Pipe()
-	go func() { feed.CloseWithError(e.cfg.pack(feed, m.Config, diffIDs, tags)) }()
+	go func() { feed.CloseWithError(i.pack(feed, m.Config, diffIDs, tags)) }()
 	defer archive.Close()
-	res, err := e.cli.ImageLoad(ctx, archive, client.ImageLoadWithQuiet(true))
+	res, err := i.cli.ImageLoad(ctx, archive, client.ImageLoadWithQuiet(true))
 	if err != nil {
 		return "", wrap(op, err)
 	}
@@ -269,18 +269,18 @@ func (e *Engine) CommitImage(ctx context.Context, m *api.ImageManifest, name str
 	if err := loadError(res); err != nil {
 		return "", wrap(op, err)
 	}
-	if _, err := e.cli.ImageInspect(ctx, id); err != nil {
+	if _, err := i.cli.ImageInspect(ctx, id); err != nil {
 		return "", wrap(op, err)
 	}
 	for _, diffID := range diffIDs {
-		_ = os.Remove(e.cfg.layer(diffID))
+		_ = os.Remove(i.layer(diffID))
 	}
 	return id, nil
 }
 
 // freeTag is the name, as a list, if it is a tag that no image here has: another
 // image of a user's keeps its name.
-func (e *Engine) freeTag(ctx context.Context, name string) ([]string, error) {
+func (i *Images) freeTag(ctx context.Context, name string) ([]string, error) {
 	named, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
 		return nil, nil
@@ -289,7 +289,7 @@ func (e *Engine) freeTag(ctx context.Context, name string) ([]string, error) {
 		return nil, nil
 	}
 	tag := reference.FamiliarString(reference.TagNameOnly(named))
-	_, err = e.cli.ImageInspect(ctx, tag)
+	_, err = i.cli.ImageInspect(ctx, tag)
 	switch {
 	case err == nil:
 		return nil, nil
@@ -301,7 +301,7 @@ func (e *Engine) freeTag(ctx context.Context, name string) ([]string, error) {
 
 // pack writes the archive of an image that the engine loads, with the layers
 // that were received; the engine does not look for those it has.
-func (c *Config) pack(w io.Writer, config []byte, diffIDs, tags []string) error {
+func (i *Images) pack(w io.Writer, config []byte, diffIDs, tags []string) error {
 	archive := tar.NewWriter(w)
 	add := func(name string, size int64, content io.Reader) error {
 		if err := archive.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: size}); err != nil {
@@ -314,7 +314,7 @@ func (c *Config) pack(w io.Writer, config []byte, diffIDs, tags []string) error 
 	for _, diffID := range diffIDs {
 		name := strings.TrimPrefix(diffID, "sha256:") + ".tar"
 		names = append(names, name)
-		f, err := os.Open(c.layer(diffID))
+		f, err := os.Open(i.layer(diffID))
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
@@ -345,35 +345,35 @@ func (c *Config) pack(w io.Writer, config []byte, diffIDs, tags []string) error 
 
 // SweepImages removes what copies of images left on disk: of those from here
 // all, of those to here what is old.
-func (e *Engine) SweepImages(now time.Time) error {
-	if e.cfg.ImageDir == "" {
+func (i *Images) SweepImages(now time.Time) error {
+	if i.dir == "" {
 		return nil
 	}
-	if err := os.RemoveAll(e.cfg.exportsDir()); err != nil {
+	if err := os.RemoveAll(i.exportsDir()); err != nil {
 		return fmt.Errorf("sweep images: %w", err)
 	}
-	entries, err := os.ReadDir(e.cfg.importsDir())
+	entries, err := os.ReadDir(i.importsDir())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("sweep images: %w", err)
 	}
 	for _, entry := range entries {
 		if info, err := entry.Info(); err == nil && now.Sub(info.ModTime()) > incomingKept {
-			_ = os.Remove(filepath.Join(e.cfg.importsDir(), entry.Name()))
+			_ = os.Remove(filepath.Join(i.importsDir(), entry.Name()))
 		}
 	}
 	return nil
 }
 
-func (c *Config) importsDir() string { return filepath.Join(c.ImageDir, "in") }
+func (i *Images) importsDir() string { return filepath.Join(i.dir, "in") }
 
 // layer is where a layer is that is complete, partial where it is until then.
-func (c *Config) layer(diffID string) string {
-	return filepath.Join(c.importsDir(), strings.TrimPrefix(diffID, "sha256:"))
+func (i *Images) layer(diffID string) string {
+	return filepath.Join(i.importsDir(), strings.TrimPrefix(diffID, "sha256:"))
 }
 
-func (c *Config) partial(diffID string) string { return c.layer(diffID) + ".part" }
+func (i *Images) partial(diffID string) string { return i.layer(diffID) + ".part" }
 
-func (c *Config) complete(diffID string) bool {
-	_, err := os.Stat(c.layer(diffID))
+func (i *Images) complete(diffID string) bool {
+	_, err := os.Stat(i.layer(diffID))
 	return err == nil
 }
