@@ -56,7 +56,11 @@ func (n *Node) RemoveServer(ctx context.Context, id api.NodeID) error {
 // TransferLeadership hands the lead to the follower that is most up to date,
 // and returns when that one has taken it. Without another voter it fails.
 func (n *Node) TransferLeadership(ctx context.Context) error {
-	err := n.await(ctx, func(r *raft.Raft, _ time.Duration) raft.Future { return r.LeadershipTransfer() })
+	// What is being proposed is finished first: Raft does not wait to learn whether
+	// a quorum has it.
+	n.proposing.Lock()
+	defer n.proposing.Unlock()
+	err := n.wait(ctx, func(r *raft.Raft, _ time.Duration) raft.Future { return r.LeadershipTransfer() })
 	if err != nil {
 		return fmt.Errorf("transfer lead: %w", err)
 	}

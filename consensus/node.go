@@ -76,11 +76,11 @@ type Node struct {
 	fsm   *fsm
 	lead  *leadership
 
-	// retiming is held while raft is replaced by one with other timeouts, and
-	// shared by what must not be interrupted by that.
-	retiming sync.RWMutex
-	raft     atomic.Pointer[raft.Raft]
-	timeout  time.Duration // the election timeout of raft
+	// proposing is shared by what is proposed, and held while it may not be: while
+	// the lead is handed over, and raft replaced by one with other timeouts.
+	proposing sync.RWMutex
+	raft      atomic.Pointer[raft.Raft]
+	timeout   time.Duration // the election timeout of raft
 
 	closing  chan struct{} // closed when Shutdown begins
 	shutdown sync.Once
@@ -155,9 +155,9 @@ func (n *Node) Retime(timeout time.Duration) error {
 	if timeout == 0 {
 		timeout = api.DefaultElectionTimeout
 	}
-	n.retiming.RLock()
+	n.proposing.RLock()
 	same := timeout == n.timeout
-	n.retiming.RUnlock()
+	n.proposing.RUnlock()
 	if same {
 		return nil
 	}
@@ -166,8 +166,8 @@ func (n *Node) Retime(timeout time.Duration) error {
 	if err := n.TransferLeadership(ctx); err != nil {
 		n.cfg.Log.Debug("retime raft: go on without handing over", "err", err)
 	}
-	n.retiming.Lock()
-	defer n.retiming.Unlock()
+	n.proposing.Lock()
+	defer n.proposing.Unlock()
 	if err := n.stop(); err != nil {
 		return err
 	}
@@ -237,8 +237,8 @@ func HasState(dir string) (bool, error) {
 func (n *Node) Shutdown() error {
 	n.shutdown.Do(func() {
 		close(n.closing)
-		n.retiming.Lock()
-		defer n.retiming.Unlock()
+		n.proposing.Lock()
+		defer n.proposing.Unlock()
 		n.err = errors.Join(n.stop(), n.cfg.Transport.Close(), n.files.Close())
 	})
 	return n.err

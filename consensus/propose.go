@@ -81,8 +81,13 @@ func (n *Node) Compact() error {
 // node's, or that of its part in the group. The timeout given to start is the
 // time left until the context's deadline, 0 if it has none.
 func (n *Node) await(ctx context.Context, start func(r *raft.Raft, timeout time.Duration) raft.Future) error {
-	n.retiming.RLock()
-	defer n.retiming.RUnlock()
+	n.proposing.RLock()
+	defer n.proposing.RUnlock()
+	return n.wait(ctx, start)
+}
+
+// wait is await for who holds n.proposing.
+func (n *Node) wait(ctx context.Context, start func(r *raft.Raft, timeout time.Duration) raft.Future) error {
 	stalled := n.lead.stall()
 	select {
 	case <-stalled:

@@ -131,8 +131,27 @@ func runDaemon(ctx context.Context, o *options) error {
 	d.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	d.sec = &rpc.Security{Credentials: d.credentials, Now: time.Now}
 	d.peers = rpc.NewPool(d.sec)
-	d.group, d.ctx = errgroup.WithContext(ctx)
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	d.group, d.ctx = errgroup.WithContext(running)
+	defer context.AfterFunc(ctx, func() { d.handOver(); stop() })()
 	return d.run()
+}
+
+// handOverTime is what a manager takes at most, once it is told to stop, to let
+// another lead and to answer what it has been asked.
+const handOverTime = 5 * time.Second
+
+func (d *daemon) handOver() {
+	m := d.currentMember()
+	if m == nil || m.control == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(d.ctx, handOverTime)
+	defer cancel()
+	if err := m.control.HandOver(ctx); err != nil {
+		d.log.Warn("this manager is stopped before another leads", "err", err)
+	}
 }
 
 func (d *daemon) run() error {

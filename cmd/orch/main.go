@@ -11,6 +11,9 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/rpc"
 )
 
 // version is set by the build.
@@ -58,6 +61,17 @@ func newRootCommand() *cobra.Command {
 	root.PersistentFlags().StringVar(&cli.context, "context", "", "the cluster to talk to, see `orch context` (or the environment's "+contextVariable+")")
 	root.MarkFlagsMutuallyExclusive("host", "context")
 	root.PersistentPostRun = func(cmd *cobra.Command, _ []string) { cli.close(cmd.Context(), cmd.ErrOrStderr()) }
+	consistent := root.PersistentFlags().Bool("consistent", false, "have the leader make sure first that it still leads: what is shown is then the newest there is")
+	stale := root.PersistentFlags().Bool("stale", false, "show what the manager that is asked knows, also without a leader")
+	root.MarkFlagsMutuallyExclusive("consistent", "stale")
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		switch {
+		case *consistent:
+			cmd.SetContext(rpc.WithRead(cmd.Context(), api.ReadConsistent))
+		case *stale:
+			cmd.SetContext(rpc.WithRead(cmd.Context(), api.ReadStale))
+		}
+	}
 	root.AddGroup(
 		&cobra.Group{ID: "cluster", Title: "Cluster:"},
 		&cobra.Group{ID: "work", Title: "Stacks and services:"},

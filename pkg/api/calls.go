@@ -58,6 +58,21 @@ const (
 	ProcReport          = "/orch.cluster/Report"          // Report -> ReportResponse
 )
 
+// Read is how new the state has to be that a call is answered from.
+type Read string
+
+const (
+	// ReadLeased: the leader's state. Who was cut off from the other managers stops
+	// to be the leader before they choose another, if its clock and theirs agree on
+	// how long that takes.
+	ReadLeased Read = ""
+	// ReadConsistent: as ReadLeased, and the leader asks the others first whether it
+	// still is one.
+	ReadConsistent Read = "consistent"
+	// ReadStale: the state of the manager that is asked, also without a leader.
+	ReadStale Read = "stale"
+)
+
 // Empty is a request or response that says nothing.
 type Empty struct{}
 

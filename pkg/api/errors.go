@@ -23,6 +23,9 @@ const (
 type Error struct {
 	Code    Code
 	Message string
+	// Undone: nothing was done, and another manager may be asked the same. It does
+	// not reach those who called.
+	Undone bool
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -30,6 +33,11 @@ func (e *Error) Error() string { return e.Message }
 // Errorf makes an Error as fmt.Sprintf makes its text.
 func Errorf(code Code, format string, args ...any) error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// Undone makes an Error that says that nobody can answer now, and nothing was done.
+func Undone(format string, args ...any) error {
+	return &Error{Code: CodeUnavailable, Message: fmt.Sprintf(format, args...), Undone: true}
 }
 
 // CodeOf returns the code of the first Error in err's chain; an error of any

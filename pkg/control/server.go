@@ -15,13 +15,6 @@ import (
 	"github.com/orch-dev/orch/pkg/rpc"
 )
 
-// leaderWait is how long a call is held while no leader is elected; an agent's
-// report is soon sent again.
-const (
-	leaderWait       = 5 * time.Second
-	leaderWaitReport = time.Second
-)
-
 // Config is what a Server needs.
 type Config struct {
 	Node    api.NodeID
@@ -37,7 +30,8 @@ type Config struct {
 // Server answers the procedures of a manager.
 type Server struct {
 	Config
-	mux *rpc.Mux
+	mux   *rpc.Mux
+	calls calls
 }
 
 func New(cfg Config) *Server {
@@ -74,56 +68,6 @@ func New(cfg Config) *Server {
 	s.serveAsk()
 	return s
 }
-
-// local procedures are answered by any manager from its own replica; stale ones
-// too, but only while no leader can be asked.
-var (
-	local = map[string]bool{
-		api.ProcSession: true, api.ProcRenew: true, api.ProcAskFrontends: true, api.ProcAskDrops: true,
-		api.ProcAskFlows: true, api.ProcAskTrace: true, api.ProcAskDiagnose: true,
-	}
-	stale = map[string]bool{
-		api.ProcNodes: true, api.ProcStacks: true, api.ProcServices: true,
-		api.ProcTasks: true, api.ProcJoinTokens: true, api.ProcServiceLogs: true, api.ProcWhy: true,
-		api.ProcAuthority: true,
-	}
-)
-
-// ServeHTTP answers here what this manager may answer and forwards the rest to
-// the leader. While there is none it waits a bounded time for one.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	procedure := r.URL.Path
-	renewsUser := procedure == api.ProcRenew && rpc.CallerOf(r.Context()).Role == api.RoleUser
-	if local[procedure] && !renewsUser || s.leads() {
-		s.answer(w, r)
-		return
-	}
-	wait := leaderWait
-	if procedure == api.ProcReport {
-		wait = leaderWaitReport
-	}
-	addr, ok := s.awaitLeader(r.Context(), wait)
-	switch {
-	case ok && addr == "": // it is this node now
-		s.answer(w, r)
-	case ok && rpc.Hops(r) < maxHops:
-		s.Peers.Manager(addr).Forward(w, r)
-	case stale[procedure] && s.Replica.Snapshot().Cluster != nil:
-		s.answer(w, r)
-	default:
-		rpc.WriteError(w, r, api.Errorf(api.CodeUnavailable,
-			"no quorum: the cluster has no leader, because too few of its managers answer; nothing was changed (see `orch node ls`)"))
-	}
-}
-
-// maxHops is how often a call is passed on: by a manager to the leader, and by
-// that one to the next if it leads no longer.
-const maxHops = 2
-
-// leads reports whether this manager leads and knows all that the leaders before
-// it did: from an older state it would answer that what exists does not, and
-// would drop reports of tasks that it has not heard of.
-func (s *Server) leads() bool { return s.Replica.Raft.IsLeader() && s.Tracker.Leads() }
 
 // answer answers a request here.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
@@ -174,25 +118,4 @@ func ownCall(ctx context.Context, node api.NodeID) error {
 		return api.Errorf(api.CodeDenied, "node %s may speak only for itself, not for %s", caller.Node, node)
 	}
 	return nil
-}
-
-// awaitLeader returns the leader's API address, or "" if this node leads.
-func (s *Server) awaitLeader(ctx context.Context, wait time.Duration) (addr string, ok bool) {
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	poll := time.NewTicker(20 * time.Millisecond)
-	defer poll.Stop()
-	for {
-		if s.leads() {
-			return "", true
-		}
-		if id, addr, ok := s.Replica.Raft.Leader(); ok && id != s.Node {
-			return addr, true
-		}
-		select {
-		case <-ctx.Done():
-			return "", false
-		case <-poll.C:
-		}
-	}
 }

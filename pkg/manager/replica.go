@@ -65,7 +65,7 @@ func explain(err error) error {
 
 // What users are told beside the reason.
 var (
-	errLeaderChanged = api.Errorf(api.CodeUnavailable, "the leader has just changed, nothing was done: try again")
+	errLeaderChanged = api.Undone("the leader has just changed, nothing was done: try again")
 	errUnreachable   = api.Errorf(api.CodeInvalid, "the managers cannot reach the node at its address")
 	errUncertain     = api.Errorf(api.CodeUnavailable, "too few managers answered; whether it was done will show once they do")
 )

@@ -57,7 +57,9 @@ const baseURL = "http://orch"
 // answered, and names the connection otherwise.
 func Call[Req, Res any](ctx context.Context, c *Client, procedure string, req *Req) (*Res, error) {
 	client := connect.NewClient[Req, Res](c.http, baseURL+procedure, connect.WithCodec(codec{}))
-	res, err := client.CallUnary(ctx, connect.NewRequest(req))
+	request := connect.NewRequest(req)
+	setRead(ctx, request.Header())
+	res, err := client.CallUnary(ctx, request)
 	if err != nil {
 		return nil, clientError(err)
 	}
@@ -70,7 +72,9 @@ func Stream[Req, Res any](ctx context.Context, c *Client, procedure string, req 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	client := connect.NewClient[Req, Res](c.http, baseURL+procedure, connect.WithCodec(codec{}))
-	stream, err := client.CallServerStream(ctx, connect.NewRequest(req))
+	request := connect.NewRequest(req)
+	setRead(ctx, request.Header())
+	stream, err := client.CallServerStream(ctx, request)
 	if err != nil {
 		return clientError(err)
 	}

@@ -34,7 +34,12 @@ func toWire(err error) error {
 	if err == nil {
 		return nil
 	}
-	return connect.NewError(codes[api.CodeOf(err)], err)
+	wire := connect.NewError(codes[api.CodeOf(err)], err)
+	var e *api.Error
+	if errors.As(err, &e) && e.Undone {
+		wire.Meta().Set(undoneHeader, "1")
+	}
+	return wire
 }
 
 // fromWire turns an error that a server answered back into an *api.Error; that

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"errors"
 	"net/http"
 	"net/http/httputil"
 	"strconv"
@@ -33,7 +34,11 @@ func (c *Client) Forward(w http.ResponseWriter, r *http.Request) {
 			p.Out.Header.Set(callerHeader, forwardFor(caller))
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			WriteError(w, r, api.Errorf(api.CodeUnavailable, "the manager that should answer cannot be reached: %v", err))
+			if errors.As(err, new(*unreached)) {
+				WriteError(w, r, api.Undone("the manager that should answer cannot be reached: %v", err))
+				return
+			}
+			WriteError(w, r, api.Errorf(api.CodeUnavailable, "the manager that should answer has gone away: %v; whether it was done will show", err))
 		},
 	}
 	proxy.ServeHTTP(w, r)

@@ -39,10 +39,23 @@ func (p *Pool) get(t target) *Client {
 	defer p.mu.Unlock()
 	c, ok := p.clients[t]
 	if !ok {
-		c = newClient(func(ctx context.Context) (net.Conn, error) { return p.sec.dialAPI(ctx, t) })
+		c = newClient(func(ctx context.Context) (net.Conn, error) { return p.dial(ctx, t) })
 		p.clients[t] = c
 	}
 	return c
+}
+
+// unreached is why no request was sent.
+type unreached struct{ error }
+
+func (e *unreached) Unwrap() error { return e.error }
+
+func (p *Pool) dial(ctx context.Context, t target) (net.Conn, error) {
+	conn, err := p.sec.dialAPI(ctx, t)
+	if err != nil {
+		return nil, &unreached{err}
+	}
+	return conn, nil
 }
 
 // Reset has all later calls make new connections, with the node's present
