@@ -35,6 +35,16 @@ type settings func(*consensus.Config)
 // start starts a node, on a new port if addr is empty.
 func start(t testing.TB, id api.NodeID, dir, addr string, set ...settings) *peer {
 	t.Helper()
+	p, err := tryStart(t, id, dir, addr, set...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// tryStart returns the error of a node that does not start.
+func tryStart(t testing.TB, id api.NodeID, dir, addr string, set ...settings) (*peer, error) {
+	t.Helper()
 	if addr == "" {
 		addr = "127.0.0.1:0"
 	}
@@ -65,10 +75,10 @@ func start(t testing.TB, id api.NodeID, dir, addr string, set ...settings) *peer
 	p.Node, err = consensus.New(cfg)
 	if err != nil {
 		listener.Close()
-		t.Fatal(err)
+		return nil, err
 	}
 	t.Cleanup(func() { p.stop(t) })
-	return p
+	return p, nil
 }
 
 // stop ends a node as a crash would for the others: nobody is told. Any number

@@ -135,7 +135,7 @@ func (n *Node) open(timeout time.Duration, applied bool) error {
 		Timeout: rpcTimeout,
 	})
 	n.disk.limit.Store(int64(stallAfter * timeout))
-	r, err := raft.NewRaft(conf, n.fsm, n.disk, n.disk, n.files.snapshots, trans)
+	r, err := n.newRaft(conf, trans)
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), trans.Close())
 	}
@@ -146,6 +146,22 @@ func (n *Node) open(timeout time.Duration, applied bool) error {
 	n.raft.Store(r)
 	n.timeout = timeout
 	return nil
+}
+
+// newRaft starts Raft. It panics by itself on a log that cannot be read, which is
+// no fault of the program's.
+func (n *Node) newRaft(conf *raft.Config, trans raft.Transport) (r *raft.Raft, err error) {
+	defer func() {
+		switch unreadable := recover().(type) {
+		case nil:
+		default:
+			panic(unreadable)
+		case error:
+			err = fmt.Errorf("the log in %s is damaged (%w): if the other managers still have a quorum, remove this node with `orch node rm`, "+
+				"move the directory away and join again; if not, restore a backup", n.cfg.Dir, unreadable)
+		}
+	}()
+	return raft.NewRaft(conf, n.fsm, n.disk, n.disk, n.files.snapshots, trans)
 }
 
 // Retime gives the node another election timeout, and what follows from it. Raft
