@@ -33,13 +33,13 @@ func (d *disk) StoreLogs(logs []*raft.Log) error {
 	return d.watch(func() error { return d.sealedLog.StoreLogs(logs) })
 }
 func (d *disk) Set(key, value []byte) error {
-	return d.watch(func() error { return d.WAL.Set(key, value) })
+	return d.watch(func() error { return d.boltLog.Set(key, value) })
 }
 func (d *disk) SetUint64(key []byte, value uint64) error {
-	return d.watch(func() error { return d.WAL.SetUint64(key, value) })
+	return d.watch(func() error { return d.boltLog.SetUint64(key, value) })
 }
 func (d *disk) DeleteRange(first, last uint64) error {
-	return d.watch(func() error { return d.WAL.DeleteRange(first, last) })
+	return d.watch(func() error { return d.boltLog.DeleteRange(first, last) })
 }
 
 func (d *disk) watch(write func() error) error {

@@ -18,8 +18,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	wal "github.com/hashicorp/raft-wal"
-	"github.com/hashicorp/raft-wal/metadb"
 
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/seal"
@@ -60,8 +58,6 @@ const (
 	// rpcTimeout bounds one exchange with a peer. After a partition heals it
 	// is the longest that a connection of before stays stuck.
 	rpcTimeout = 2 * time.Second
-	// segmentSize is what the log allocates on disk at a time, in bytes.
-	segmentSize = 16 << 20
 	// snapshotsKept on disk: the newest, and one in case it is unreadable.
 	snapshotsKept = 2
 )
@@ -233,14 +229,14 @@ func raftConfig(cfg Config, timeout time.Duration, log *hclogger) *raft.Config {
 // HasState reports whether dir holds the state of a node that was once
 // bootstrapped or contacted by a leader.
 func HasState(dir string) (bool, error) {
-	if _, err := os.Stat(filepath.Join(dir, walDir)); errors.Is(err, os.ErrNotExist) {
+	if !hasLog(dir) {
 		return false, nil
 	}
 	files, err := openFiles(dir, nil, newHCLog(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return false, err
 	}
-	has, err := raft.HasExistingState(files.wal, files.wal, files.snapshots)
+	has, err := raft.HasExistingState(files.bolt, files.bolt, files.snapshots)
 	if err != nil {
 		err = fmt.Errorf("read raft state in %s: %w", dir, err)
 	}
@@ -263,13 +259,10 @@ func (n *Node) Shutdown() error {
 // files is what a node keeps on disk.
 type files struct {
 	lock      *os.File
-	meta      *metadb.BoltMetaDB // of the log, which leaves it open when it closes
-	wal       *wal.WAL
+	bolt      *boltLog
 	snapshots raft.SnapshotStore
 	ring      *seal.Ring // nil: nothing is sealed
 }
-
-const walDir = "wal"
 
 // openFiles opens the state in dir, which it makes if need be, for this
 // process alone.
@@ -281,7 +274,7 @@ func openFiles(dir string, ring *seal.Ring, log *hclogger) (*files, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open raft state: %w", err)
 	}
-	f := &files{lock: lock, meta: &metadb.BoltMetaDB{}, ring: ring}
+	f := &files{lock: lock, ring: ring}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft state in %s: another process uses it: %w", dir, err), f.Close())
 	}
@@ -296,7 +289,7 @@ func openFiles(dir string, ring *seal.Ring, log *hclogger) (*files, error) {
 
 // log is what Raft reads and writes entries with.
 func (f *files) log() *sealedLog {
-	log := &sealedLog{WAL: f.wal}
+	log := &sealedLog{boltLog: f.bolt}
 	if f.ring != nil {
 		log.box = f.ring.NewBox()
 	}
@@ -305,7 +298,7 @@ func (f *files) log() *sealedLog {
 
 // Close closes what is open.
 func (f *files) Close() error {
-	if err := errors.Join(f.closeWAL(), f.lock.Close()); err != nil {
+	if err := errors.Join(f.closeLog(), f.lock.Close()); err != nil {
 		return fmt.Errorf("close raft state: %w", err)
 	}
 	return nil

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 
 	"github.com/hashicorp/raft"
-	wal "github.com/hashicorp/raft-wal"
-	"github.com/hashicorp/raft-wal/metadb"
 
 	"github.com/orch-dev/orch/pkg/seal"
 )
@@ -19,24 +17,35 @@ import (
 // again when it is opened: then it is gone from the disk, not only overtaken.
 
 const (
-	walNext = walDir + ".next" // being written
-	walPast = walDir + ".past" // being replaced
+	logDir  = "log"
+	logNext = logDir + ".next" // being written
+	logPast = logDir + ".past" // being replaced
 )
+
+// hasLog reports whether there is a log in dir, of this version or of one before.
+func hasLog(dir string) bool {
+	for _, name := range []string{logDir, logPast, legacyDir} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
 
 // recoverLog undoes or completes a resealing that was interrupted.
 func recoverLog(dir string) error {
-	current, past := filepath.Join(dir, walDir), filepath.Join(dir, walPast)
+	current, past := filepath.Join(dir, logDir), filepath.Join(dir, logPast)
 	if _, err := os.Stat(current); errors.Is(err, os.ErrNotExist) {
 		if err := os.Rename(past, current); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
-	return errors.Join(os.RemoveAll(past), os.RemoveAll(filepath.Join(dir, walNext)))
+	return errors.Join(os.RemoveAll(past), os.RemoveAll(filepath.Join(dir, logNext)))
 }
 
 // logIsCurrent reports whether the whole log is sealed under the newest key: its
 // first entry is, since keys are never taken up again.
-func logIsCurrent(log *wal.WAL, ring *seal.Ring) (bool, error) {
+func logIsCurrent(log *boltLog, ring *seal.Ring) (bool, error) {
 	first, err := log.FirstIndex()
 	if err != nil || first == 0 {
 		return err == nil, err
@@ -49,55 +58,44 @@ func logIsCurrent(log *wal.WAL, ring *seal.Ring) (bool, error) {
 }
 
 // openLog opens the log in dir, all of it sealed under the newest key.
-func (f *files) openLog(dir string, log *hclogger) error {
+func (f *files) openLog(dir string, log *hclogger) (err error) {
 	if err := recoverLog(dir); err != nil {
 		return err
 	}
-	if err := f.openWAL(filepath.Join(dir, walDir), log); err != nil || f.ring == nil {
+	if err := f.importLegacy(dir, log); err != nil {
 		return err
 	}
-	current, err := logIsCurrent(f.wal, f.ring)
-	if err != nil || current {
+	current := filepath.Join(dir, logDir)
+	if f.bolt, err = openBolt(current); err != nil || f.ring == nil {
 		return err
 	}
-	if err := f.resealLog(dir, log); err != nil {
+	sealed, err := logIsCurrent(f.bolt, f.ring)
+	if err != nil || sealed {
+		return err
+	}
+	if err := f.resealLog(dir); err != nil {
 		return fmt.Errorf("seal the log: %w", err)
 	}
-	return f.openWAL(filepath.Join(dir, walDir), log)
-}
-
-func (f *files) openWAL(dir string, log *hclogger) (err error) {
-	f.meta = &metadb.BoltMetaDB{}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	f.wal, err = wal.Open(dir, wal.WithMetaStore(f.meta), wal.WithLogger(log.Named("wal")), wal.WithSegmentSize(segmentSize))
+	f.bolt, err = openBolt(current)
 	return err
 }
 
-// closeWAL closes the log, if it is open.
-func (f *files) closeWAL() error {
-	var errs []error
-	if f.wal != nil {
-		errs = append(errs, f.wal.Close())
-		f.wal = nil
+// closeLog closes the log, if it is open.
+func (f *files) closeLog() error {
+	if f.bolt == nil {
+		return nil
 	}
-	return errors.Join(append(errs, f.meta.Close())...)
+	err := f.bolt.Close()
+	f.bolt = nil
+	return err
 }
 
 // resealLog writes the log again, closes it, and puts the new one in its place as
 // one step.
-func (f *files) resealLog(dir string, log *hclogger) error {
-	current, next, past := filepath.Join(dir, walDir), filepath.Join(dir, walNext), filepath.Join(dir, walPast)
-	to := &files{ring: f.ring}
-	err := to.openWAL(next, log)
-	if err == nil {
-		err = copyLog(to.log(), f.log())
-	}
-	if err := errors.Join(err, to.closeWAL(), f.closeWAL()); err != nil {
-		return err
-	}
-	if err := syncDir(next); err != nil {
+func (f *files) resealLog(dir string) error {
+	current, next, past := filepath.Join(dir, logDir), filepath.Join(dir, logNext), filepath.Join(dir, logPast)
+	err := f.writeNext(dir, f.log())
+	if err := errors.Join(err, f.closeLog()); err != nil {
 		return err
 	}
 	if err := os.Rename(current, past); err != nil {
@@ -109,6 +107,21 @@ func (f *files) resealLog(dir string, log *hclogger) error {
 	return errors.Join(syncDir(dir), os.RemoveAll(past))
 }
 
+// writeNext copies a log, sealed under the newest key, to where the next one is
+// written.
+func (f *files) writeNext(dir string, from logReader) error {
+	next := filepath.Join(dir, logNext)
+	bolt, err := openBolt(next)
+	if err != nil {
+		return err
+	}
+	to := &files{ring: f.ring, bolt: bolt}
+	if err := errors.Join(copyLog(to.log(), from), to.closeLog()); err != nil {
+		return err
+	}
+	return syncDir(next)
+}
+
 // copyBatch is how many entries are synced at a time.
 const copyBatch = 64
 
@@ -118,7 +131,7 @@ var (
 	stableBytes   = []string{"LastVoteCand"}
 )
 
-func copyLog(to, from *sealedLog) error {
+func copyLog(to *sealedLog, from logReader) error {
 	first, err := from.FirstIndex()
 	if err != nil {
 		return err

@@ -6,7 +6,6 @@ import (
 	"io"
 
 	"github.com/hashicorp/raft"
-	wal "github.com/hashicorp/raft-wal"
 
 	"github.com/orch-dev/orch/pkg/seal"
 )
@@ -17,12 +16,12 @@ import (
 // sealedLog is a log whose entries are sealed on disk. Those of before there was
 // a seal are read as they are.
 type sealedLog struct {
-	*wal.WAL
+	*boltLog
 	box *seal.Box // nil: nothing is sealed
 }
 
 func (s *sealedLog) GetLog(index uint64, log *raft.Log) error {
-	if err := s.WAL.GetLog(index, log); err != nil {
+	if err := s.boltLog.GetLog(index, log); err != nil {
 		return err
 	}
 	if s.box == nil || !seal.Sealed(log.Data) {
@@ -41,7 +40,7 @@ func (s *sealedLog) StoreLog(log *raft.Log) error { return s.StoreLogs([]*raft.L
 // StoreLogs seals copies: Raft goes on with what it gave.
 func (s *sealedLog) StoreLogs(logs []*raft.Log) error {
 	if s.box == nil {
-		return s.WAL.StoreLogs(logs)
+		return s.boltLog.StoreLogs(logs)
 	}
 	sealed := make([]raft.Log, len(logs))
 	refs := make([]*raft.Log, len(logs))
@@ -49,7 +48,7 @@ func (s *sealedLog) StoreLogs(logs []*raft.Log) error {
 		sealed[i], refs[i] = *log, &sealed[i]
 		sealed[i].Data = s.box.Seal(log.Data, entryContext(log))
 	}
-	return s.WAL.StoreLogs(refs)
+	return s.boltLog.StoreLogs(refs)
 }
 
 // entryContext is the entry's place in the log.

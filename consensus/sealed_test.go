@@ -136,14 +136,14 @@ func TestKeyReplaced(t *testing.T) {
 // away.
 func TestSealingInterrupted(t *testing.T) {
 	p, last, want := plant(t, keys(nil))
-	wal := filepath.Join(p.dir, "wal")
-	if err := os.Mkdir(wal+".next", 0o700); err != nil {
+	log := filepath.Join(p.dir, "log")
+	if err := os.Mkdir(log+".next", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(wal+".next", "wal-meta.db"), []byte("half of it"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(log+".next", "log.db"), []byte("half of it"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(wal, wal+".past"); err != nil {
+	if err := os.Rename(log, log+".past"); err != nil {
 		t.Fatal(err)
 	}
 	restarted(t, p, last, want, ringOf(p.dir))

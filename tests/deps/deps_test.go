@@ -55,7 +55,7 @@ var rules = map[string]rule{
 
 	// Adapters.
 	"bpf":            {outside: []string{"github.com/cilium/ebpf"}},
-	"consensus":      {ours: []string{"pkg/api", "pkg/seal", "consensus/store"}, outside: []string{"github.com/hashicorp/raft", "github.com/hashicorp/raft-wal", "github.com/hashicorp/go-hclog"}},
+	"consensus":      {ours: []string{"pkg/api", "pkg/seal", "consensus/store"}, outside: []string{"github.com/hashicorp/raft", "github.com/hashicorp/raft-wal", "go.etcd.io/bbolt", "github.com/hashicorp/go-hclog"}},
 	"pkg/dataplane":  {ours: []string{"pkg/api", "bpf", "loadbalancer"}, outside: []string{"github.com/cilium/ebpf", "github.com/vishvananda/netlink"}},
 	"pkg/dns":        {ours: []string{"pkg/api"}, outside: []string{"github.com/miekg/dns"}},
 	"pkg/docker":     {ours: []string{"pkg/api"}, outside: []string{"github.com/moby/moby", "github.com/containerd/errdefs", "github.com/distribution/reference", "github.com/moby/patternmatcher", "github.com/cpuguy83/dockercfg", "github.com/opencontainers/image-spec"}},

@@ -1,0 +1,42 @@
+package consensus
+
+import (
+	"path/filepath"
+
+	"github.com/hashicorp/raft"
+)
+
+// CopyPlain copies the unsealed log in dir to another store.
+func CopyPlain(dir string, to interface {
+	raft.LogStore
+	raft.StableStore
+}) error {
+	from, err := openBolt(filepath.Join(dir, logDir))
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	last, err := from.LastIndex()
+	if err != nil {
+		return err
+	}
+	for i := uint64(1); i <= last; i++ {
+		var entry raft.Log
+		if err := from.GetLog(i, &entry); err != nil {
+			return err
+		}
+		if err := to.StoreLog(&entry); err != nil {
+			return err
+		}
+	}
+	for _, key := range stableNumbers {
+		n, err := from.GetUint64([]byte(key))
+		if err != nil {
+			return err
+		}
+		if err := to.SetUint64([]byte(key), n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
