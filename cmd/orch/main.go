@@ -88,6 +88,7 @@ func newRootCommand() *cobra.Command {
 		newInfoCommand(cli), newNetCommand(cli), newDoctorCommand(cli))
 	add("work", newDeployCommand(cli), newStackCommand(cli), newServiceCommand(cli),
 		newWhyCommand(cli), newRebalanceCommand(cli))
+	root.AddCommand(newGuardCommand())
 	add("node", newDaemonCommand(), newLabCommand())
 	return root
 }

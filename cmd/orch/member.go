@@ -22,6 +22,7 @@ import (
 	"github.com/orch-dev/orch/pkg/dataplane"
 	"github.com/orch-dev/orch/pkg/dns"
 	"github.com/orch-dev/orch/pkg/docker"
+	"github.com/orch-dev/orch/pkg/fence"
 	"github.com/orch-dev/orch/pkg/manager"
 	"github.com/orch-dev/orch/pkg/membership"
 	"github.com/orch-dev/orch/pkg/metrics"
@@ -38,6 +39,7 @@ type member struct {
 	d  *daemon
 	id identity
 
+	fence    *fence.Fence
 	engine   *docker.Engine
 	plane    *dataplane.Dataplane
 	links    *netdev.Links
@@ -100,6 +102,9 @@ func (m *member) initRuntime() (err error) {
 		cfg.LabNode = m.d.hostname
 	}
 	if m.engine, err = docker.New(cfg); err != nil {
+		return err
+	}
+	if m.fence, err = fence.New(fenceDir(m.d.runDir), m.startGuard); err != nil {
 		return err
 	}
 	return m.engine.SweepImages(time.Now())
@@ -250,7 +255,7 @@ func (m *member) initAgent() error {
 	m.managers = agent.NewDirectory(m.id.Node, m.d.peers, home, m.id.Managers, m.d.saveManagers)
 	m.agent = agent.New(agent.Config{
 		Node: m.id.Node, Runtime: m.engine, Links: taskLinks{m.links}, Dataplane: m.plane,
-		Names: zoneSetter{m.names}, Gossip: m.gossip, Managers: m.managers, Copies: m.managers, DNS: dnsAddr,
+		Names: zoneSetter{m.names}, Gossip: m.gossip, Managers: m.managers, Fence: m.fence, Copies: m.managers, DNS: dnsAddr,
 		Info: func(ctx context.Context) api.NodeInfo { return m.d.nodeInfo(ctx, m) },
 		Now:  time.Now, Log: m.d.log.With("part", "agent"),
 	})

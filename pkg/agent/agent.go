@@ -93,6 +93,7 @@ type Config struct {
 	Names     Names
 	Gossip    Gossip
 	Managers  Managers
+	Fence     Fence
 	Copies    Copies
 	DNS       netip.Addr // what tasks use as name server
 	Info      func(ctx context.Context) api.NodeInfo
@@ -140,6 +141,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.syncNetwork(ctx) })
 	g.Go(func() error { return a.watchInfo(ctx) })
 	g.Go(func() error { return a.sendReports(ctx) })
+	g.Go(func() error { return a.watchFence(ctx) })
 	g.Go(func() error { return a.tasks.run(ctx) })
 	g.Go(func() error { return a.watchRuntime(ctx) })
 	return g.Wait()

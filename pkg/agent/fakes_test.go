@@ -230,6 +230,7 @@ type cluster struct {
 	gossip    chan struct{}
 	hints     []api.TaskID
 	reportErr error
+	fence     time.Duration // what reports are answered with
 }
 
 func newCluster() *cluster {
@@ -357,7 +358,7 @@ func (c *cluster) Report(_ context.Context, r *api.Report) (*api.ReportResponse,
 			}
 		}
 	}
-	return &api.ReportResponse{Index: c.snap.Index}, nil
+	return &api.ReportResponse{Index: c.snap.Index, Fence: c.fence}, nil
 }
 
 func (c *cluster) MoveOn()       {}
@@ -399,8 +400,13 @@ func (c *cluster) rumour(suspects map[api.NodeID]bool, died map[api.TaskID]bool)
 // run starts an agent on a machine in a cluster and returns what stops it.
 func run(t *testing.T, m *machine, c *cluster) (stop func()) {
 	t.Helper()
+	return runWith(t, m, c, newLease())
+}
+
+func runWith(t *testing.T, m *machine, c *cluster, l *lease) (stop func()) {
+	t.Helper()
 	a := New(Config{
-		Node: "n1", Runtime: m, Links: m, Dataplane: m, Names: m, Gossip: c, Managers: c,
+		Node: "n1", Runtime: m, Links: m, Dataplane: m, Names: m, Gossip: c, Managers: c, Fence: l,
 		DNS: netip.MustParseAddr("169.254.20.53"), Info: m.Info,
 		Now: time.Now, Log: slog.New(slog.DiscardHandler),
 	})

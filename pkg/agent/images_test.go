@@ -59,7 +59,7 @@ func TestImageIsCopiedFromAnotherNode(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			m, c := newMachine(), newCluster()
 			m.imageErr = tt.ensure
-			a := New(Config{Node: "n1", Runtime: m, Links: m, Dataplane: m, Names: m, Gossip: c, Managers: c, Copies: tt.from, Now: time.Now})
+			a := New(Config{Node: "n1", Runtime: m, Links: m, Dataplane: m, Names: m, Gossip: c, Managers: c, Fence: newLease(), Copies: tt.from, Now: time.Now})
 			task := assigned("a", "n1")
 			task.Spec.Pin = tt.pin
 			err := newWorker(a, "a").ensureImage(t.Context(), task)
@@ -77,7 +77,7 @@ func TestImageIsCopiedFromAnotherNode(t *testing.T) {
 func TestCopyProgress(t *testing.T) {
 	m, c := newMachine(), newCluster()
 	now := time.Unix(0, 0)
-	a := New(Config{Node: "n1", Runtime: m, Managers: c, Gossip: c, Now: func() time.Time { return now }})
+	a := New(Config{Node: "n1", Runtime: m, Managers: c, Gossip: c, Fence: newLease(), Now: func() time.Time { return now }})
 	w := newWorker(a, "a")
 	tell := w.copyProgress(&api.Node{Hostname: "n2"})
 	var told []string

@@ -124,6 +124,7 @@ func (a *Agent) sendReports(ctx context.Context) error {
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		report := a.reports.next(a.Node)
+		sent := a.Fence.Now()
 		res, err := a.Managers.Report(ctx, report)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -133,6 +134,11 @@ func (a *Agent) sendReports(ctx context.Context) error {
 			continue
 		}
 		a.reports.accepted(report)
+		if res.Fence > 0 {
+			if err := a.Fence.Renew(sent + res.Fence); err != nil {
+				a.Log.Error("cannot renew the lease of singletons", "err", err)
+			}
+		}
 		a.newest.Set(res.Index)
 		if lag.tooLong(a.known(), res.Index, a.Now()) {
 			a.Log.Info("the manager lags behind the leader, looking for another", "have", a.known(), "newest", res.Index)

@@ -102,7 +102,7 @@ func (w *worker) step(ctx context.Context, t *api.Task) (finished bool, err erro
 	}
 	if w.status.State.Terminal() {
 		w.probes.due = time.Time{}
-		return false, nil
+		return false, w.release()
 	}
 	state, err := w.agent.Runtime.Task(ctx, w.id)
 	if err != nil {
@@ -116,6 +116,11 @@ func (w *worker) step(ctx context.Context, t *api.Task) (finished bool, err erro
 		return false, nil
 	case state.Phase != api.ContainerRunning && t.Desired != api.DesiredRun:
 		return false, nil // it ends before it began
+	}
+	if t.Spec.Singleton {
+		if ok, err := w.fenced(ctx, t, state); !ok {
+			return false, err
+		}
 	}
 	wanted, cancel := w.whileWanted(ctx)
 	defer cancel()
@@ -172,6 +177,8 @@ func (w *worker) start(ctx context.Context, t *api.Task) error {
 		return nil
 	case ctx.Err() != nil, errors.Is(err, api.ErrRuntimeUnavailable):
 		return err
+	case t.Spec.Singleton && w.agent.Fence.Left() <= 0:
+		return fmt.Errorf("its lease ended while it was started: %w", err)
 	}
 	w.report(api.TaskStatus{State: api.TaskRejected, Message: err.Error(), NoImage: noImage})
 	return nil
@@ -185,6 +192,11 @@ func (w *worker) launch(ctx context.Context, t *api.Task) error {
 		defer func() { <-w.agent.tasks.starts }()
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	if t.Spec.Singleton { // nothing of it is begun without a lease
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, w.agent.Fence.Left())
+		defer cancel()
 	}
 	runtime := w.agent.Runtime
 	netns, err := runtime.CreateSandbox(ctx, t, w.agent.sandboxNet(t))
@@ -322,7 +334,7 @@ func (w *worker) remove(ctx context.Context) (finished bool, err error) {
 	if err := w.agent.Runtime.RemoveTask(ctx, w.id); err != nil {
 		return false, err
 	}
-	return true, nil
+	return true, w.agent.Fence.Release(w.id)
 }
 
 // report notes a status and sends it if it says something new.

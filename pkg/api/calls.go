@@ -464,5 +464,9 @@ type Report struct {
 // state is: an agent that does not see it come has a manager that lags.
 type ReportResponse struct {
 	Lease time.Duration `json:"lease"`
+	// Fence is for how long after it sent the report the node may run the tasks of
+	// singletons; 0: as long as it might before. It is given only by a leader that
+	// a quorum has confirmed since the report came.
+	Fence time.Duration `json:"fence,omitempty"`
 	Index Index         `json:"index"`
 }

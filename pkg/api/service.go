@@ -45,8 +45,6 @@ type ServiceSpec struct {
 	// MaxConcurrent is how many tasks of a replicated job run at the same time;
 	// 0: all of them.
 	MaxConcurrent int `json:"maxConcurrent,omitempty"`
-	// Singleton services never have two tasks that run, whatever is lost.
-	Singleton bool `json:"singleton,omitempty"`
 
 	Task     TaskSpec `json:"task"`
 	Networks []string `json:"networks,omitempty"` // names of Network objects
@@ -193,6 +191,9 @@ type TaskSpec struct {
 	StopGrace time.Duration `json:"stopGrace"`
 	// Log says where the output goes; nil: the engine's default.
 	Log *LogConfig `json:"log,omitempty"`
+	// Singleton tasks never run beside another of their service, whatever is
+	// lost: see Cluster.FenceLease.
+	Singleton bool `json:"singleton,omitempty"`
 	// Forced counts the updates that were to make tasks anew and change nothing
 	// else.
 	Forced int `json:"forced,omitempty"`

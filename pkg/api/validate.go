@@ -82,6 +82,9 @@ func (s *ServiceSpec) validate(networks map[string]bool) error {
 	if s.MaxConcurrent < 0 || s.MaxConcurrent > 0 && s.Mode != ModeReplicatedJob {
 		return Errorf(CodeInvalid, "service %s: a number of tasks that run at the same time is for replicated jobs, and not negative", s.Name)
 	}
+	if s.Task.Singleton && (s.Mode != ModeReplicated || s.Replicas > 1) {
+		return Errorf(CodeInvalid, "service %s is a singleton: its mode is replicated, with one replica", s.Name)
+	}
 	if s.Replicas < 0 || s.Replicas > MaxReplicas {
 		return Errorf(CodeInvalid, "service %s: %d replicas: give 0 to %d", s.Name, s.Replicas, MaxReplicas)
 	}

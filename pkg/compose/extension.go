@@ -16,6 +16,19 @@ func (c *converter) extension(at string, in any, spec *api.ServiceSpec) {
 	if value, ok := given["progress_deadline"]; ok {
 		spec.ProgressDeadline = c.someTime(at+".progress_deadline", value)
 	}
+	if value, ok := given["singleton"]; ok {
+		at := at + ".singleton"
+		yes, isBool := value.(bool)
+		switch {
+		case !isBool:
+			c.failAt(at, fmt.Sprintf("%v is neither true nor false", value), "")
+		case yes && (spec.Mode != api.ModeReplicated || spec.Replicas > 1):
+			c.failAt(at, "a singleton has one replica", "leave out mode and replicas")
+		case yes && spec.Update.Order == api.StartFirst:
+			c.warnAt(at, "update_config.order is stop-first for a singleton: its next task never starts before the last has ended", "")
+		}
+		spec.Task.Singleton = yes
+	}
 	if value, ok := given["max_concurrent"]; ok {
 		at := at + ".max_concurrent"
 		n, isNumber := value.(int)

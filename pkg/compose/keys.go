@@ -199,7 +199,7 @@ var serviceRules = []rule{
 	{"services.*.x-orch", honoured, ""},
 	{"services.*.x-orch.progress_deadline", honoured, ""},
 	{"services.*.x-orch.max_concurrent", honoured, ""},
-	{"services.*.x-orch.singleton", warned, notYet},
+	{"services.*.x-orch.singleton", honoured, ""},
 }
 
 var deployRules = []rule{

@@ -24,7 +24,25 @@ func (s *Server) Report(ctx context.Context, req *api.Report) (*api.ReportRespon
 	}); err != nil {
 		return nil, err
 	}
-	return &api.ReportResponse{Lease: snap.Cluster.LeaseTimeout, Index: snap.Index}, nil
+	res := &api.ReportResponse{Lease: snap.Cluster.LeaseTimeout, Index: snap.Index}
+	if runsSingleton(snap, req.Node) {
+		// A leader that has lost its quorum, or was paused, may not extend the
+		// fence: another may lead by now and not know of it.
+		if err := s.Replica.Raft.VerifyLeader(ctx); err != nil {
+			return nil, err
+		}
+		res.Fence = snap.Cluster.FenceLease()
+	}
+	return res, nil
+}
+
+func runsSingleton(snap *api.Snapshot, node api.NodeID) bool {
+	for _, t := range snap.Tasks {
+		if t.NodeID == node && t.Spec.Singleton && !t.Status.State.Terminal() {
+			return true
+		}
+	}
+	return false
 }
 
 // planReport stores the news of a report. A node can report only its own tasks,

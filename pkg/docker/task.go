@@ -61,6 +61,28 @@ func (e *Engine) StopTask(ctx context.Context, id api.TaskID, grace time.Duratio
 	return nil
 }
 
+// EndTask kills the task's application at once, and removes one that was made and
+// has not started: nothing of the task runs from then on, nor is it started.
+func (e *Engine) EndTask(ctx context.Context, id api.TaskID) error {
+	op := "end task " + string(id)
+	found, err := e.list(ctx, taskLabel(id), LabelRole+"="+RoleTask)
+	if err != nil {
+		return wrap(op, err)
+	}
+	for _, c := range found {
+		switch c.State {
+		case container.StateCreated:
+			_, err = e.cli.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true})
+		case container.StateRunning, container.StatePaused, container.StateRestarting:
+			_, err = e.cli.ContainerKill(ctx, c.ID, client.ContainerKillOptions{Signal: "KILL"})
+		}
+		if err != nil && !cerrdefs.IsNotFound(err) && !cerrdefs.IsConflict(err) { // a conflict: it has just ended
+			return wrap(op, err)
+		}
+	}
+	return nil
+}
+
 // RemoveTask removes what the node holds of the task, killing what still runs:
 // application, anonymous volumes, sandbox, files. Named volumes stay.
 func (e *Engine) RemoveTask(ctx context.Context, id api.TaskID) error {

@@ -147,7 +147,10 @@ func (m *Manager) plan(snap *api.Snapshot, now time.Time) Planned {
 		Snapshot: snap.With(leases),
 		Now:      now,
 		Acked:    m.tracker.Acked(snap.With(leases), now),
-		NewID:    func() api.TaskID { return api.TaskID(m.newID()) },
+		Fenced: func(id api.NodeID) bool {
+			return m.tracker.Fenced(id, snap.Cluster.FenceWait(), now)
+		},
+		NewID: func() api.TaskID { return api.TaskID(m.newID()) },
 	})
 	planned.Changes = api.Merge(leases, planned.Changes)
 	return planned

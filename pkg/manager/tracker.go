@@ -23,6 +23,7 @@ type contact struct {
 	gossiped time.Time // last sign of life by gossip
 	applied  api.Index
 	advanced time.Time // when applied last grew or was complete, or the node came back
+	heard    time.Time // last report that came to this manager while it led
 }
 
 // seen is when the node last gave any sign of life.
@@ -48,6 +49,7 @@ func (c contact) ackUntil() time.Time {
 type Tracker struct {
 	mu      sync.Mutex
 	leads   bool
+	since   time.Time // when it began to lead
 	nodes   map[api.NodeID]contact
 	changed chan struct{}
 }
@@ -74,6 +76,9 @@ func (t *Tracker) Reported(id api.NodeID, applied, latest api.Index, now time.Ti
 		c.advanced = now
 	}
 	c.reported, c.applied = now, applied
+	if t.leads {
+		c.heard = now
+	}
 	t.nodes[id] = c
 	if news {
 		t.notify()
@@ -99,7 +104,7 @@ func (t *Tracker) Gossiped(alive map[api.NodeID]bool, now time.Time) {
 func (t *Tracker) Lead(nodes map[api.NodeID]*api.Node, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.leads = true
+	t.leads, t.since = true, now
 	for id := range nodes {
 		c := t.nodes[id]
 		if c.reported = c.seen(); c.reported.IsZero() {
@@ -179,6 +184,23 @@ func (t *Tracker) Leases(snap *api.Snapshot, now time.Time) []api.Change {
 	return changes
 }
 
+// Fenced reports whether no singleton runs any more on a node of which nothing is
+// heard. Leaders before this one may have extended its fence until they ended, so
+// that it is not counted from before this one began.
+func (t *Tracker) Fenced(id api.NodeID, wait time.Duration, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.leads && now.After(t.fencedAt(id, wait))
+}
+
+func (t *Tracker) fencedAt(id api.NodeID, wait time.Duration) time.Time {
+	last := t.nodes[id].heard
+	if last.Before(t.since) {
+		last = t.since
+	}
+	return last.Add(wait)
+}
+
 // NextExpiry returns when the next lease runs out, or the next node that is
 // behind is no longer waited for, if nothing is heard.
 func (t *Tracker) NextExpiry(snap *api.Snapshot, now time.Time) time.Time {
@@ -187,6 +209,9 @@ func (t *Tracker) NextExpiry(snap *api.Snapshot, now time.Time) time.Time {
 	next := now.Add(snap.Cluster.LeaseTimeout)
 	for id, node := range snap.Nodes {
 		if node.State != api.NodeReady {
+			if at := t.fencedAt(id, snap.Cluster.FenceWait()).Add(time.Millisecond); at.After(now) && at.Before(next) {
+				next = at
+			}
 			continue
 		}
 		c := t.nodes[id]

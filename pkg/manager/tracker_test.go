@@ -196,3 +196,50 @@ func TestReportsWakeTheLeader(t *testing.T) {
 		t.Error("a node that is back is news")
 	}
 }
+
+// When a lost node counts as fenced, whoever led while it was heard last.
+func TestFenced(t *testing.T) {
+	const wait = 15 * time.Second
+	tests := []struct {
+		name   string
+		report func(*Tracker)
+		fenced time.Duration // after t0; 0: never
+	}{
+		{"from the last report", func(tr *Tracker) { tr.Lead(nil, at(0)); tr.Reported("a", 1, 1, at(3*time.Second)) }, 3*time.Second + wait},
+		{"gossip is no report", func(tr *Tracker) {
+			tr.Lead(nil, at(0))
+			tr.Reported("a", 1, 1, at(3*time.Second))
+			tr.Gossiped(map[api.NodeID]bool{"a": true}, at(4*time.Second))
+		}, 3*time.Second + wait},
+		{"another leader may have heard it until this one began", func(tr *Tracker) {
+			tr.Gossiped(map[api.NodeID]bool{"a": true}, at(0))
+			tr.Lead(nil, at(20*time.Second))
+		}, 20*time.Second + wait},
+		{"what came in an earlier term is older than this one's begin", func(tr *Tracker) {
+			tr.Lead(nil, at(0))
+			tr.Reported("a", 1, 1, at(time.Second))
+			tr.Resign()
+			tr.Lead(nil, at(9*time.Second))
+		}, 9*time.Second + wait},
+		{"only a leader knows", func(tr *Tracker) {
+			tr.Lead(nil, at(0))
+			tr.Reported("a", 1, 1, at(time.Second))
+			tr.Resign()
+		}, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tr := NewTracker()
+			tt.report(tr)
+			if tr.Fenced("a", wait, at(tt.fenced)) {
+				t.Error("too early")
+			}
+			if got := tr.Fenced("a", wait, at(tt.fenced+time.Hour)); got != (tt.fenced > 0) {
+				t.Errorf("an hour later: %v", got)
+			}
+			if tt.fenced > 0 && !tr.Fenced("a", wait, at(tt.fenced+time.Millisecond)) {
+				t.Error("too late")
+			}
+		})
+	}
+}

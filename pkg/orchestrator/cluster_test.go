@@ -19,6 +19,8 @@ type cluster struct {
 	now   time.Time
 	acked map[api.NodeID]api.Index
 	ids   int
+	// fenced says of which nodes that are lost nothing runs any more.
+	fenced func(api.NodeID) bool
 }
 
 func newCluster(nodes int) *cluster {
@@ -147,7 +149,7 @@ func (c *cluster) lowestAck() api.Index {
 func (c *cluster) plan() []api.Change {
 	ids := c.ids
 	tasks := orchestrator.Plan(orchestrator.Input{
-		Snapshot: c.snap, Now: c.now, Acked: c.lowestAck(),
+		Snapshot: c.snap, Now: c.now, Acked: c.lowestAck(), Fenced: c.fenced,
 		NewID: func() api.TaskID {
 			ids++
 			return api.TaskID(fmt.Sprintf("t%04d", ids))

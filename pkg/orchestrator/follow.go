@@ -8,6 +8,9 @@ import (
 // and of the nodes' acknowledgements. They do not depend on its service.
 func (p *planner) follow(t *task) {
 	node := p.Snapshot.Nodes[t.NodeID]
+	if p.unfenced(t, node) {
+		return
+	}
 	if t.NodeID != "" && node == nil {
 		if t.Status.State == api.TaskComplete && p.Snapshot.Services[t.ServiceID] != nil {
 			t.outlive(p.Now)

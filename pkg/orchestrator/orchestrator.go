@@ -22,6 +22,9 @@ type Input struct {
 	Now      time.Time
 	// Acked is the lowest index that every live node has put into its kernel.
 	Acked api.Index
+	// Fenced reports whether no singleton runs any more on a node that was lost or
+	// removed.
+	Fenced func(api.NodeID) bool
 	// NewID returns a new unique identifier at each call.
 	NewID func() api.TaskID
 }
@@ -111,6 +114,9 @@ func (p *planner) changes() []api.Change {
 // create adds a task to the slot. It does nothing while a network of the
 // service does not exist: without it the task would be in the wrong group.
 func (p *planner) create(svc *api.Service, s *slot, reason string, notBefore time.Time) {
+	if svc.Spec.Task.Singleton && p.mayStillRun(svc, s) {
+		return
+	}
 	networks, ok := p.networks(svc)
 	if !ok {
 		return

@@ -109,7 +109,7 @@ func (p *planner) waits(svc *api.Service, s *slot, stale *task) phase {
 		return serving
 	}
 	switch {
-	case s.replacementEnded(svc, stale) && (moves || !svc.Update.Paused()):
+	case !svc.Spec.Task.Singleton && s.replacementEnded(svc, stale) && (moves || !svc.Update.Paused()):
 		return p.fill(svc, s)
 	case moves:
 		return misplaced

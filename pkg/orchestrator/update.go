@@ -54,7 +54,8 @@ func first(n int, slots []*slot) []*slot {
 func (p *planner) replace(svc *api.Service, s *slot) {
 	old := s.active()[0]
 	reason := p.staleReason(svc, old)
-	if svc.Rules().Order == api.StartFirst || old.Moving != "" && reason == old.Moving {
+	startFirst := svc.Rules().Order == api.StartFirst && !svc.Spec.Task.Singleton
+	if startFirst || old.Moving != "" && reason == old.Moving {
 		p.create(svc, s, reason, time.Time{})
 		return
 	}

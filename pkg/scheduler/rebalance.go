@@ -66,7 +66,7 @@ func Moves(snap *api.Snapshot, now time.Time) []Move {
 func nextMoves(snap *api.Snapshot, now time.Time, target func(*api.Node) bool, most int) (moves []Move, busy bool) {
 	p := newPlanner(snap, now)
 	services := api.Sorted(snap.Services)
-	services = slices.DeleteFunc(services, func(s *api.Service) bool { return s.Spec.Mode != api.ModeReplicated || s.Spec.Singleton })
+	services = slices.DeleteFunc(services, func(s *api.Service) bool { return s.Spec.Mode != api.ModeReplicated || s.Spec.Task.Singleton })
 	p.load(probesOf(services))
 	for _, svc := range services {
 		b := p.balance(svc, target)

@@ -59,6 +59,7 @@ var rules = map[string]rule{
 	"pkg/dataplane":  {ours: []string{"pkg/api", "bpf", "loadbalancer"}, outside: []string{"github.com/cilium/ebpf", "github.com/vishvananda/netlink"}},
 	"pkg/dns":        {ours: []string{"pkg/api"}, outside: []string{"github.com/miekg/dns"}},
 	"pkg/docker":     {ours: []string{"pkg/api"}, outside: []string{"github.com/moby/moby", "github.com/containerd/errdefs", "github.com/distribution/reference", "github.com/moby/patternmatcher", "github.com/cpuguy83/dockercfg", "github.com/opencontainers/image-spec"}},
+	"pkg/fence":      {ours: []string{"pkg/api"}},
 	"pkg/health":     {ours: []string{"pkg/api"}},
 	"pkg/membership": {ours: []string{"pkg/api"}, outside: []string{"github.com/hashicorp/memberlist"}},
 	"pkg/netdev":     {ours: []string{"pkg/api"}, outside: []string{"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/google/nftables"}},
