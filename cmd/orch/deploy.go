@@ -89,7 +89,7 @@ func loadStack(cmd *cobra.Command, stack string, files []string) (*api.DeployReq
 	for _, w := range project.Warnings {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 	}
-	req := &api.DeployRequest{Stack: stack, Services: project.Services}
+	req := &api.DeployRequest{Stack: stack, Services: project.Services, Files: project.Files}
 	for _, n := range project.Networks {
 		req.Networks = append(req.Networks, api.NetworkSpec(n))
 	}

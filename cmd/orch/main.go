@@ -87,6 +87,8 @@ func newRootCommand() *cobra.Command {
 		newNodeCommand(cli), newUserCommand(cli), newContextCommand(cli),
 		newInfoCommand(cli), newNetCommand(cli), newDoctorCommand(cli))
 	add("work", newDeployCommand(cli), newStackCommand(cli), newServiceCommand(cli),
+		newFileCommand(cli, api.ClassSecret, "Make, list and remove secrets"),
+		newFileCommand(cli, api.ClassConfig, "Make, list, look into and remove configs"),
 		newWhyCommand(cli), newRebalanceCommand(cli))
 	root.AddCommand(newGuardCommand())
 	add("node", newDaemonCommand(), newLabCommand())

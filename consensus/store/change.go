@@ -101,7 +101,7 @@ func change(txn *memdb.Txn, index api.Index, changes []api.Change) ([]api.Change
 // check refuses a change that is not about exactly one object with an ID.
 func check(c api.Change) error {
 	objects := 0
-	for _, set := range []bool{c.Cluster != nil, c.Node != nil, c.Service != nil, c.Task != nil, c.Network != nil} {
+	for _, set := range []bool{c.Cluster != nil, c.Node != nil, c.Service != nil, c.Task != nil, c.Network != nil, c.File != nil} {
 		if set {
 			objects++
 		}
@@ -166,8 +166,10 @@ func meta(c api.Change) *api.Meta {
 		return &c.Service.Meta
 	case c.Task != nil:
 		return &c.Task.Meta
-	default:
+	case c.Network != nil:
 		return &c.Network.Meta
+	default:
+		return &c.File.Meta
 	}
 }
 

@@ -31,6 +31,9 @@ func anyChange(t *rapid.T, snap *api.Snapshot) api.Change {
 		func() api.Change {
 			return api.Change{Node: &api.Node{ID: api.NodeID(id), Labels: map[string]string{"x": id}}}
 		},
+		func() api.Change {
+			return file(0, id, rapid.SampledFrom([]string{"", "blog"}).Draw(t, "stack"))
+		},
 		func() api.Change { return api.Change{Cluster: &api.Cluster{ID: id}} },
 	}).Draw(t, "kind")()
 	var modified api.Index
@@ -52,6 +55,11 @@ func anyChange(t *rapid.T, snap *api.Snapshot) api.Change {
 			modified = old.Meta.Modified
 		}
 		c.Network.Meta.Modified = modified
+	case c.File != nil:
+		if old := snap.Files[c.File.ID]; old != nil {
+			modified = old.Meta.Modified
+		}
+		c.File.Meta.Modified = modified
 	case c.Node != nil:
 		if old := snap.Nodes[c.Node.ID]; old != nil {
 			modified = old.Meta.Modified

@@ -35,8 +35,15 @@ type line struct {
 func (s *Store) Save() (func(io.Writer) error, error) {
 	s.mu.RLock()
 	txn := s.db.Txn(false)
-	head := header{Format: format, Version: formatVersion, Index: s.index, Changed: s.changeIndex()}
+	head := header{Format: format, Version: firstVersion, Index: s.index, Changed: s.changeIndex()}
 	s.mu.RUnlock()
+	files, err := list(txn, api.KindFile, byID)
+	if err != nil {
+		return nil, fmt.Errorf("save state: %w", err)
+	}
+	if len(files) > 0 {
+		head.Version = filesVersion
+	}
 	return func(w io.Writer) error {
 		out := bufio.NewWriter(w)
 		enc := json.NewEncoder(out)
@@ -74,8 +81,8 @@ func (s *Store) Restore(r io.Reader) error {
 	if err := dec.Decode(&head); err != nil {
 		return fmt.Errorf("restore state: read header: %w", err)
 	}
-	if head.Format != format || head.Version != formatVersion {
-		return fmt.Errorf("restore state: it has format %q version %d, this orch knows %q version %d",
+	if head.Format != format || head.Version < firstVersion || head.Version > formatVersion {
+		return fmt.Errorf("restore state: it has format %q version %d, this orch knows %q up to version %d",
 			head.Format, head.Version, format, formatVersion)
 	}
 	db := newDB()

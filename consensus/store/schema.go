@@ -10,7 +10,7 @@ import (
 )
 
 // The tables are named by the kinds of objects they hold.
-var kinds = []api.Kind{api.KindCluster, api.KindNode, api.KindNetwork, api.KindService, api.KindTask}
+var kinds = []api.Kind{api.KindCluster, api.KindNode, api.KindNetwork, api.KindService, api.KindTask, api.KindFile}
 
 const (
 	byID      = "id"
@@ -64,6 +64,8 @@ func claims(c api.Change) []string {
 		if n := c.Network.Number; n != 0 {
 			out = append(out, "network number "+strconv.FormatUint(uint64(n), 10))
 		}
+	case c.File != nil && c.File.Stack == "":
+		out = append(out, string(c.File.Class)+" name "+c.File.Name)
 	case c.Task != nil:
 		if e := c.Task.Endpoint; e.Addr.IsValid() && e.State != api.EndpointGone {
 			out = append(out, "address "+e.Addr.String())

@@ -10,6 +10,7 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -50,9 +51,22 @@ func New() *Store {
 	return s
 }
 
-// formatVersion is the version of entries and of saved states. It grows when an
-// older manager would misread a newer one's.
-const formatVersion = 1
+// Entries and saved states have the lowest version that knows what is in them, so
+// that during an upgrade older managers understand what newer ones write for as
+// long as nobody uses what is new. formatVersion is the highest.
+const (
+	formatVersion = filesVersion
+	filesVersion  = 2 // has files
+	firstVersion  = 1
+)
+
+// versionOf is the version of an entry.
+func versionOf(changes []api.Change) int {
+	if slices.ContainsFunc(changes, func(c api.Change) bool { return c.File != nil }) {
+		return filesVersion
+	}
+	return firstVersion
+}
 
 // entry is one log entry.
 type entry struct {
@@ -62,7 +76,7 @@ type entry struct {
 
 // Encode makes the log entry of a list of changes.
 func Encode(changes []api.Change) ([]byte, error) {
-	data, err := json.Marshal(entry{Version: formatVersion, Changes: changes})
+	data, err := json.Marshal(entry{Version: versionOf(changes), Changes: changes})
 	if err != nil {
 		return nil, fmt.Errorf("encode changes: %w", err)
 	}
@@ -72,7 +86,7 @@ func Encode(changes []api.Change) ([]byte, error) {
 // EncodeUpTo makes the log entry of the first n of a list of changes: as many as
 // fit into size bytes, one of them at least.
 func EncodeUpTo(changes []api.Change, size int) (data []byte, n int, err error) {
-	data = fmt.Appendf(nil, `{"v":%d,"changes":[`, formatVersion)
+	data = fmt.Appendf(nil, `{"v":%d,"changes":[`, versionOf(changes))
 	for _, c := range changes {
 		one, err := json.Marshal(c)
 		if err != nil {
@@ -103,8 +117,8 @@ func (s *Store) Apply(index api.Index, data []byte) any {
 		if err := json.Unmarshal(data, &e); err != nil {
 			panic(fmt.Sprintf("read log entry %d: %v", index, err))
 		}
-		if e.Version != formatVersion {
-			panic(fmt.Sprintf("read log entry %d: its format is version %d, this orch knows version %d: "+
+		if e.Version < firstVersion || e.Version > formatVersion {
+			panic(fmt.Sprintf("read log entry %d: its format is version %d, this orch knows up to version %d: "+
 				"run the version of orch that wrote it", index, e.Version, formatVersion))
 		}
 	}

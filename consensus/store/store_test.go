@@ -240,7 +240,7 @@ func TestEmptyEntriesChangeNothing(t *testing.T) {
 }
 
 func TestUnreadableEntriesStopTheManager(t *testing.T) {
-	for _, data := range []string{`{"v":2,"changes":[]}`, `{}`, `{"v":1,"changes":[`, "\x00"} {
+	for _, data := range []string{`{"v":3,"changes":[]}`, `{}`, `{"v":1,"changes":[`, "\x00"} {
 		func() {
 			defer func() {
 				if recover() == nil {
@@ -274,7 +274,7 @@ func TestRestoreRefusesWhatSaveDidNotWrite(t *testing.T) {
 	for name, text := range map[string]string{
 		"nothing":              "",
 		"another format":       strings.Replace(saved, "orch-store", "tar", 1),
-		"newer version":        strings.Replace(saved, `"version":1`, `"version":2`, 1),
+		"newer version":        strings.Replace(saved, `"version":1`, `"version":3`, 1),
 		"cut off":              lines[0] + lines[1],
 		"an object less":       lines[0] + lines[2],
 		"an object of no kind": lines[0] + "{}\n" + lines[2],

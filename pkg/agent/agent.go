@@ -36,6 +36,9 @@ type Lifecycle interface {
 	ImportImage(ctx context.Context, id, name string, from api.ImageContent, progress func(done, total int64)) error
 	// CreateSandbox returns the path of the task's network namespace.
 	CreateSandbox(ctx context.Context, t *api.Task, net api.SandboxNet) (string, error)
+	// PlaceFiles makes the task's secrets and configs, in the order of its spec.
+	PlaceFiles(t *api.Task, contents [][]byte) error
+	RemoveFiles(id api.TaskID) error
 	StartTask(ctx context.Context, t *api.Task) error
 	StopTask(ctx context.Context, id api.TaskID, grace time.Duration) error
 	RemoveTask(ctx context.Context, id api.TaskID) error
@@ -78,6 +81,8 @@ type Managers interface {
 	// Session calls each with every update until something fails.
 	Session(ctx context.Context, each func(*api.Update) error) error
 	Report(ctx context.Context, report *api.Report) (*api.ReportResponse, error)
+	// TaskFiles returns a task's secrets and configs, in the order of its spec.
+	TaskFiles(ctx context.Context, id api.TaskID) ([]api.File, error)
 	// MoveOn ends the session, because its manager lags: the next is with another.
 	MoveOn()
 	// Know tells the managers' present addresses.

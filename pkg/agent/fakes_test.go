@@ -28,6 +28,8 @@ type machine struct {
 	open   int // connections to tasks
 	asked  int // how often they were counted
 
+	files map[api.TaskID][]string // what was placed and not removed
+
 	imageErr, startErr, planErr error
 	health                      api.ContainerHealth // of containers that start
 	probes, healthyAfter        int                 // probes that were run; from which on they pass, 0: never
@@ -35,7 +37,7 @@ type machine struct {
 }
 
 func newMachine() *machine {
-	return &machine{states: make(map[api.TaskID]api.ContainerState), links: make(map[api.TaskID]int)}
+	return &machine{states: make(map[api.TaskID]api.ContainerState), links: make(map[api.TaskID]int), files: make(map[api.TaskID][]string)}
 }
 
 func (m *machine) did(format string, args ...any) {
@@ -124,6 +126,27 @@ func (m *machine) CreateSandbox(_ context.Context, t *api.Task, _ api.SandboxNet
 	return "/ns/" + string(t.ID), nil
 }
 
+func (m *machine) PlaceFiles(t *api.Task, contents [][]byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.files[t.ID] = nil
+	for i, f := range t.Spec.Files {
+		m.files[t.ID] = append(m.files[t.ID], f.Target+"="+string(contents[i]))
+	}
+	m.did("files of %s: %v", t.ID, m.files[t.ID])
+	return nil
+}
+
+func (m *machine) RemoveFiles(id api.TaskID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.files[id]; ok {
+		m.did("remove files of %s", id)
+	}
+	delete(m.files, id)
+	return nil
+}
+
 // StartTask fails the test's expectation if the network is not ready before it.
 func (m *machine) StartTask(_ context.Context, t *api.Task) error {
 	m.mu.Lock()
@@ -161,6 +184,7 @@ func (m *machine) RemoveTask(_ context.Context, id api.TaskID) error {
 		m.did("remove %s", id)
 	}
 	delete(m.states, id)
+	delete(m.files, id)
 	return nil
 }
 
@@ -231,6 +255,8 @@ type cluster struct {
 	hints     []api.TaskID
 	reportErr error
 	fence     time.Duration // what reports are answered with
+	files     map[api.FileID]string
+	filesErr  error
 }
 
 func newCluster() *cluster {
@@ -359,6 +385,19 @@ func (c *cluster) Report(_ context.Context, r *api.Report) (*api.ReportResponse,
 		}
 	}
 	return &api.ReportResponse{Index: c.snap.Index, Fence: c.fence}, nil
+}
+
+func (c *cluster) TaskFiles(_ context.Context, id api.TaskID) ([]api.File, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.filesErr != nil {
+		return nil, c.filesErr
+	}
+	var files []api.File
+	for _, ref := range c.snap.Tasks[id].Spec.Files {
+		files = append(files, api.File{ID: ref.ID, Data: []byte(c.files[ref.ID])})
+	}
+	return files, nil
 }
 
 func (c *cluster) MoveOn()       {}

@@ -90,6 +90,20 @@ func (d *Directory) Report(ctx context.Context, report *api.Report) (*api.Report
 	return res, err
 }
 
+// filesTimeout bounds how long a manager may take to give a task's files.
+const filesTimeout = 10 * time.Second
+
+// TaskFiles implements Managers.
+func (d *Directory) TaskFiles(ctx context.Context, id api.TaskID) ([]api.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, filesTimeout)
+	defer cancel()
+	res, err := rpc.Call[api.TaskFilesRequest, api.TaskFiles](ctx, d.peers.Manager(d.Addr()), api.ProcTaskFiles, &api.TaskFilesRequest{Task: id})
+	if err != nil {
+		return nil, err
+	}
+	return res.Files, nil
+}
+
 // answered reports whether an error is the cluster's own answer. A manager that
 // has no leader may be on the wrong side of a cut: another may have one.
 func answered(err error) bool {

@@ -83,8 +83,16 @@ func (w *worker) run(ctx context.Context) {
 }
 
 // step does what is to be done next. An error is to be tried again; what went
-// wrong with the task itself is reported.
+// wrong with the task itself is reported. A task that has ended leaves no secrets.
 func (w *worker) step(ctx context.Context, t *api.Task) (finished bool, err error) {
+	finished, err = w.advance(ctx, t)
+	if w.status.State.Terminal() && !finished {
+		err = errors.Join(err, w.agent.Runtime.RemoveFiles(w.id))
+	}
+	return finished, err
+}
+
+func (w *worker) advance(ctx context.Context, t *api.Task) (finished bool, err error) {
 	w.lookAgain = false
 	if t == nil {
 		return w.remove(ctx)
@@ -175,7 +183,7 @@ func (w *worker) start(ctx context.Context, t *api.Task) error {
 		}
 		w.poke()
 		return nil
-	case ctx.Err() != nil, errors.Is(err, api.ErrRuntimeUnavailable):
+	case ctx.Err() != nil, errors.Is(err, api.ErrRuntimeUnavailable), errors.Is(err, errNoFiles):
 		return err
 	case t.Spec.Singleton && w.agent.Fence.Left() <= 0:
 		return fmt.Errorf("its lease ended while it was started: %w", err)
@@ -204,6 +212,9 @@ func (w *worker) launch(ctx context.Context, t *api.Task) error {
 		return err
 	}
 	if err := w.agent.attach(ctx, t, netns); err != nil {
+		return err
+	}
+	if err := w.placeFiles(ctx, t); err != nil {
 		return err
 	}
 	return runtime.StartTask(ctx, t)

@@ -28,10 +28,11 @@ var access = map[string]Access{
 	ProcJoin: AccessLocal,
 	ProcInfo: AccessViewer,
 
-	ProcAdmit:   AccessAnyone, // its token is what counts
-	ProcRenew:   AccessKnown,
-	ProcSession: AccessMember,
-	ProcReport:  AccessMember,
+	ProcAdmit:     AccessAnyone, // its token is what counts
+	ProcRenew:     AccessKnown,
+	ProcSession:   AccessMember,
+	ProcReport:    AccessMember,
+	ProcTaskFiles: AccessMember, // of a task that it runs
 
 	// What managers ask of nodes, and of each other.
 	ProcAddVoter:     AccessManager,
@@ -61,6 +62,8 @@ var access = map[string]Access{
 	ProcTasks:        AccessViewer,
 	ProcWhy:          AccessViewer,
 	ProcImageHolders: AccessViewer,
+	ProcFiles:        AccessViewer,
+	ProcFile:         AccessViewer,
 	ProcAskDiagnose:  AccessViewer,
 	ProcAskFrontends: AccessViewer,
 	ProcAskDrops:     AccessViewer,
@@ -81,6 +84,8 @@ var access = map[string]Access{
 	ProcRebalance:       AccessAdmin,
 	ProcUpdate:          AccessAdmin,
 	ProcSteer:           AccessAdmin,
+	ProcCreateFile:      AccessAdmin,
+	ProcRemoveFile:      AccessAdmin,
 }
 
 // AccessTo returns who may call a procedure.

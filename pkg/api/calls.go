@@ -206,6 +206,7 @@ type DeployRequest struct {
 	Stack    string        `json:"stack"`
 	Services []ServiceSpec `json:"services"`
 	Networks []NetworkSpec `json:"networks"`
+	Files    []FileSpec    `json:"files,omitempty"` // secrets and configs
 	// Prune removes services of the stack that Services does not name.
 	Prune bool `json:"prune,omitempty"`
 	// Resolve says which images' names are looked up anew; see Resolve.

@@ -177,6 +177,7 @@ type TaskSpec struct {
 	Hostname   string            `json:"hostname,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"` // on the container
 	Mounts     []Mount           `json:"mounts,omitempty"`
+	Files      []FileRef         `json:"files,omitempty"`  // secrets and configs
 	Health     *Healthcheck      `json:"health,omitempty"` // nil: the image's
 	Limits     Resources         `json:"limits"`
 	// Reservations are what the scheduler sets aside for the task.

@@ -16,6 +16,7 @@ type Snapshot struct {
 	Services map[ServiceID]*Service `json:"services,omitempty"`
 	Tasks    map[TaskID]*Task       `json:"tasks,omitempty"`
 	Networks map[NetworkID]*Network `json:"networks,omitempty"`
+	Files    map[FileID]*File       `json:"files,omitempty"`
 }
 
 // Change puts (inserts or replaces) or deletes one object of the store: exactly
@@ -32,6 +33,7 @@ type Change struct {
 	Service *Service `json:"service,omitempty"`
 	Task    *Task    `json:"task,omitempty"`
 	Network *Network `json:"network,omitempty"`
+	File    *File    `json:"file,omitempty"`
 
 	// Delete removes the object, of which only ID and Meta are looked at.
 	Delete bool `json:"delete,omitempty"`
@@ -46,6 +48,7 @@ const (
 	KindService Kind = "service"
 	KindTask    Kind = "task"
 	KindNetwork Kind = "network"
+	KindFile    Kind = "file"
 )
 
 // Ref names one object of the store.
@@ -57,6 +60,11 @@ type Ref struct {
 // DeleteTask is the change that deletes t, without the weight of its spec.
 func DeleteTask(t *Task) Change {
 	return Change{Task: &Task{ID: t.ID, Meta: t.Meta}, Delete: true}
+}
+
+// DeleteFile is the change that deletes f, without its content.
+func DeleteFile(f *File) Change {
+	return Change{File: &File{ID: f.ID, Meta: f.Meta}, Delete: true}
 }
 
 // Ref names the object that the change is about; the zero Ref if it is about none.
@@ -72,6 +80,8 @@ func (c Change) Ref() Ref {
 		return Ref{KindTask, string(c.Task.ID)}
 	case c.Network != nil:
 		return Ref{KindNetwork, string(c.Network.ID)}
+	case c.File != nil:
+		return Ref{KindFile, string(c.File.ID)}
 	}
 	return Ref{}
 }
@@ -90,6 +100,8 @@ func (c Change) Expected() Index {
 		return c.Task.Meta.Modified
 	case c.Network != nil:
 		return c.Network.Meta.Modified
+	case c.File != nil:
+		return c.File.Meta.Modified
 	}
 	return 0
 }
@@ -127,7 +139,7 @@ func (s *Snapshot) With(changes []Change) *Snapshot {
 		return s
 	}
 	next := *s
-	var nodes, services, tasks, networks bool // copied already
+	var nodes, services, tasks, networks, files bool // copied already
 	for _, c := range changes {
 		switch {
 		case c.Cluster != nil:
@@ -143,6 +155,8 @@ func (s *Snapshot) With(changes []Change) *Snapshot {
 			set(&next.Tasks, &tasks, c.Task.ID, c.Task, c.Delete)
 		case c.Network != nil:
 			set(&next.Networks, &networks, c.Network.ID, c.Network, c.Delete)
+		case c.File != nil:
+			set(&next.Files, &files, c.File.ID, c.File, c.Delete)
 		}
 	}
 	return &next

@@ -49,6 +49,9 @@ func (r *DeployRequest) Validate() error {
 	if len(r.Services) > MaxServices {
 		return Errorf(CodeInvalid, "stack %s has %d services; at most %d are possible", r.Stack, len(r.Services), MaxServices)
 	}
+	if err := r.validateFiles(); err != nil {
+		return err
+	}
 	networks := make(map[string]bool)
 	for _, n := range r.Networks {
 		networks[n.Name] = true

@@ -27,7 +27,8 @@ type Options struct {
 	// COMPOSE_PROFILES, a comma-separated list, enables services with profiles.
 	Env map[string]string
 	// WorkingDir, an absolute path, is where relative paths of bind mounts,
-	// env_file and label_file start. The files that the last two name are the only ones that Load reads.
+	// env_file, label_file, secrets and configs start. The files that all but the
+	// first name are the only ones that Load reads.
 	WorkingDir string
 }
 
@@ -40,6 +41,8 @@ type Project struct {
 	// Networks and Volumes are those that a service uses.
 	Networks []NetworkSpec
 	Volumes  []VolumeSpec
+	// Files are the secrets and configs that a service uses, with their content.
+	Files []api.FileSpec
 	// Warnings are about keys that were understood and are not acted on.
 	Warnings []Problem
 }
@@ -97,7 +100,7 @@ func Load(ctx context.Context, stack string, sources []Source, opts Options) (*P
 	if err != nil {
 		return nil, err
 	}
-	c := &converter{stack: stack, model: model, scan: files, project: &Project{}}
+	c := &converter{stack: stack, dir: opts.WorkingDir, model: model, scan: files, project: &Project{}}
 	c.convert()
 	if len(files.problems) > 0 {
 		return nil, newProblems(files.problems)

@@ -22,6 +22,7 @@ const (
 type converter struct {
 	*scan
 	stack   string
+	dir     string
 	model   *types.Project
 	project *Project
 }
@@ -40,6 +41,7 @@ func (c *converter) convert() {
 	}
 	c.networks()
 	c.volumes()
+	c.files()
 	c.publishedOnce()
 	c.cycles()
 }
@@ -82,6 +84,7 @@ func (c *converter) service(name string, in types.ServiceConfig) api.ServiceSpec
 			StopGrace:    c.duration(at+".stop_grace_period", in.StopGracePeriod, defaultStopGrace),
 		},
 	}
+	spec.Task.Files = c.serviceFiles(at, in, spec.Task.Mounts)
 	spec.Rollback = c.rollbackRules(at+".deploy.rollback_config", deploy.RollbackConfig, spec.Update)
 	spec.Mode, spec.Replicas = c.replicas(at, in, deploy)
 	c.extension(at+".x-orch", in.Extensions["x-orch"], &spec)

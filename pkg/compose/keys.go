@@ -30,7 +30,7 @@ type rule struct {
 const notYet = "not acted on yet"
 
 // rules has a row for every key of the compose specification.
-var rules = join(topLevelRules, serviceRules, buildRules, deployRules, networkRules, volumeRules)
+var rules = join(topLevelRules, serviceRules, buildRules, deployRules, networkRules, volumeRules, fileRules)
 
 var topLevelRules = []rule{
 	{"name", warned, "a stack is named on the command line; this name is not used"},
@@ -41,8 +41,6 @@ var topLevelRules = []rule{
 	{"networks.*", honoured, ""},
 	{"volumes", honoured, ""},
 	{"volumes.*", honoured, ""},
-	{"secrets", refused, "secrets are not supported yet; mount a file, or set an environment variable"},
-	{"configs", refused, "configs are not supported yet; mount a file, or build it into the image"},
 	{"include", refused, "files are not included; give each with -c"},
 	{"jobs", refused, "jobs are not supported"},
 	{"models", refused, "models are not supported"},
@@ -57,7 +55,6 @@ var serviceRules = []rule{
 	{"services.*.cgroup", warned, notYet + "; the engine's default is used"},
 	{"services.*.cgroup_parent", warned, notYet + "; orch keeps tasks in a group of its own"},
 	{"services.*.command", honoured, ""},
-	{"services.*.configs", refused, "configs are not supported yet; mount a file, or build it into the image"},
 	{"services.*.container_name", warned, "a name can be used once only, and a service may have many tasks; reach it by the name of the service"},
 	{"services.*.cpu_count", warned, notYet + "; use deploy.resources.limits.cpus"},
 	{"services.*.cpu_percent", warned, notYet + "; use deploy.resources.limits.cpus"},
@@ -159,7 +156,6 @@ var serviceRules = []rule{
 	{"services.*.restart", honoured, ""},
 	{"services.*.runtime", refused, "not supported yet; the engine's default runtime is used"},
 	{"services.*.scale", honoured, ""},
-	{"services.*.secrets", refused, "secrets are not supported yet; mount a file, or set an environment variable"},
 	{"services.*.security_opt", refused, "not supported yet; tasks run under the engine's default profiles"},
 	{"services.*.shm_size", warned, notYet + "; /dev/shm has the engine's default size"},
 	{"services.*.stdin_open", warned, "tasks have no standard input"},

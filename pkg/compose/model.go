@@ -98,7 +98,7 @@ const noServices = "there are no services"
 var (
 	// modelPath finds a path such as services.web.image in an error's text, or
 	// services[web].image.
-	modelPath = regexp.MustCompile(`'?\b(?:services|networks|volumes)(?:\.[^\s.:'\[]+|\.?\[[^\]]*\])*'?`)
+	modelPath = regexp.MustCompile(`'?\b(?:services|networks|volumes|secrets|configs)(?:\.[^\s.:'\[]+|\.?\[[^\]]*\])*'?`)
 	// modelNoise is how compose-go leads up to what matters.
 	modelNoise = regexp.MustCompile(`^(validating [^:]*: |error while interpolating |failed to parse [^:]*: )`)
 	modelIndex = regexp.MustCompile(`\[([^\]]*)\]|\.(\d+)\b`)

@@ -44,6 +44,8 @@ var checks = map[string]func(value string) finding{
 	"services.*.deploy.mode":                            checkMode,
 	"services.*.deploy.placement.constraints.[]":        checkConstraint,
 	"services.*.deploy.placement.preferences.[].spread": checkPreference,
+	"services.*.configs.[].mode":                        checkFileMode,
+	"services.*.secrets.[].mode":                        checkFileMode,
 	"networks.*.driver":                                 checkNetworkDriver,
 	"volumes.*.driver":                                  checkVolumeDriver,
 }

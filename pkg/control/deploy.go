@@ -37,11 +37,17 @@ func planDeploy(snap *api.Snapshot, req *api.DeployRequest, newID func() string,
 	if err != nil {
 		return nil, nil, err
 	}
+	files, versions, err := planFiles(snap, req, newID, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	changes = append(changes, files...)
+	before := snap
 	var done []api.ServiceChange
 	wanted := make(map[string]bool)
 	for _, spec := range req.Services {
 		wanted[spec.Name] = true
-		next, action, err := planService(snap, req.Stack, spec, newID, now)
+		next, action, err := planService(snap, req.Stack, withVersions(spec, versions), newID, now)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -57,7 +63,7 @@ func planDeploy(snap *api.Snapshot, req *api.DeployRequest, newID func() string,
 			done = append(done, api.ServiceChange{Name: svc.Spec.Name, Action: "removed"})
 		}
 	}
-	return changes, done, nil
+	return append(changes, held(before, changes)...), done, nil
 }
 
 // planService makes or updates one service of a stack.

@@ -24,12 +24,12 @@ const (
 // but only if the caller wants that or no leader can be asked.
 var (
 	local = map[string]bool{
-		api.ProcSession: true, api.ProcRenew: true, api.ProcAskFrontends: true, api.ProcAskDrops: true,
+		api.ProcSession: true, api.ProcRenew: true, api.ProcTaskFiles: true, api.ProcAskFrontends: true, api.ProcAskDrops: true,
 		api.ProcAskFlows: true, api.ProcAskTrace: true, api.ProcAskDiagnose: true,
 	}
 	reads = map[string]bool{
 		api.ProcNodes: true, api.ProcStacks: true, api.ProcServices: true,
-		api.ProcTasks: true, api.ProcJoinTokens: true, api.ProcServiceLogs: true, api.ProcWhy: true,
+		api.ProcTasks: true, api.ProcJoinTokens: true, api.ProcServiceLogs: true, api.ProcWhy: true, api.ProcFiles: true, api.ProcFile: true,
 		api.ProcAuthority: true,
 	}
 )

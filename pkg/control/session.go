@@ -45,7 +45,9 @@ func (s *Server) follow(ctx context.Context, node api.NodeID, after api.Index, s
 				if c.Delete && c.Node != nil && c.Node.ID == node {
 					return notMember(node)
 				}
-				update.Changes = append(update.Changes, viewOf(node, c))
+				if c.File == nil { // no node's, but by TaskFiles
+					update.Changes = append(update.Changes, viewOf(node, c))
+				}
 			}
 		}
 		if err := send(update); err != nil {

@@ -106,6 +106,10 @@ func (c *Config) mounts(t *api.Task) ([]mount.Mount, error) {
 		taken[filepath.Clean(m.Target)] = true
 		out = append(out, em)
 	}
+	for i, f := range t.Spec.Files {
+		taken[f.Target] = true
+		out = append(out, mount.Mount{Type: mount.TypeBind, Source: c.filePath(t.ID, i), Target: f.Target, ReadOnly: true})
+	}
 	for _, f := range []string{resolvConf, hosts} {
 		if target := "/etc/" + f; !taken[target] {
 			out = append(out, mount.Mount{Type: mount.TypeBind, Source: filepath.Join(c.taskDir(t.ID), f), Target: target})

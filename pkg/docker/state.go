@@ -14,10 +14,18 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 )
 
-// Tasks returns the state of every task of which this node holds a container.
+// Tasks returns the state of every task of which this node holds a container, or
+// secrets and configs.
 func (e *Engine) Tasks(ctx context.Context) (map[api.TaskID]api.ContainerState, error) {
 	states, err := e.states(ctx)
-	return states, wrap("list tasks' containers", err)
+	if err != nil {
+		return nil, wrap("list tasks' containers", err)
+	}
+	ids, err := e.tasksWithFiles()
+	for _, id := range ids {
+		states[id] = states[id] // the zero state, if there is no container
+	}
+	return states, err
 }
 
 // Task returns the state of one task; the zero state if the node holds nothing

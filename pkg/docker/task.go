@@ -94,6 +94,9 @@ func (e *Engine) RemoveTask(ctx context.Context, id api.TaskID) error {
 	if err := e.removeAll(ctx, found); err != nil {
 		return wrap(op, err)
 	}
+	if err := e.RemoveFiles(id); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(e.cfg.taskDir(id)); err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
@@ -109,6 +112,9 @@ func (e *Engine) Purge(ctx context.Context) error {
 	}
 	if err := e.removeAll(ctx, found); err != nil {
 		return wrap("purge containers", err)
+	}
+	if err := e.sweepFiles(); err != nil {
+		return fmt.Errorf("purge containers: %w", err)
 	}
 	if err := os.RemoveAll(e.cfg.tasksDir()); err != nil {
 		return fmt.Errorf("purge containers: %w", err)

@@ -28,7 +28,7 @@ func Plan(in orchestrator.Input) Planned {
 
 	moves := scheduler.Rebalance(snap, in.Now)
 
-	return Planned{api.Merge(tasks, allocations, placements, moves, unusedNetworks(snap), endRotation(snap, in.Now)), problems}
+	return Planned{api.Merge(tasks, allocations, placements, moves, unusedFiles(snap), unusedNetworks(snap), endRotation(snap, in.Now)), problems}
 }
 
 // unusedNetworks plans the end of networks whose stack was removed, once no
@@ -44,6 +44,39 @@ func unusedNetworks(snap *api.Snapshot) []api.Change {
 	for _, n := range api.Sorted(snap.Networks) {
 		if n.Removing && !used[n.ID] {
 			changes = append(changes, api.Change{Network: n, Delete: true})
+		}
+	}
+	return changes
+}
+
+// unusedFiles plans the end of a stack's secrets and configs of which no task
+// that runs, or is to run, needs that version; a service keeps those of its spec
+// before the last update, too, for the way back.
+func unusedFiles(snap *api.Snapshot) []api.Change {
+	if len(snap.Files) == 0 {
+		return nil
+	}
+	used := make(map[api.FileID]bool)
+	use := func(spec *api.TaskSpec) {
+		for _, f := range spec.Files {
+			used[f.ID] = true
+		}
+	}
+	for _, svc := range snap.Services {
+		use(&svc.Spec.Task)
+		if svc.Previous != nil {
+			use(&svc.Previous.Task)
+		}
+	}
+	for _, t := range snap.Tasks {
+		if !t.Status.State.Terminal() {
+			use(&t.Spec)
+		}
+	}
+	var changes []api.Change
+	for _, f := range api.Sorted(snap.Files) {
+		if f.Stack != "" && !used[f.ID] {
+			changes = append(changes, api.DeleteFile(f))
 		}
 	}
 	return changes

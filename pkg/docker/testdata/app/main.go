@@ -65,6 +65,16 @@ func main() {
 		}
 	case "report":
 		report()
+	case "read": // files, with who may read them, and whether they can be changed
+		for _, path := range args[1:] {
+			b, err := os.ReadFile(path)
+			check(err)
+			info, err := os.Stat(path)
+			check(err)
+			owner := info.Sys().(*syscall.Stat_t)
+			_, err = os.OpenFile(path, os.O_WRONLY, 0)
+			fmt.Printf("%s %q %d:%d %o, %v\n", path, b, owner.Uid, owner.Gid, info.Mode().Perm(), err)
+		}
 	}
 }
 
