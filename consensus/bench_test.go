@@ -7,9 +7,15 @@ import (
 )
 
 // Acknowledged writes of 64 clients at once to three managers on one machine,
-// each with a log of its own that is synced to disk.
+// each with a log of its own that is synced to disk, sealed as always and, to see
+// what that costs, in the clear.
 func BenchmarkPropose(b *testing.B) {
-	peers := cluster(b, 3)
+	b.Run("sealed", func(b *testing.B) { benchmarkPropose(b) })
+	b.Run("clear", func(b *testing.B) { benchmarkPropose(b, keys(nil)) })
+}
+
+func benchmarkPropose(b *testing.B, set ...settings) {
+	peers := cluster(b, 3, set...)
 	leader := waitLeader(b, peers...)
 	ctx := within(b)
 	var n atomic.Int64

@@ -145,7 +145,7 @@ func (d *daemon) Info(ctx context.Context, _ *api.Empty) (*api.Info, error) {
 	if err := d.allows(rpc.CallerOf(ctx), api.ProcInfo); err != nil {
 		return nil, err
 	}
-	info := &api.Info{ClusterID: id.ClusterID, Pool: id.Pool}
+	info := &api.Info{ClusterID: id.ClusterID, Pool: id.Pool, Locked: d.isLocked()}
 	info.Node = *d.nodeObject(ctx, id, m)
 	if m == nil {
 		return info, nil

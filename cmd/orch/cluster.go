@@ -24,10 +24,15 @@ func newInitCommand(c *cli) *cobra.Command {
 			fmt.Fprintf(out, "This node (%s) is now the manager of a new cluster.\n\n", shortID(res.NodeID))
 			fmt.Fprintf(out, "To add a worker, run on it, with orch daemon running:\n\n    orch join %s\n\n", res.Tokens.Worker)
 			fmt.Fprintln(out, "To add a manager, run `orch join-token manager` here and follow what it says.")
+			if res.UnlockKey != "" {
+				fmt.Fprintln(out)
+				printUnlockKey(out, res.UnlockKey)
+			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&req.AdvertiseAddr, "advertise-addr", "", "this node's address for other nodes (default: the daemon's, or the one of the default route)")
+	cmd.Flags().BoolVar(&req.Autolock, "autolock", false, "managers need an unlock key, which is printed, after a restart")
 	cmd.Flags().StringVar(&req.Pool, "pool", "", "where task addresses and virtual IPs come from (default "+api.DefaultPool+")")
 	return cmd
 }
@@ -147,6 +152,9 @@ func infoRows(info *api.Info) [][]string {
 	}
 	if info.ClusterID == "" {
 		return append(rows, []string{"Cluster", "none: use orch init or orch join"})
+	}
+	if info.Locked {
+		return append(rows, []string{"Cluster", info.ClusterID}, []string{"  Locked", "give it the cluster's unlock key with orch unlock"})
 	}
 	rows = append(rows,
 		[]string{"  Role", string(n.Role)},

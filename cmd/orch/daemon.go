@@ -20,6 +20,7 @@ import (
 	"github.com/orch-dev/orch/pkg/dataplane"
 	"github.com/orch-dev/orch/pkg/pki"
 	"github.com/orch-dev/orch/pkg/rpc"
+	"github.com/orch-dev/orch/pkg/seal"
 )
 
 // options are the daemon's flags.
@@ -104,7 +105,10 @@ type daemon struct {
 
 	mu     sync.Mutex
 	id     identity
-	member *member // nil: in no cluster
+	member *member // nil: in no cluster, or locked
+	// unlockKey is what this manager's keys are under; locked: it waits for it.
+	unlockKey seal.UnlockKey
+	locked    bool
 
 	group *errgroup.Group // what runs until the daemon ends
 	ctx   context.Context // of group
@@ -158,6 +162,7 @@ func (d *daemon) run() error {
 	rpc.Handle(d.mux, api.ProcInit, d.Init)
 	rpc.Handle(d.mux, api.ProcJoin, d.Join)
 	rpc.Handle(d.mux, api.ProcInfo, d.Info)
+	rpc.Handle(d.mux, api.ProcUnlock, d.Unlock)
 	d.mux.HandlePrefix("/orch.cluster/", http.HandlerFunc(d.serveCluster))
 	agent.ServeOutput(d.mux, nodeRuntime{d})
 	agent.ServeImages(d.mux, d.imageStore, time.Now)
@@ -174,13 +179,11 @@ func (d *daemon) run() error {
 	id := d.identity()
 	d.log.Info("orch daemon", "version", version, "node", id.Node, "member", id.member(), "socket", filepath.Join(d.runDir, socketName))
 	if id.member() {
-		m, err := d.startMember(id, true)
-		if err != nil {
+		err := d.rejoin(nil)
+		if d.setLocked(errors.Is(err, seal.ErrLocked)); d.isLocked() {
+			d.log.Warn("this manager is locked: give it the cluster's unlock key with `orch unlock`")
+		} else if err != nil {
 			return fmt.Errorf("rejoin the cluster: %w", err)
-		}
-		d.setMember(id, m)
-		if id.Joining {
-			m.run("join", m.finishJoin)
 		}
 	}
 	err := d.group.Wait()
@@ -260,6 +263,9 @@ func (d *daemon) serveCluster(w http.ResponseWriter, r *http.Request) {
 
 // notMember says why the node cannot answer for a cluster.
 func (d *daemon) notMember() error {
+	if d.isLocked() {
+		return api.Errorf(api.CodeUnavailable, "this manager is locked: give it the cluster's unlock key with `orch unlock`")
+	}
 	if id := d.identity(); id.member() {
 		return api.Errorf(api.CodeUnavailable, "this node is about to take its place in the cluster: try again in a moment")
 	}

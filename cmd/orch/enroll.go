@@ -17,6 +17,7 @@ import (
 	"github.com/orch-dev/orch/pkg/netdev"
 	"github.com/orch-dev/orch/pkg/pki"
 	"github.com/orch-dev/orch/pkg/rpc"
+	"github.com/orch-dev/orch/pkg/seal"
 )
 
 // enrollTimeout bounds what a new member waits for: a leader, or being one.
@@ -47,6 +48,11 @@ func (d *daemon) Init(ctx context.Context, req *api.InitRequest) (*api.InitRespo
 		ID: id.ClusterID, Pool: id.Pool, GossipKey: key, LeaseTimeout: d.lease, CertificateLife: d.certificateLife,
 		WorkerToken: api.NewID(rand.Reader), ManagerToken: api.NewID(rand.Reader),
 	}
+	var unlock string
+	if req.Autolock {
+		key := seal.NewUnlockKey(rand.Reader)
+		cluster.UnlockKey, unlock = key, key.Text()
+	}
 	if err := id.found(cluster); err != nil {
 		return nil, err
 	}
@@ -63,7 +69,7 @@ func (d *daemon) Init(ctx context.Context, req *api.InitRequest) (*api.InitRespo
 	if err != nil {
 		return nil, err
 	}
-	return &api.InitResponse{NodeID: id.Node, Tokens: *tokens}, nil
+	return &api.InitResponse{NodeID: id.Node, Tokens: *tokens, UnlockKey: unlock}, nil
 }
 
 // found makes the authority of a new cluster, and the first certificate.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/pki"
+	"github.com/orch-dev/orch/pkg/seal"
 )
 
 // identity is what a node must know of itself to take part in its cluster
@@ -28,10 +29,15 @@ type identity struct {
 
 	// Key is the node's own, made with its ID and whenever its certificate is
 	// renewed: PKCS #8. The rest is of its cluster: X.509, DER.
-	Key         []byte   `json:"key"`
+	Key         []byte   `json:"key,omitempty"`
 	Certificate []byte   `json:"certificate,omitempty"`
 	Chain       [][]byte `json:"chain,omitempty"`
 	Roots       [][]byte `json:"roots,omitempty"`
+
+	// Sealed is, in the file alone, what a manager that is to be unlocked keeps
+	// under its ring instead: Key and GossipKey.
+	Sealed []byte     `json:"sealed,omitempty"`
+	ring   *seal.Ring // nil: nothing is sealed
 
 	credentials *pki.Credentials // of these four
 }
@@ -65,6 +71,9 @@ func loadIdentity(stateDir string) (*identity, error) {
 	}
 	id := &identity{}
 	err = json.Unmarshal(data, id)
+	if err == nil && id.Sealed != nil && id.member() {
+		return id, nil // for open
+	}
 	if err == nil && (id.Node == "" || len(id.Key) == 0) {
 		err = errors.New("it has no ID or no key")
 	}
@@ -77,9 +86,43 @@ func loadIdentity(stateDir string) (*identity, error) {
 	return id, nil
 }
 
+// sealedIdentity is what is in identity.Sealed.
+type sealedIdentity struct{ Key, GossipKey []byte }
+
+var identityContext = []byte("orch node identity")
+
+// open makes an identity whole that is sealed under the ring.
+func (id *identity) open(ring *seal.Ring) error {
+	if id.Sealed == nil {
+		return nil
+	}
+	plain, err := ring.NewBox().Open(id.Sealed, identityContext)
+	var kept sealedIdentity
+	if err == nil {
+		err = json.Unmarshal(plain, &kept)
+	}
+	if err == nil {
+		err = id.certify(kept.Key, api.Certificate{Node: id.Certificate, Chain: id.Chain, Roots: id.Roots})
+	}
+	if err != nil {
+		return fmt.Errorf("the node's identity: %w", err)
+	}
+	id.GossipKey, id.Sealed, id.ring = kept.GossipKey, nil, ring
+	return nil
+}
+
 // save writes the identity so that a crash leaves the old one or the new one.
 func (id *identity) save(stateDir string) error {
-	data, err := json.MarshalIndent(id, "", "  ")
+	kept := *id
+	if id.ring != nil && id.Role == api.RoleManager {
+		plain, err := json.Marshal(sealedIdentity{id.Key, id.GossipKey})
+		if err != nil {
+			return err
+		}
+		kept.Key, kept.GossipKey = nil, nil
+		kept.Sealed = id.ring.NewBox().Seal(plain, identityContext)
+	}
+	data, err := json.MarshalIndent(kept, "", "  ")
 	if err != nil {
 		return err
 	}

@@ -85,6 +85,7 @@ func newRootCommand() *cobra.Command {
 	}
 	add("cluster", newInitCommand(cli), newJoinCommand(cli), newJoinTokenCommand(cli), newAuthorityCommand(cli),
 		newNodeCommand(cli), newUserCommand(cli), newContextCommand(cli),
+		newClusterCommand(cli), newUnlockCommand(cli), newUnlockKeyCommand(cli),
 		newInfoCommand(cli), newNetCommand(cli), newDoctorCommand(cli))
 	add("work", newDeployCommand(cli), newStackCommand(cli), newServiceCommand(cli),
 		newFileCommand(cli, api.ClassSecret, "Make, list and remove secrets"),

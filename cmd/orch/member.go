@@ -49,6 +49,7 @@ type member struct {
 	agent    *agent.Agent
 
 	// Managers only; else nil.
+	keys    *keyring
 	replica *manager.Replica
 	tracker *manager.Tracker
 	control *control.Server
@@ -195,7 +196,7 @@ func (m *member) initManager() error {
 	if m.id.Role != api.RoleManager {
 		return nil
 	}
-	keys, err := m.d.loadKeys()
+	keys, err := openKeyring(m.d.keyFile(), m.d.unlockKey)
 	if err != nil {
 		return err
 	}
@@ -206,9 +207,13 @@ func (m *member) initManager() error {
 	})
 	raft, err := consensus.New(consensus.Config{
 		ID: m.id.Node, Addr: addr.String(), Dir: m.d.raftDir(),
-		Transport: m.raft, FSM: state, Keys: keys, Log: m.d.log.With("part", "raft"),
+		Transport: m.raft, FSM: state, Keys: keys.keys(), Log: m.d.log.With("part", "raft"),
 	})
 	if err != nil {
+		return err
+	}
+	m.keys = keys
+	if err := m.d.dropOldKeys(keys); err != nil {
 		return err
 	}
 	m.run("raft", func(ctx context.Context) error {
@@ -266,6 +271,9 @@ func (m *member) initAgent() error {
 func (m *member) startAgent() {
 	m.run("agent", m.agent.Run)
 	m.run("certificate", m.renewCertificate)
+	if m.keys != nil {
+		m.run("unlock key", m.followUnlockKey)
+	}
 }
 
 // managerNames are the names and addresses of the managers, for people.

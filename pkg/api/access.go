@@ -24,9 +24,10 @@ const (
 
 // access has a line for every procedure.
 var access = map[string]Access{
-	ProcInit: AccessLocal,
-	ProcJoin: AccessLocal,
-	ProcInfo: AccessViewer,
+	ProcInit:   AccessLocal,
+	ProcJoin:   AccessLocal,
+	ProcUnlock: AccessLocal,
+	ProcInfo:   AccessViewer,
 
 	ProcAdmit:     AccessAnyone, // its token is what counts
 	ProcRenew:     AccessKnown,
@@ -85,6 +86,8 @@ var access = map[string]Access{
 	ProcUpdate:          AccessAdmin,
 	ProcSteer:           AccessAdmin,
 	ProcCreateFile:      AccessAdmin,
+	ProcUpdateCluster:   AccessAdmin,
+	ProcUnlockKey:       AccessAdmin,
 	ProcRemoveFile:      AccessAdmin,
 }
 

@@ -80,6 +80,7 @@ type Empty struct{}
 type InitRequest struct {
 	AdvertiseAddr string `json:"advertiseAddr,omitempty"` // empty: the default route's
 	Pool          string `json:"pool,omitempty"`          // empty: DefaultPool
+	Autolock      bool   `json:"autolock,omitempty"`      // managers need an unlock key after a restart
 }
 
 // DefaultPool is where task addresses and virtual IPs come from.
@@ -87,8 +88,9 @@ const DefaultPool = "10.128.0.0/10"
 
 // InitResponse tells what was made.
 type InitResponse struct {
-	NodeID NodeID     `json:"nodeID"`
-	Tokens JoinTokens `json:"tokens"`
+	NodeID    NodeID     `json:"nodeID"`
+	Tokens    JoinTokens `json:"tokens"`
+	UnlockKey string     `json:"unlockKey,omitempty"`
 }
 
 // JoinRequest asks this node to join the cluster of Token.
@@ -155,17 +157,19 @@ type AddVoterRequest struct {
 
 // Info is what `orch info` shows of a node and its cluster.
 type Info struct {
-	Node      Node          `json:"node"`
-	ClusterID string        `json:"clusterID,omitempty"` // empty: not in a cluster
-	Leader    string        `json:"leader,omitempty"`    // its hostname
-	Managers  int           `json:"managers,omitempty"`
-	Nodes     int           `json:"nodes,omitempty"`
-	Stacks    int           `json:"stacks,omitempty"`
-	Services  int           `json:"services,omitempty"`
-	Tasks     int           `json:"tasks,omitempty"`
-	Raft      *RaftInfo     `json:"raft,omitempty"` // managers only
-	Pool      string        `json:"pool,omitempty"`
-	Lease     time.Duration `json:"lease,omitempty"`
+	Node      Node   `json:"node"`
+	ClusterID string `json:"clusterID,omitempty"` // empty: not in a cluster
+	// Locked: it is a manager that waits for its unlock key.
+	Locked   bool          `json:"locked,omitempty"`
+	Leader   string        `json:"leader,omitempty"` // its hostname
+	Managers int           `json:"managers,omitempty"`
+	Nodes    int           `json:"nodes,omitempty"`
+	Stacks   int           `json:"stacks,omitempty"`
+	Services int           `json:"services,omitempty"`
+	Tasks    int           `json:"tasks,omitempty"`
+	Raft     *RaftInfo     `json:"raft,omitempty"` // managers only
+	Pool     string        `json:"pool,omitempty"`
+	Lease    time.Duration `json:"lease,omitempty"`
 	// CertificateEnds is when this node's certificate expires. It is renewed
 	// long before.
 	CertificateEnds time.Time `json:"certificateEnds,omitzero"`

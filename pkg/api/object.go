@@ -54,6 +54,9 @@ type Cluster struct {
 	// GossipKey is the AES key of the gossip ring, 32 bytes.
 	GossipKey []byte `json:"gossipKey"`
 
+	// UnlockKey is what managers need after a restart; nil: nothing. 32 bytes.
+	UnlockKey []byte `json:"unlockKey,omitempty"`
+
 	// LeaseTimeout is how long a node may be silent before its tasks are
 	// replaced on other nodes.
 	LeaseTimeout time.Duration `json:"leaseTimeout"`

@@ -65,6 +65,8 @@ func New(cfg Config) *Server {
 	rpc.Handle(s.mux, api.ProcReport, s.Report)
 	rpc.Handle(s.mux, api.ProcImageSources, s.ImageSources)
 	rpc.Handle(s.mux, api.ProcImageHolders, s.ImageHolders)
+	rpc.Handle(s.mux, api.ProcUpdateCluster, s.UpdateCluster)
+	rpc.Handle(s.mux, api.ProcUnlockKey, s.UnlockKey)
 	rpc.Handle(s.mux, api.ProcCreateFile, s.CreateFile)
 	rpc.Handle(s.mux, api.ProcFiles, s.Files)
 	rpc.Handle(s.mux, api.ProcFile, s.File)

@@ -84,6 +84,12 @@ func (r *Ring) Encode(under UnlockKey) ([]byte, error) {
 	return data, nil
 }
 
+// Locked reports whether what Encode wrote is sealed under an unlock key.
+func Locked(data []byte) bool {
+	var s stored
+	return json.Unmarshal(data, &s) == nil && s.Locked != nil
+}
+
 // DecodeRing reads what Encode wrote. Without the unlock key that it needs, it
 // fails with ErrLocked, with another with ErrWrongKey. A ring that is not locked
 // needs none and looks at none.

@@ -67,7 +67,7 @@ var rules = map[string]rule{
 
 	// Loops.
 	"pkg/agent":   {ours: loop("pkg/rpc")},
-	"pkg/control": {ours: loop("pkg/manager", "pkg/rpc", "consensus/store")},
+	"pkg/control": {ours: loop("pkg/manager", "pkg/rpc", "pkg/seal", "consensus/store")},
 	"pkg/manager": {ours: loop("consensus", "consensus/store")},
 	"pkg/metrics": {ours: loop("pkg/dataplane", "consensus"), outside: []string{"github.com/prometheus/client_golang"}},
 }

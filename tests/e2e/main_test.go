@@ -138,6 +138,7 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 		{"explain", []string{blog}, testExplain},
 		{"doctor", nil, testDoctor},
 		{"secrets", []string{blog}, testSecrets},
+		{"secrets and configs", nil, testFiles},
 		{"another machine", []string{blog}, testContext},
 		{"authority replaced", []string{blog, probes}, testRotation},
 		{"scale", []string{blog}, testScale},

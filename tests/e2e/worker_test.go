@@ -50,6 +50,7 @@ func TestWorker(t *testing.T) {
 	}
 	t.Run("killed daemon", func(t *testing.T) { killDaemons(t, c, "n3") })
 	t.Run("killed daemon of the only manager", func(t *testing.T) { killDaemons(t, c, "n1") })
+	t.Run("autolock", func(t *testing.T) { testAutolock(t, c) })
 	t.Run("killed node", func(t *testing.T) { killWorker(t, c, "n2") })
 }
 

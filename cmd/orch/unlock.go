@@ -1,0 +1,238 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/seal"
+)
+
+// rejoin takes the node's place in its cluster again. What a manager keeps may be
+// sealed under an unlock key.
+func (d *daemon) rejoin(under seal.UnlockKey) error {
+	id := d.identity()
+	if id.Role == api.RoleManager {
+		keys, err := openKeyring(d.keyFile(), under)
+		if err != nil {
+			return err
+		}
+		if err := id.open(keys.keys()); err != nil {
+			return err
+		}
+	}
+	d.mu.Lock()
+	d.id, d.unlockKey = id, under
+	d.mu.Unlock()
+	m, err := d.startMember(id, true)
+	if err != nil {
+		return err
+	}
+	d.setMember(id, m)
+	if id.Joining {
+		m.run("join", m.finishJoin)
+	}
+	return nil
+}
+
+// Unlock gives a manager that is locked the key to what it keeps.
+func (d *daemon) Unlock(_ context.Context, req *api.UnlockRequest) (*api.Empty, error) {
+	d.enrolling.Lock()
+	defer d.enrolling.Unlock()
+	if !d.isLocked() {
+		return nil, api.Errorf(api.CodeConflict, "this node is not locked")
+	}
+	key, err := seal.ParseUnlockKey(req.Key)
+	if err != nil {
+		return nil, api.Errorf(api.CodeInvalid, "%v", err)
+	}
+	err = d.rejoin(key)
+	if errors.Is(err, seal.ErrWrongKey) {
+		return nil, api.Errorf(api.CodeDenied, "this is not the unlock key of this manager; if the key was replaced while it was down, it takes the one of before")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("rejoin the cluster: %w", err)
+	}
+	d.setLocked(false)
+	d.log.Info("unlocked")
+	return &api.Empty{}, nil
+}
+
+func (d *daemon) isLocked() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.locked
+}
+
+func (d *daemon) setLocked(locked bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.locked = locked
+}
+
+// viewPoll is how often a manager that has just started looks whether it knows
+// what the others do.
+const viewPoll = 200 * time.Millisecond
+
+// followUnlockKey keeps what this manager has on disk under the cluster's unlock
+// key. It begins once the state is as new as the leader's: on the way there it is
+// that of earlier days, with the keys of then.
+func (m *member) followUnlockKey(ctx context.Context) error {
+	for ctx.Err() == nil {
+		changed := m.replica.Changed()
+		var again <-chan time.Time
+		snap, view := m.replica.Snapshot(), m.agent.View()
+		if view == nil || snap.Index < view.Index || snap.Cluster == nil {
+			again = time.After(viewPoll)
+		} else if err := m.keepUnder(snap.Cluster.UnlockKey); err != nil {
+			m.d.log.Error("cannot put the keys of this manager under the cluster's unlock key", "err", err)
+			again = time.After(renewRetry)
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-again:
+		}
+	}
+	return nil
+}
+
+// keepUnder puts the keys under the unlock key, and the node's own key under those.
+func (m *member) keepUnder(under seal.UnlockKey) error {
+	d := m.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.unlockKey = under
+	if under == nil && d.id.ring != nil {
+		d.id.ring = nil
+		if err := d.id.save(d.stateDir); err != nil {
+			return err
+		}
+	}
+	changed, err := m.keys.keepUnder(under)
+	if err != nil {
+		return err
+	}
+	if changed {
+		d.log.Info("the keys of this manager were put under another unlock key", "autolock", under != nil)
+	}
+	if under == nil || !changed && d.id.ring != nil {
+		return nil
+	}
+	d.id.ring = m.keys.keys()
+	return d.id.save(d.stateDir)
+}
+
+// dropOldKeys forgets the keys that were replaced, once nothing needs them.
+func (d *daemon) dropOldKeys(keys *keyring) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.id.ring != nil {
+		if err := d.id.save(d.stateDir); err != nil {
+			return err
+		}
+	}
+	return keys.dropOld()
+}
+
+func newUnlockCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "unlock",
+		Short: "Give this manager, which was restarted, the cluster's unlock key",
+		Long:  "Give this manager, which was restarted, the cluster's unlock key: it is asked for, or read from standard input.",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			key, err := readUnlockKey(cmd.InOrStdin(), cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			_, err = call[api.UnlockRequest, api.Empty](cmd, c, api.ProcUnlock, &api.UnlockRequest{Key: key})
+			return err
+		},
+	}
+}
+
+// readUnlockKey asks for the key, without showing it, where there is a terminal.
+func readUnlockKey(in io.Reader, prompt io.Writer) (string, error) {
+	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		fmt.Fprint(prompt, "Unlock key: ")
+		key, err := term.ReadPassword(int(f.Fd()))
+		fmt.Fprintln(prompt)
+		return string(key), err
+	}
+	line, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("read the unlock key: %w", err)
+	}
+	return strings.TrimSpace(line), nil
+}
+
+func newUnlockKeyCommand(c *cli) *cobra.Command {
+	req := &api.UnlockKeyRequest{}
+	var quiet bool
+	cmd := &cobra.Command{
+		Use:   "unlock-key",
+		Short: "Print the key that managers need after a restart",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			res, err := call[api.UnlockKeyRequest, api.UnlockKey](cmd, c, api.ProcUnlockKey, req)
+			if err != nil {
+				return err
+			}
+			if quiet {
+				fmt.Fprintln(cmd.OutOrStdout(), res.Key)
+				return nil
+			}
+			printUnlockKey(cmd.OutOrStdout(), res.Key)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&req.Rotate, "rotate", false, "make a new key: managers that run take it over at once, those that are down need the old one once more")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "the key alone")
+	return cmd
+}
+
+func printUnlockKey(out io.Writer, key string) {
+	fmt.Fprintf(out, "To unlock a manager after its restart, run `orch unlock` on it and give it this key:\n\n    %s\n\n", key)
+	fmt.Fprintln(out, "Keep it somewhere else than on the managers. Without it a manager that was restarted cannot come back.")
+}
+
+func newClusterCommand(c *cli) *cobra.Command {
+	cmd := &cobra.Command{Use: "cluster", Short: "Change what holds for the whole cluster", Args: noSuchCommand, RunE: showHelp}
+	cmd.AddCommand(newClusterUpdateCommand(c))
+	return cmd
+}
+
+func newClusterUpdateCommand(c *cli) *cobra.Command {
+	var autolock bool
+	cmd := &cobra.Command{
+		Use:   "update",
+		Short: "Change the cluster's settings",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			req := &api.UpdateClusterRequest{}
+			if cmd.Flags().Changed("autolock") {
+				req.Autolock = &autolock
+			}
+			res, err := call[api.UpdateClusterRequest, api.UpdateClusterResponse](cmd, c, api.ProcUpdateCluster, req)
+			if err != nil {
+				return err
+			}
+			if res.UnlockKey != "" {
+				printUnlockKey(cmd.OutOrStdout(), res.UnlockKey)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&autolock, "autolock", false, "managers need an unlock key after a restart")
+	return cmd
+}
