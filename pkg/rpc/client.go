@@ -18,7 +18,16 @@ import (
 const idleTime = 90 * time.Second
 
 // Client calls one daemon.
-type Client struct{ http *http.Client }
+type Client struct {
+	http *http.Client
+	// most is how large a message of an answer may be, 0 if that is not bounded:
+	// a manager is believed, and its state may be large.
+	most int
+}
+
+func (c *Client) options() []connect.ClientOption {
+	return []connect.ClientOption{connect.WithCodec(codec{}), connect.WithReadMaxBytes(c.most), connect.WithAcceptCompression("gzip", nil, nil)}
+}
 
 // NewLocalClient calls the daemon that listens on a unix socket.
 func NewLocalClient(socket string) *Client {
@@ -37,7 +46,7 @@ func NewLocalClient(socket string) *Client {
 func newClient(dial func(context.Context) (net.Conn, error)) *Client {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	return &Client{&http.Client{Transport: &http.Transport{
+	return &Client{http: &http.Client{Transport: &http.Transport{
 		DialContext:     func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 		Protocols:       protocols,
 		HTTP2:           pings,
@@ -56,7 +65,7 @@ const baseURL = "http://orch"
 // Call calls a unary procedure. An error is an *api.Error if the daemon
 // answered, and names the connection otherwise.
 func Call[Req, Res any](ctx context.Context, c *Client, procedure string, req *Req) (*Res, error) {
-	client := connect.NewClient[Req, Res](c.http, baseURL+procedure, connect.WithCodec(codec{}))
+	client := connect.NewClient[Req, Res](c.http, baseURL+procedure, c.options()...)
 	request := connect.NewRequest(req)
 	setRead(ctx, request.Header())
 	res, err := client.CallUnary(ctx, request)
@@ -71,7 +80,7 @@ func Call[Req, Res any](ctx context.Context, c *Client, procedure string, req *R
 func Stream[Req, Res any](ctx context.Context, c *Client, procedure string, req *Req, each func(*Res) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	client := connect.NewClient[Req, Res](c.http, baseURL+procedure, connect.WithCodec(codec{}))
+	client := connect.NewClient[Req, Res](c.http, baseURL+procedure, c.options()...)
 	request := connect.NewRequest(req)
 	setRead(ctx, request.Header())
 	stream, err := client.CallServerStream(ctx, request)

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,9 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/pki"
 )
 
 // Callers that have not shown a certificate of the cluster are guests: they have
@@ -30,12 +34,15 @@ const acceptPause = 50 * time.Millisecond
 type gate struct {
 	net.Listener
 	config *tls.Config
-	raft   func(net.Conn)
-	log    *slog.Logger
-	guests guests
-	api    chan net.Conn
-	closed chan struct{}
-	once   sync.Once
+	// guestTime is how long a connection of somebody lasts who shows no certificate.
+	guestTime time.Duration
+	raft      func(net.Conn)
+	log       *slog.Logger
+	guests    guests
+	quota     *quota // of members that are no managers
+	api       chan net.Conn
+	closed    chan struct{}
+	once      sync.Once
 }
 
 func newGate(l net.Listener, sec *Security, raft func(net.Conn), log *slog.Logger) *gate {
@@ -44,9 +51,9 @@ func newGate(l net.Listener, sec *Security, raft func(net.Conn), log *slog.Logge
 		protocols = append(protocols, protocolRaft)
 	}
 	return &gate{
-		Listener: l, config: sec.server(protocols...), raft: raft, log: log,
-		guests: guests{sources: make(map[netip.Addr]int)},
-		api:    make(chan net.Conn), closed: make(chan struct{}),
+		Listener: l, guestTime: guestTime, config: sec.server(protocols...), raft: raft, log: log,
+		guests: guests{sources: make(map[netip.Addr]int)}, quota: newQuota(maxConnections),
+		api: make(chan net.Conn), closed: make(chan struct{}),
 	}
 }
 
@@ -92,10 +99,12 @@ func (g *gate) admit(ctx context.Context, guest *guest) {
 		return
 	}
 	state := conn.ConnectionState()
-	if len(state.PeerCertificates) > 0 {
-		guest.leave()
-	} else {
-		time.AfterFunc(guestTime, func() { _ = conn.Close() })
+	if len(state.PeerCertificates) == 0 {
+		time.AfterFunc(g.guestTime, func() { _ = conn.Close() })
+	} else if !g.become(guest, state.PeerCertificates[0]) {
+		g.log.Warn("refused a connection: its owner has too many", "from", conn.RemoteAddr(), "most", maxConnections)
+		_ = conn.Close()
+		return
 	}
 	switch {
 	case state.NegotiatedProtocol == protocolAPI:
@@ -109,6 +118,24 @@ func (g *gate) admit(ctx context.Context, guest *guest) {
 	default:
 		_ = conn.Close()
 	}
+}
+
+// become counts a guest for who it has turned out to be.
+func (g *gate) become(guest *guest, shown *x509.Certificate) bool {
+	id, err := pki.IdentityOf(shown)
+	if err != nil { // checkPeer has looked at it
+		return false
+	}
+	leave := func() {}
+	if id.Role != api.RoleManager {
+		var ok bool
+		if leave, ok = g.quota.enter(id.Node); !ok {
+			return false
+		}
+	}
+	guest.leave()
+	guest.leave = leave
+	return true
 }
 
 func (g *gate) Accept() (net.Conn, error) {
@@ -133,7 +160,7 @@ type guests struct {
 }
 
 // guest is the connection of one. It counts until it is closed, or known to be
-// a member's.
+// a member's, for whom it counts from then on.
 type guest struct {
 	net.Conn
 	leave func()

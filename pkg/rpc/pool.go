@@ -26,20 +26,22 @@ func NewPool(sec *Security) *Pool {
 // Manager returns the client of the node whose API is at addr. It calls none
 // that is not a manager.
 func (p *Pool) Manager(addr string) *Client {
-	return p.get(target{addr, pki.RoleName(api.RoleManager)})
+	return p.get(target{addr, pki.RoleName(api.RoleManager)}, 0)
 }
 
-// Node returns the client of a node. It calls no other that has its address.
+// Node returns the client of a node. It calls no other that has its address, and
+// takes no message that is too large: a worker is not believed to mean well.
 func (p *Pool) Node(n *api.Node) *Client {
-	return p.get(target{n.APIAddr(), pki.NodeName(n.ID)})
+	return p.get(target{n.APIAddr(), pki.NodeName(n.ID)}, maxMessage)
 }
 
-func (p *Pool) get(t target) *Client {
+func (p *Pool) get(t target, most int) *Client {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c, ok := p.clients[t]
 	if !ok {
 		c = newClient(func(ctx context.Context) (net.Conn, error) { return p.dial(ctx, t) })
+		c.most = most
 		p.clients[t] = c
 	}
 	return c

@@ -28,31 +28,51 @@ const (
 )
 
 // Mux holds procedures.
-type Mux struct{ http *http.ServeMux }
+type Mux struct {
+	http     *http.ServeMux
+	bodyTime time.Duration
+}
 
-func NewMux() *Mux { return &Mux{http: http.NewServeMux()} }
+func NewMux() *Mux { return &Mux{http: http.NewServeMux(), bodyTime: bodyTime} }
+
+// handle has a procedure's requests arrive in time.
+func (m *Mux) handle(procedure string, h http.Handler) {
+	m.http.HandleFunc(procedure, func(w http.ResponseWriter, r *http.Request) {
+		if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(m.bodyTime)); err != nil {
+			WriteError(w, r, fmt.Errorf("bound the time of a request: %w", err))
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// options are those of all handlers. Nothing is compressed: on a local network that
+// costs more than it gains, and what is small cannot become large.
+func options() []connect.HandlerOption {
+	return []connect.HandlerOption{connect.WithCodec(codec{}), connect.WithReadMaxBytes(maxMessage), connect.WithCompression("gzip", nil, nil)}
+}
 
 // ServeHTTP answers a request for one of the mux's procedures.
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) { m.http.ServeHTTP(w, r) }
 
 // Handle answers a unary procedure.
 func Handle[Req, Res any](m *Mux, procedure string, fn func(context.Context, *Req) (*Res, error)) {
-	m.http.Handle(procedure, connect.NewUnaryHandler(procedure,
+	m.handle(procedure, connect.NewUnaryHandler(procedure,
 		func(ctx context.Context, req *connect.Request[Req]) (*connect.Response[Res], error) {
 			res, err := fn(ctx, req.Msg)
 			if err != nil {
 				return nil, toWire(err)
 			}
 			return connect.NewResponse(res), nil
-		}, connect.WithCodec(codec{}), connect.WithReadMaxBytes(maxMessage)))
+		}, options()...))
 }
 
 // HandleStream answers a procedure with a stream of messages.
 func HandleStream[Req, Res any](m *Mux, procedure string, fn func(context.Context, *Req, func(*Res) error) error) {
-	m.http.Handle(procedure, connect.NewServerStreamHandler(procedure,
+	m.handle(procedure, connect.NewServerStreamHandler(procedure,
 		func(ctx context.Context, req *connect.Request[Req], stream *connect.ServerStream[Res]) error {
 			return toWire(fn(ctx, req.Msg, stream.Send))
-		}, connect.WithCodec(codec{}), connect.WithReadMaxBytes(maxMessage)))
+		}, options()...))
 }
 
 // HandlePrefix answers every procedure under prefix that has no handler of its
@@ -131,14 +151,25 @@ func (s *Server) ServePeers(ctx context.Context, l net.Listener, raft func(net.C
 
 // guard lets callers do what they may.
 func (s *Server) guard(next http.Handler) http.HandlerFunc {
-	limit := newLimiter(s.sec.Now)
+	limit, calls := newLimiter(s.sec.Now), newQuota(maxCalls)
 	return func(w http.ResponseWriter, r *http.Request) {
-		if peerOf(r).Anonymous() {
+		switch peer := peerOf(r); {
+		case peer.Anonymous():
 			if !limit.allow(sourceOf(r.RemoteAddr)) {
 				WriteError(w, r, api.Errorf(api.CodeUnavailable, "too many attempts to join from %s: wait a moment", sourceOf(r.RemoteAddr)))
 				return
 			}
 			r.Body = http.MaxBytesReader(w, r.Body, maxGuestMessage)
+		case peer.Role != api.RoleManager:
+			leave, ok := calls.enter(peer.Node)
+			if !ok {
+				WriteError(w, r, api.Errorf(api.CodeUnavailable, "%s %s has %d calls in progress, more are not possible: wait a moment", peer.Role, peer.Node, maxCalls))
+				return
+			}
+			defer leave()
+			if peer.Role == api.RoleWorker {
+				r.Body = http.MaxBytesReader(w, r.Body, maxWorkerMessage)
+			}
 		}
 		caller, err := remoteCaller(r)
 		if err == nil {
