@@ -74,6 +74,9 @@ func (s *ServiceSpec) validate(networks map[string]bool) error {
 	if err := ValidateName("service", s.Name); err != nil {
 		return err
 	}
+	if err := s.ValidateSize(); err != nil {
+		return err
+	}
 	if s.Task.Image == "" {
 		return Errorf(CodeInvalid, "service %s names no image", s.Name)
 	}

@@ -56,6 +56,9 @@ func (s *Server) UpdateNode(ctx context.Context, req *api.UpdateNodeRequest) (*a
 		for _, k := range req.RemoveLabels {
 			delete(next.Labels, k)
 		}
+		if err := api.ValidateLabels("node "+node.Hostname, next.Labels); err != nil {
+			return nil, err
+		}
 		return []api.Change{{Node: &next}}, nil
 	})
 	return &api.Empty{}, err

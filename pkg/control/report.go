@@ -59,7 +59,7 @@ func planReport(snap *api.Snapshot, req *api.Report, now time.Time) []api.Change
 		if task == nil || task.NodeID != req.Node || !req.Statuses[id].State.Valid() {
 			continue
 		}
-		status := task.Status.Advance(req.Statuses[id])
+		status := task.Status.Advance(req.Statuses[id].Bounded())
 		if status != task.Status {
 			next := *task
 			next.Status = status

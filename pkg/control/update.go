@@ -67,6 +67,9 @@ func updatedSpec(spec api.ServiceSpec, req *api.UpdateRequest) (api.ServiceSpec,
 	if req.Force {
 		spec.Task.Forced++
 	}
+	if err := spec.ValidateSize(); err != nil {
+		return spec, err
+	}
 	return spec, spec.ValidateUpdates()
 }
 
