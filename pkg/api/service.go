@@ -192,6 +192,8 @@ type TaskSpec struct {
 	StopGrace time.Duration `json:"stopGrace"`
 	// Log says where the output goes; nil: the engine's default.
 	Log *LogConfig `json:"log,omitempty"`
+	// Container is what else the engine is told.
+	Container ContainerOptions `json:"container,omitzero"`
 	// Singleton tasks never run beside another of their service, whatever is
 	// lost: see Cluster.FenceLease.
 	Singleton bool `json:"singleton,omitempty"`
@@ -223,6 +225,18 @@ type Mount struct {
 	ReadOnly bool      `json:"readOnly,omitempty"`
 	// Driver of a volume; empty: the engine's local one.
 	Driver string `json:"driver,omitempty"`
+	// DriverOptions and Labels are those of a volume that the engine makes.
+	DriverOptions map[string]string `json:"driverOptions,omitempty"`
+	Labels        map[string]string `json:"labels,omitempty"`
+	// NoCopy: a new volume starts empty, without what the image has there.
+	NoCopy bool `json:"noCopy,omitempty"`
+	// Subpath is the part of a volume that is mounted; empty: all of it.
+	Subpath string `json:"subpath,omitempty"`
+	// Propagation of a bind; empty: rprivate.
+	Propagation string `json:"propagation,omitempty"`
+	// SizeBytes and Mode of a tmpfs; 0: no limit but memory, and 1777.
+	SizeBytes int64  `json:"sizeBytes,omitempty"`
+	Mode      uint32 `json:"mode,omitempty"`
 	// Shared volumes are the same on every node, so that a task that has one
 	// may run anywhere.
 	Shared bool `json:"shared,omitempty"`
@@ -237,6 +251,8 @@ type Healthcheck struct {
 	Timeout     time.Duration `json:"timeout,omitempty"`
 	Retries     int           `json:"retries,omitempty"`
 	StartPeriod time.Duration `json:"startPeriod,omitempty"`
+	// StartInterval is the interval during StartPeriod; 0: 5 s.
+	StartInterval time.Duration `json:"startInterval,omitempty"`
 }
 
 // Disabled reports whether the healthcheck says that there is none.

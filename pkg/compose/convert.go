@@ -80,10 +80,13 @@ func (c *converter) service(name string, in types.ServiceConfig) api.ServiceSpec
 			ReadOnly:     in.ReadOnly,
 			CapAdd:       in.CapAdd,
 			CapDrop:      in.CapDrop,
+			Log:          logging(in.Logging),
+			Container:    c.container(at, in, deploy),
 			StopSignal:   in.StopSignal,
 			StopGrace:    c.duration(at+".stop_grace_period", in.StopGracePeriod, defaultStopGrace),
 		},
 	}
+	c.swap(at+".memswap_limit", &spec.Task)
 	spec.Task.Files = c.serviceFiles(at, in, spec.Task.Mounts)
 	spec.Rollback = c.rollbackRules(at+".deploy.rollback_config", deploy.RollbackConfig, spec.Update)
 	spec.Mode, spec.Replicas = c.replicas(at, in, deploy)
@@ -135,6 +138,8 @@ func (c *converter) health(at string, in *types.HealthCheckConfig) *api.Healthch
 		Interval:    c.duration(at+".interval", in.Interval, 0),
 		Timeout:     c.duration(at+".timeout", in.Timeout, 0),
 		StartPeriod: c.duration(at+".start_period", in.StartPeriod, 0),
+
+		StartInterval: c.duration(at+".start_interval", in.StartInterval, 0),
 	}
 	if in.Retries != nil {
 		h.Retries = c.count(at+".retries", *in.Retries)
@@ -273,24 +278,42 @@ func (c *converter) mounts(at string, in types.ServiceConfig) []api.Mount {
 			if _, ok := c.model.Volumes[v.Source]; !ok {
 				c.failAt(at, fmt.Sprintf("there is no volume %q", v.Source), "declare it under volumes at the top level")
 			}
-			m.Source = c.model.Volumes[v.Source].Name
+			setVolume(&m, c.model.Volumes[v.Source], v.Volume)
 		case api.MountBind:
 			if !path.IsAbs(v.Source) {
 				c.failAt(at, fmt.Sprintf("%q is not a path on the node", v.Source), "")
 			}
+			if v.Bind != nil {
+				m.Propagation = v.Bind.Propagation
+			}
 			c.warnAt(at, v.Source+" has to exist on every node that may run the task", "use a volume, or a constraint that names the node")
+		}
+		if m.Type == api.MountTmpfs && v.Tmpfs != nil {
+			m.SizeBytes, m.Mode = int64(v.Tmpfs.Size), v.Tmpfs.Mode
 		}
 		add(at, m)
 	}
 	for i, t := range in.Tmpfs {
 		at := fmt.Sprintf("%s.tmpfs[%d]", at, i)
-		target, options, _ := strings.Cut(t, ":")
-		if options != "" {
-			c.warnAt(at, "the options "+options+" are "+notYet, "")
-		}
-		add(at, api.Mount{Type: api.MountTmpfs, Target: path.Clean(target)})
+		add(at, c.tmpfs(at, t))
 	}
 	return mounts
+}
+
+// networkFileSystems are types of volumes of the local driver that are the same on
+// every node.
+var networkFileSystems = []string{"nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs"}
+
+// setVolume makes m be a mount of the volume declared as v.
+func setVolume(m *api.Mount, v types.VolumeConfig, use *types.ServiceVolumeVolume) {
+	m.Source = v.Name
+	if !v.External {
+		m.Driver, m.DriverOptions, m.Labels = v.Driver, plain(types.Labels(v.DriverOpts)), plain(v.Labels)
+		m.Shared = (v.Driver == "" || v.Driver == "local") && slices.Contains(networkFileSystems, v.DriverOpts["type"])
+	}
+	if use != nil {
+		m.NoCopy, m.Subpath = use.NoCopy, use.Subpath
+	}
 }
 
 func (c *converter) serviceNetworks(at string, in map[string]*types.ServiceNetworkConfig) []string {

@@ -25,7 +25,7 @@ func hasRule(path string) bool {
 		return true
 	}
 	for i := strings.LastIndexByte(path, '.'); i > 0; i = strings.LastIndexByte(path[:i], '.') {
-		if r, ok := rules[path[:i]]; ok && r.verdict != honoured {
+		if r, ok := rules[path[:i]]; ok && r.verdict > differs {
 			return true
 		}
 	}
@@ -50,7 +50,7 @@ func TestEveryRuleHasAKey(t *testing.T) {
 		}
 	}
 	for path := range checks {
-		if r, ok := rules[strings.TrimSuffix(path, ".[]")]; !ok || r.verdict != honoured {
+		if r, ok := rules[strings.TrimSuffix(path, ".[]")]; !ok || r.verdict > differs {
 			t.Errorf("%s: its check is never reached", path)
 		}
 	}

@@ -32,6 +32,10 @@ var checks = map[string]func(value string) finding{
 	"services.*.environment.*":                          checkTemplate,
 	"services.*.environment.[]":                         checkTemplate,
 	"services.*.hostname":                               checkTemplate,
+	"services.*.ipc":                                    checkHostMode("host", "private", "shareable", "none"),
+	"services.*.pid":                                    checkHostMode("host"),
+	"services.*.cgroup":                                 checkHostMode("host", "private"),
+	"services.*.userns_mode":                            checkHostMode("host"),
 	"services.*.links.[]":                               checkLink,
 	"services.*.ports.[]":                               checkPort,
 	"services.*.ports.[].host_ip":                       checkHostIP,
@@ -47,7 +51,6 @@ var checks = map[string]func(value string) finding{
 	"services.*.configs.[].mode":                        checkFileMode,
 	"services.*.secrets.[].mode":                        checkFileMode,
 	"networks.*.driver":                                 checkNetworkDriver,
-	"volumes.*.driver":                                  checkVolumeDriver,
 }
 
 func (s *scan) check(n *yaml.Node, value, at, pattern string) {
@@ -217,13 +220,6 @@ func checkNetworkDriver(value string) finding {
 		return finding{warned, "the network spans all nodes, it is not a bridge", "leave driver out"}
 	}
 	return refuse(fmt.Sprintf("there is no network driver %q", value), "leave driver out")
-}
-
-func checkVolumeDriver(value string) finding {
-	if value == "local" || value == "" {
-		return finding{}
-	}
-	return refuse(fmt.Sprintf("the volume driver %q is not supported yet", value), "make the volume on its node and declare it external")
 }
 
 // nodeAttributes are the keys of constraints, apart from labels.

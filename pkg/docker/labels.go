@@ -44,12 +44,16 @@ func (c *Config) labels(t *api.Task, role string) map[string]string {
 	return l
 }
 
-func (c *Config) volumeLabels(t *api.Task, name string) map[string]string {
-	l := c.labLabels()
+func (c *Config) volumeLabels(t *api.Task, m *api.Mount) map[string]string {
+	l := maps.Clone(m.Labels)
+	if l == nil {
+		l = map[string]string{}
+	}
+	maps.Copy(l, c.labLabels())
 	l[LabelCluster] = c.ClusterID
 	l[LabelNode] = string(c.Node)
 	l[LabelStack] = t.Stack
-	l[LabelVolume] = name
+	l[LabelVolume] = m.Source
 	return l
 }
 

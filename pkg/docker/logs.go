@@ -42,7 +42,16 @@ func (e *Engine) Logs(ctx context.Context, id api.TaskID, opts api.LogOptions, s
 		return wrap(op, err)
 	}
 	defer res.Close()
-	if _, err := stdcopy.StdCopy(orDiscard(stdout), orDiscard(stderr), res); err != nil {
+	about, err := e.cli.ContainerInspect(ctx, found[0].ID, client.ContainerInspectOptions{})
+	if err != nil {
+		return wrap(op, err)
+	}
+	if about.Container.Config.Tty { // a terminal has one stream, as it is
+		_, err = io.Copy(orDiscard(stdout), res)
+	} else {
+		_, err = stdcopy.StdCopy(orDiscard(stdout), orDiscard(stderr), res)
+	}
+	if err != nil {
 		if ctx.Err() != nil { // closing the body is how the client ends it
 			err = ctx.Err()
 		}

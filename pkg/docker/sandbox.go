@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	cerrdefs "github.com/containerd/errdefs"
@@ -87,7 +88,7 @@ func (c *Config) writeFiles(t *api.Task, net api.SandboxNet) error {
 	}
 	// Written in place, never renamed: the mounts of a running task hold the
 	// file itself.
-	for name, text := range map[string]string{resolvConf: resolvText(net), hosts: hostsText(t, net)} {
+	for name, text := range map[string]string{resolvConf: resolvText(t, net), hosts: hostsText(t, net)} {
 		path := filepath.Join(dir, name)
 		if old, err := os.ReadFile(path); err == nil && string(old) == text {
 			continue
@@ -99,25 +100,38 @@ func (c *Config) writeFiles(t *api.Task, net api.SandboxNet) error {
 	return nil
 }
 
-func resolvText(net api.SandboxNet) string {
+func resolvText(t *api.Task, net api.SandboxNet) string {
 	var b strings.Builder
 	if net.DNS.IsValid() {
 		fmt.Fprintf(&b, "nameserver %s\n", net.DNS)
 	}
-	if len(net.Search) > 0 {
-		fmt.Fprintf(&b, "search %s\n", strings.Join(net.Search, " "))
+	if search := slices.Concat(net.Search, t.Spec.Container.DNSSearch); len(search) > 0 {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(search, " "))
 	}
 	// A service's name has no dot: ask for it as it is before any search
 	// domain is tried.
-	b.WriteString("options ndots:0\n")
+	options := append([]string{"ndots:0"}, t.Spec.Container.DNSOptions...)
+	fmt.Fprintf(&b, "options %s\n", strings.Join(options, " "))
 	return b.String()
+}
+
+// ownNames are the names of a task's own address: with its domain first, which
+// makes that the full name.
+func ownNames(t *api.Task) string {
+	if domain := t.Spec.Container.Domainname; domain != "" {
+		return hostname(t) + "." + domain + " " + hostname(t)
+	}
+	return hostname(t)
 }
 
 func hostsText(t *api.Task, net api.SandboxNet) string {
 	var b strings.Builder
 	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
 	if net.Addr.IsValid() {
-		fmt.Fprintf(&b, "%s\t%s\n", net.Addr, hostname(t))
+		fmt.Fprintf(&b, "%s\t%s\n", net.Addr, ownNames(t))
+	}
+	for _, h := range t.Spec.Container.ExtraHosts {
+		fmt.Fprintf(&b, "%s\t%s\n", h.Addr, h.Name)
 	}
 	return b.String()
 }

@@ -3,6 +3,7 @@ package docker
 import (
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -58,6 +59,7 @@ func (c *Config) application(t *api.Task, image string) (client.ContainerCreateO
 	if spec.Log != nil {
 		host.LogConfig = container.LogConfig{Type: spec.Log.Driver, Config: spec.Log.Options}
 	}
+	setOptions(cfg, host, &spec.Container)
 	return client.ContainerCreateOptions{Name: taskName(t), Config: cfg, HostConfig: host}, nil
 }
 
@@ -74,6 +76,8 @@ func healthcheck(h *api.Healthcheck) *container.HealthConfig {
 		Timeout:     h.Timeout,
 		Retries:     h.Retries,
 		StartPeriod: h.StartPeriod,
+
+		StartInterval: h.StartInterval,
 	}
 }
 
@@ -87,19 +91,21 @@ func (c *Config) mounts(t *api.Task) ([]mount.Mount, error) {
 		switch m.Type {
 		case api.MountVolume:
 			em.Type = mount.TypeVolume
-			em.VolumeOptions = &mount.VolumeOptions{}
+			em.VolumeOptions = &mount.VolumeOptions{NoCopy: m.NoCopy, Subpath: m.Subpath, Labels: m.Labels}
 			if m.Source != "" { // else anonymous: it goes with the container
 				em.Source = c.volumeName(m.Source)
 				// The engine makes a missing volume, with these labels.
-				em.VolumeOptions.Labels = c.volumeLabels(t, m.Source)
+				em.VolumeOptions.Labels = c.volumeLabels(t, &m)
 			}
-			if m.Driver != "" {
-				em.VolumeOptions.DriverConfig = &mount.Driver{Name: m.Driver}
+			if m.Driver != "" || m.DriverOptions != nil {
+				em.VolumeOptions.DriverConfig = &mount.Driver{Name: m.Driver, Options: m.DriverOptions}
 			}
 		case api.MountBind:
 			em.Type = mount.TypeBind
+			em.BindOptions = &mount.BindOptions{Propagation: mount.Propagation(m.Propagation)}
 		case api.MountTmpfs:
 			em.Type = mount.TypeTmpfs
+			em.TmpfsOptions = &mount.TmpfsOptions{SizeBytes: m.SizeBytes, Mode: os.FileMode(m.Mode)}
 		default:
 			return nil, fmt.Errorf("mount %s: unknown type %q", m.Target, m.Type)
 		}
@@ -126,9 +132,11 @@ func (c *Config) sandbox(t *api.Task, image string) client.ContainerCreateOption
 	return client.ContainerCreateOptions{
 		Name: sandboxName(t),
 		Config: &container.Config{
-			Image:    image,
-			Labels:   labels,
-			Hostname: hostname(t),
+			Image:  image,
+			Labels: labels,
+			// The application's container takes both names from here.
+			Hostname:   hostname(t),
+			Domainname: t.Spec.Container.Domainname,
 			// A namespace of its own that the engine puts nothing into: no
 			// interface, no address, none of its own plumbing to wait for.
 			NetworkDisabled: true,

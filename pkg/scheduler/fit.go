@@ -66,6 +66,11 @@ func (f *fit) about(spec *api.TaskSpec) {
 	}
 }
 
+// sameVolume reports whether two mounts ask the same of a node.
+func sameVolume(a, b api.Mount) bool {
+	return a.Type == b.Type && a.Source == b.Source && a.Driver == b.Driver && a.Shared == b.Shared
+}
+
 // alike reports whether the filters say the same about two specs.
 func alike(a, b *api.TaskSpec) bool {
 	driver := func(l *api.LogConfig) string {
@@ -74,7 +79,7 @@ func alike(a, b *api.TaskSpec) bool {
 		}
 		return l.Driver
 	}
-	return a.Image == b.Image && slices.Equal(a.Mounts, b.Mounts) && driver(a.Log) == driver(b.Log)
+	return a.Image == b.Image && slices.EqualFunc(a.Mounts, b.Mounts, sameVolume) && driver(a.Log) == driver(b.Log)
 }
 
 // kindOf returns the task's kind, with the nodes that suit it in order.
