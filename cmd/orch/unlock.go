@@ -90,10 +90,9 @@ func (m *member) followUnlockKey(ctx context.Context) error {
 	for ctx.Err() == nil {
 		changed := m.replica.Changed()
 		var again <-chan time.Time
-		snap, view := m.replica.Snapshot(), m.agent.View()
-		if view == nil || snap.Index < view.Index || snap.Cluster == nil {
+		if view := m.agent.View(); view == nil || m.replica.Index() < view.Index {
 			again = time.After(viewPoll)
-		} else if err := m.keepUnder(snap.Cluster.UnlockKey); err != nil {
+		} else if err := m.keepUnder(m.replica.Cluster().UnlockKey); err != nil {
 			m.d.log.Error("cannot put the keys of this manager under the cluster's unlock key", "err", err)
 			again = time.After(renewRetry)
 		}

@@ -98,6 +98,7 @@ type updateFlags struct {
 	replicas                        int
 	addEnv, removeEnv               []string
 	addLabels, removeLabels         []string
+	secrets, configs                fileFlags
 	addConstraints, dropConstraints []string
 	stopGrace                       time.Duration
 	force                           bool
@@ -117,6 +118,8 @@ func (u *updateFlags) define(cmd *cobra.Command) {
 	f.StringArrayVar(&u.dropConstraints, "constraint-rm", nil, "remove a placement constraint, as it was written")
 	f.DurationVar(&u.stopGrace, "stop-grace-period", 0, "how long open connections are waited for, and then the end of a task")
 	f.BoolVar(&u.force, "force", false, "replace all tasks even if nothing else changes")
+	u.secrets.define(cmd, api.ClassSecret)
+	u.configs.define(cmd, api.ClassConfig)
 	u.update.define(cmd, "update")
 	u.rollback.define(cmd, "rollback")
 }
@@ -150,6 +153,11 @@ func (u *updateFlags) request(service string, cmd *cobra.Command) (*api.UpdateRe
 			req.AddLabels = make(map[string]string)
 		}
 		req.AddLabels[k] = v
+	}
+	for _, f := range []*fileFlags{&u.secrets, &u.configs} {
+		if err := f.into(req); err != nil {
+			return nil, err
+		}
 	}
 	var err error
 	if req.AddConstraints, err = constraints(u.addConstraints); err != nil {

@@ -375,6 +375,10 @@ type UpdateRequest struct {
 	// AddEnv are KEY=VALUE, RemoveEnv are KEY.
 	AddEnv    []string `json:"addEnv,omitempty"`
 	RemoveEnv []string `json:"removeEnv,omitempty"`
+	// AddFiles are secrets and configs, of which the newest version is meant; they
+	// take the place of what has the same target. RemoveFiles are names.
+	AddFiles    []FileRef `json:"addFiles,omitempty"`
+	RemoveFiles []FileRef `json:"removeFiles,omitempty"`
 	// Labels are the service's.
 	AddLabels    map[string]string `json:"addLabels,omitempty"`
 	RemoveLabels []string          `json:"removeLabels,omitempty"`

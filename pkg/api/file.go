@@ -127,15 +127,25 @@ func (r *DeployRequest) validateFiles() error {
 			switch {
 			case !declared[key{f.Class, f.Name}]:
 				return Errorf(CodeInvalid, "service %s uses the %s %s, which the stack does not name", s.Name, f.Class, f.Name)
-			case !path.IsAbs(f.Target) || path.Clean(f.Target) != f.Target || f.Target == "/":
-				return Errorf(CodeInvalid, "service %s: the target %q of %s %s is no absolute path of a file", s.Name, f.Target, f.Class, f.Name)
 			case targets[f.Target]:
 				return Errorf(CodeInvalid, "service %s: two files have the target %s", s.Name, f.Target)
-			case f.Mode > 0o777:
-				return Errorf(CodeInvalid, "service %s: %s %s: mode %#o: give at most 0777", s.Name, f.Class, f.Name, f.Mode)
+			}
+			if err := f.Validate(s.Name); err != nil {
+				return err
 			}
 			targets[f.Target] = true
 		}
+	}
+	return nil
+}
+
+// Validate checks where a service's tasks find the file, and with which mode.
+func (f *FileRef) Validate(service string) error {
+	switch {
+	case !path.IsAbs(f.Target) || path.Clean(f.Target) != f.Target || f.Target == "/":
+		return Errorf(CodeInvalid, "service %s: the target %q of %s %s is no absolute path of a file", service, f.Target, f.Class, f.Name)
+	case f.Mode > 0o777:
+		return Errorf(CodeInvalid, "service %s: %s %s: mode %#o: give at most 0777", service, f.Class, f.Name, f.Mode)
 	}
 	return nil
 }
@@ -156,21 +166,27 @@ func (t *TaskSpec) Uses(id FileID) bool {
 	return slices.ContainsFunc(t.Files, func(f FileRef) bool { return f.ID == id })
 }
 
-// FileUsers names, sorted, the services whose tasks have the file or are to have it.
-func (s *Snapshot) FileUsers(id FileID) []string {
-	var users []string
+// FileUsers names, sorted, the services whose tasks have a file or are to have it.
+func (s *Snapshot) FileUsers() map[FileID][]string {
+	users := make(map[FileID][]string)
 	for _, svc := range s.Services {
-		if svc.Spec.Task.Uses(id) {
-			users = append(users, svc.Spec.Name)
+		for _, f := range svc.Spec.Task.Files {
+			users[f.ID] = append(users[f.ID], svc.Spec.Name)
 		}
 	}
 	for _, t := range s.Tasks {
-		if !t.Status.State.Terminal() && t.Spec.Uses(id) {
-			users = append(users, t.ServiceName)
+		if t.Status.State.Terminal() {
+			continue
+		}
+		for _, f := range t.Spec.Files {
+			users[f.ID] = append(users[f.ID], t.ServiceName)
 		}
 	}
-	slices.Sort(users)
-	return slices.Compact(users)
+	for id := range users {
+		slices.Sort(users[id])
+		users[id] = slices.Compact(users[id])
+	}
+	return users
 }
 
 // FilesByName lists secrets or configs by name, the newest version of each first.

@@ -237,9 +237,19 @@ func (s *scan) interpolate(n *yaml.Node, path string) string {
 		}
 		s.fail(n, path, message, "")
 	case err != nil:
-		s.fail(n, path, fmt.Sprintf("%q has a $ that begins no variable", n.Value), "write $$ for a dollar sign")
+		s.fail(n, path, fmt.Sprintf("%q has a $ that begins no variable", excerpt(n.Value)), "write $$ for a dollar sign")
 	}
 	return v
+}
+
+// excerpt is the part of a text about its first $.
+func excerpt(text string) string {
+	const about = 40 // bytes before and behind
+	if len(text) <= 2*about {
+		return text
+	}
+	at := strings.IndexByte(text, '$')
+	return strings.ToValidUTF8(text[max(0, at-about):min(len(text), at+about)], "")
 }
 
 // below1 is the path of a key below path.

@@ -63,7 +63,8 @@ func planDeploy(snap *api.Snapshot, req *api.DeployRequest, newID func() string,
 			done = append(done, api.ServiceChange{Name: svc.Spec.Name, Action: "removed"})
 		}
 	}
-	return append(changes, held(before, changes)...), done, nil
+	used, err := held(before, changes)
+	return append(changes, used...), done, err
 }
 
 // planService makes or updates one service of a stack.

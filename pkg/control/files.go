@@ -34,7 +34,7 @@ func (s *Server) CreateFile(ctx context.Context, req *api.CreateFileRequest) (*a
 	if err != nil {
 		return nil, err
 	}
-	entry := fileEntry(s.Replica.Snapshot(), file)
+	entry := fileEntry(file, nil)
 	return &entry, nil
 }
 
@@ -42,8 +42,9 @@ func (s *Server) CreateFile(ctx context.Context, req *api.CreateFileRequest) (*a
 func (s *Server) Files(_ context.Context, req *api.FilesRequest) (*api.FileList, error) {
 	snap := s.Replica.Snapshot()
 	list := &api.FileList{Files: []api.FileEntry{}}
+	users := snap.FileUsers()
 	for _, f := range snap.FilesByName(req.Class) {
-		list.Files = append(list.Files, fileEntry(snap, f))
+		list.Files = append(list.Files, fileEntry(f, users[f.ID]))
 	}
 	return list, nil
 }
@@ -55,7 +56,7 @@ func (s *Server) File(_ context.Context, req *api.FileRequest) (*api.FileEntry, 
 	if err != nil {
 		return nil, err
 	}
-	entry := fileEntry(snap, file)
+	entry := fileEntry(file, snap.FileUsers()[file.ID])
 	if file.Class == api.ClassConfig {
 		entry.Data = file.Data
 	}
@@ -70,10 +71,10 @@ func (s *Server) RemoveFile(ctx context.Context, req *api.FileRequest) (*api.Fil
 		if err != nil {
 			return nil, err
 		}
-		if users := snap.FileUsers(file.ID); len(users) > 0 {
+		if users := snap.FileUsers()[file.ID]; len(users) > 0 {
 			return nil, api.Errorf(api.CodeConflict, "%s %s is in use by %s: take it out of there first", file.Class, file.Name, strings.Join(users, ", "))
 		}
-		entry = fileEntry(snap, file)
+		entry = fileEntry(file, nil)
 		return []api.Change{api.DeleteFile(file)}, nil
 	})
 	return &entry, err
@@ -89,10 +90,10 @@ func findFile(snap *api.Snapshot, req *api.FileRequest) (*api.File, error) {
 }
 
 // fileEntry is a file as users see it: without content.
-func fileEntry(snap *api.Snapshot, f *api.File) api.FileEntry {
+func fileEntry(f *api.File, users []string) api.FileEntry {
 	entry := api.FileEntry{
 		ID: f.ID, Class: f.Class, Name: f.Name, Stack: f.Stack, Labels: f.Labels, Size: len(f.Data),
-		CreatedAt: f.CreatedAt, UpdatedAt: f.UpdatedAt, UsedBy: snap.FileUsers(f.ID),
+		CreatedAt: f.CreatedAt, UpdatedAt: f.UpdatedAt, UsedBy: users,
 	}
 	if f.Class == api.ClassConfig {
 		sum := sha256.Sum256(f.Data)
@@ -196,10 +197,41 @@ func withVersions(spec api.ServiceSpec, versions map[fileKey]*api.File) api.Serv
 	return spec
 }
 
+// changedFiles are a service's secrets and configs after an update.
+func changedFiles(snap *api.Snapshot, spec *api.ServiceSpec, req *api.UpdateRequest) ([]api.FileRef, error) {
+	if len(req.AddFiles)+len(req.RemoveFiles) == 0 {
+		return spec.Task.Files, nil
+	}
+	files := slices.Clone(spec.Task.Files)
+	for _, gone := range req.RemoveFiles {
+		left := slices.DeleteFunc(slices.Clone(files), func(f api.FileRef) bool { return f.Class == gone.Class && f.Name == gone.Name })
+		if len(left) == len(files) {
+			return nil, api.Errorf(api.CodeInvalid, "service %s has no %s %s", spec.Name, gone.Class, gone.Name)
+		}
+		files = left
+	}
+	for _, ref := range req.AddFiles {
+		file := snap.FileByName(ref.Class, ref.Name)
+		if file == nil {
+			return nil, api.Errorf(api.CodeNotFound, "no %s is called %q (see `orch %s ls`)", ref.Class, ref.Name, ref.Class)
+		}
+		ref.ID = file.ID
+		files = slices.DeleteFunc(files, func(f api.FileRef) bool { return f.Target == ref.Target })
+		if err := ref.Validate(spec.Name); err != nil {
+			return nil, err
+		}
+		files = append(files, ref)
+	}
+	if len(files) == 0 {
+		return nil, nil // as it is stored
+	}
+	return files, nil
+}
+
 // held writes again, as they are, the files that services begin to use with these
 // changes: then none of them can be removed at the same time because nothing used
 // it.
-func held(snap *api.Snapshot, changes []api.Change) []api.Change {
+func held(snap *api.Snapshot, changes []api.Change) ([]api.Change, error) {
 	written := make(map[api.FileID]bool)
 	for _, c := range changes {
 		if c.File != nil {
@@ -216,10 +248,14 @@ func held(snap *api.Snapshot, changes []api.Change) []api.Change {
 			if written[ref.ID] || old != nil && old.Spec.Task.Uses(ref.ID) {
 				continue
 			}
+			file := snap.Files[ref.ID]
+			if file == nil { // one that a user has removed, in a spec of before
+				return nil, api.Errorf(api.CodeNotFound, "service %s: the %s %s that it used was removed", c.Service.Spec.Name, ref.Class, ref.Name)
+			}
 			written[ref.ID] = true
-			same := *snap.Files[ref.ID]
+			same := *file
 			more = append(more, api.Change{File: &same})
 		}
 	}
-	return more
+	return more, nil
 }

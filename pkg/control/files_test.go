@@ -188,3 +188,50 @@ func TestOnlyTheNodeOfATaskGetsItsFiles(t *testing.T) {
 		t.Error("a node's view has a secret")
 	}
 }
+
+// An update by hand: what comes takes the place of what has its target.
+func TestUpdateOfFiles(t *testing.T) {
+	s := newSite(t)
+	ctx := t.Context()
+	for _, name := range []string{"old", "new"} {
+		must(s.CreateFile(ctx, &api.CreateFileRequest{Spec: api.FileSpec{Class: api.ClassSecret, Name: name, Data: []byte(name)}}))
+	}
+	must(s.Replica.Commit(ctx, []api.Change{{Service: &api.Service{ID: "s", Spec: spec("blog_web")}}}))
+	ref := func(name string) []api.FileRef {
+		return []api.FileRef{{Class: api.ClassSecret, Name: name, Target: "/run/secrets/password", Mode: 0o444}}
+	}
+	has := func() string {
+		snap, names := s.Replica.Snapshot(), ""
+		for _, f := range snap.Services["s"].Spec.Task.Files {
+			names += string(snap.Files[f.ID].Data) + " "
+		}
+		return names
+	}
+	for _, step := range []struct {
+		req  api.UpdateRequest
+		want string
+		code api.Code
+	}{
+		{api.UpdateRequest{AddFiles: ref("old")}, "old ", ""},
+		{api.UpdateRequest{AddFiles: ref("new")}, "new ", ""},
+		{api.UpdateRequest{AddFiles: ref("nowhere")}, "new ", api.CodeNotFound},
+		{api.UpdateRequest{RemoveFiles: ref("old")}, "new ", api.CodeInvalid},
+		{api.UpdateRequest{RemoveFiles: ref("new")}, "", ""},
+	} {
+		step.req.Service = "blog_web"
+		_, err := s.Update(ctx, &step.req)
+		if err != nil != (step.code != "") || err != nil && api.CodeOf(err) != step.code || has() != step.want {
+			t.Errorf("%+v: %v; it has %q, want %q", step.req, err, has(), step.want)
+		}
+	}
+	// Back to a spec whose secret a user has removed meanwhile.
+	must(s.Update(ctx, &api.UpdateRequest{Service: "blog_web", AddFiles: ref("old")}))
+	settled := *s.Replica.Snapshot().Services["s"]
+	settled.Update = nil // so that this is what an update can be taken back to
+	must(s.Replica.Commit(ctx, []api.Change{{Service: &settled}}))
+	must(s.Update(ctx, &api.UpdateRequest{Service: "blog_web", AddFiles: ref("new")}))
+	must(s.RemoveFile(ctx, &api.FileRequest{Class: api.ClassSecret, File: "old"}))
+	if _, err := s.Steer(ctx, &api.SteerRequest{Service: "blog_web", Action: api.SteerRollback}); api.CodeOf(err) != api.CodeNotFound {
+		t.Errorf("back to a secret that was removed: %v", err)
+	}
+}

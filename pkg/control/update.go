@@ -27,8 +27,11 @@ func (s *Server) Update(ctx context.Context, req *api.UpdateRequest) (*api.Updat
 		next.Pin = pinned[0].Task.Pin
 		req = &next
 	}
-	return s.change(ctx, req.Service, func(_ *api.Snapshot, svc *api.Service) (*api.Service, string, error) {
+	return s.change(ctx, req.Service, func(snap *api.Snapshot, svc *api.Service) (*api.Service, string, error) {
 		spec, err := updatedSpec(svc.Spec, req)
+		if err == nil {
+			spec.Task.Files, err = changedFiles(snap, &svc.Spec, req)
+		}
 		if err != nil {
 			return nil, "", err
 		}
@@ -203,7 +206,9 @@ func (s *Server) change(ctx context.Context, ref string, plan func(*api.Snapshot
 		if next == svc {
 			return nil, nil
 		}
-		return []api.Change{{Service: next}}, nil
+		changes := []api.Change{{Service: next}}
+		files, err := held(snap, changes)
+		return append(changes, files...), err
 	})
 	res.Index = index
 	return res, err

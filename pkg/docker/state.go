@@ -23,7 +23,9 @@ func (e *Engine) Tasks(ctx context.Context) (map[api.TaskID]api.ContainerState, 
 	}
 	ids, err := e.tasksWithFiles()
 	for _, id := range ids {
-		states[id] = states[id] // the zero state, if there is no container
+		if _, ok := states[id]; !ok {
+			states[id] = api.ContainerState{}
+		}
 	}
 	return states, err
 }

@@ -75,7 +75,7 @@ func (r *Ring) Encode(under UnlockKey) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("encode key ring: %w", err)
 		}
-		s.Keys, s.Locked = nil, under.ring(r.rand).NewBox().Seal(plain, ringContext)
+		s.Keys, s.Locked = nil, under.Ring(r.rand).NewBox().Seal(plain, ringContext)
 	}
 	data, err := json.Marshal(s)
 	if err != nil {
@@ -105,7 +105,7 @@ func DecodeRing(data []byte, under UnlockKey, rand io.Reader) (*Ring, error) {
 		if under == nil {
 			return nil, ErrLocked
 		}
-		plain, err := under.ring(rand).NewBox().Open(s.Locked, ringContext)
+		plain, err := under.Ring(rand).NewBox().Open(s.Locked, ringContext)
 		if errors.Is(err, ErrKey) {
 			return nil, ErrWrongKey
 		}
@@ -149,5 +149,6 @@ func ParseUnlockKey(text string) (UnlockKey, error) {
 // Equal reports whether both are the same key, or both none.
 func (k UnlockKey) Equal(o UnlockKey) bool { return bytes.Equal(k, o) }
 
-// ring is the key as one that seals.
-func (k UnlockKey) ring(rand io.Reader) *Ring { return &Ring{keys: []key{key(k)}, rand: rand} }
+// Ring is the key as a ring that seals: what it seals can be opened by who has the
+// key alone.
+func (k UnlockKey) Ring(rand io.Reader) *Ring { return &Ring{keys: []key{key(k)}, rand: rand} }
