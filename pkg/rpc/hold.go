@@ -3,9 +3,11 @@ package rpc
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
 )
@@ -20,8 +22,11 @@ type Held struct {
 	body    []byte
 }
 
-// Hold reads a request.
+// Hold reads a request, which has to arrive in time.
 func Hold(w http.ResponseWriter, r *http.Request) (*Held, error) {
+	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime)); err != nil {
+		return nil, fmt.Errorf("bound the time of a request: %w", err)
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxMessage))
 	if err != nil {
 		return nil, api.Errorf(api.CodeInvalid, "read the request, of %d bytes at most: %v", maxMessage, err)
@@ -73,6 +78,9 @@ func (a *attempt) Write(b []byte) (int, error) {
 	}
 	return a.ResponseWriter.Write(b)
 }
+
+// Unwrap is for http.ResponseController.
+func (a *attempt) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // Flush implements http.Flusher.
 func (a *attempt) Flush() {
