@@ -16,7 +16,7 @@ TEST_FLAGS = -count=1 -p 1 -timeout 20m
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps engine go build install generate check lint generated test bench demo clean-lab clean
+.PHONY: help deps engine go build install generate check lint generated test fuzz bench demo clean-lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,15 @@ check: go generated lint ## format, vet, lint, dependency rule, generated code
 	if [ -n "$$unformatted" ]; then echo "not formatted (run gofmt -w):"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) test -count=1 ./tests/deps
+
+FUZZTIME ?= 30s
+fuzz: go ## every fuzz target, each for FUZZTIME (30s)
+	@grep -rlE '^func Fuzz' --include=*_test.go . | while read -r file; do \
+		sed -nE 's/^func (Fuzz[A-Za-z0-9]*)\(.*/\1/p' "$$file" | while read -r target; do \
+			echo "$$(dirname "$$file") $$target"; \
+			$(GO) test "$$(dirname "$$file")" -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) </dev/null || exit 1; \
+		done || exit 1; \
+	done
 
 bench: go build ## what a request costs, beside other ways to balance it (root)
 	packaging/deps.sh bench

@@ -298,3 +298,29 @@ func FuzzToken(f *testing.F) {
 		}
 	})
 }
+
+func FuzzIdentity(f *testing.F) {
+	cluster, node := strings.Repeat("a", api.IDLength), strings.Repeat("b", api.IDLength)
+	f.Add("orch://" + cluster + "/manager/" + node)
+	f.Add("orch://" + cluster + "/user/" + node + "?x#y")
+	f.Fuzz(func(t *testing.T, text string) {
+		id, err := ParseIdentity(text)
+		if err == nil && id.String() != text {
+			t.Errorf("%q is %s", text, id)
+		}
+	})
+}
+
+// FuzzCertificate reads certificates and requests that anybody may send.
+func FuzzCertificate(f *testing.F) {
+	authority := must(NewAuthority(rand.Reader, newID(), now))
+	key := must(NewKey(rand.Reader))
+	f.Add(authority.cert.Raw)
+	f.Add(must(Request(key)))
+	f.Fuzz(func(t *testing.T, der []byte) {
+		_, _ = RequestKey(der)
+		if c, err := NewCredentials(key, api.Certificate{Node: der, Chain: [][]byte{der}, Roots: [][]byte{der}}); err == nil {
+			t.Errorf("credentials of %s, which nobody has issued", c.Identity)
+		}
+	})
+}
