@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/raft-wal/metadb"
 )
 
-// Until version 0.2 the log was a write-ahead log of raft-wal, in a directory of
+// Earlier versions kept the log as a write-ahead log of raft-wal, in a directory of
 // this name. It could not be opened any more once its end had been cut off, as
 // happens to a leader that was replaced, and the manager then restarted.
 const legacyDir = "wal"

@@ -108,15 +108,28 @@ func (c *cluster) write(ctx context.Context, through, key, value string) error {
 	return err
 }
 
+// read asks for the newest value there is.
 func (c *cluster) read(ctx context.Context, through, key string) (string, error) {
+	labels, err := c.labels(rpc.WithRead(ctx, api.ReadConsistent), through)
+	return labels[key], err
+}
+
+// stale is what one node has of the registers.
+func (c *cluster) stale(node string) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+	defer cancel()
+	return c.labels(rpc.WithRead(ctx, api.ReadStale), node)
+}
+
+func (c *cluster) labels(ctx context.Context, through string) (map[string]string, error) {
 	list, err := rpc.Call[api.Empty, api.NodeList](ctx, c.clients[through], api.ProcNodes, &api.Empty{})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	for _, n := range list.Nodes {
 		if n.Hostname == "n1" {
-			return n.Labels[key], nil
+			return n.Labels, nil
 		}
 	}
-	return "", fmt.Errorf("%s does not know n1", through)
+	return nil, fmt.Errorf("%s does not know n1", through)
 }
