@@ -16,7 +16,7 @@ import (
 func newStackCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{Use: "stack", Short: "List, look into and remove stacks", Args: noSuchCommand, RunE: showHelp}
 	deploy := newDeployCommand(c)
-	cmd.AddCommand(deploy, newStackListCommand(c), newStackTasksCommand(c), newStackServicesCommand(c), newStackRemoveCommand(c))
+	cmd.AddCommand(deploy, newStackListCommand(c), newStackTasksCommand(c), newStackServicesCommand(c), newStackConfigCommand(), newStackRemoveCommand(c))
 	return cmd
 }
 
