@@ -34,6 +34,7 @@ package_of() {
 	llvm-strip)     names="llvm llvm llvm" ;;
 	bpf/bpf_helpers.h) names="libbpf-dev libbpf-devel libbpf-dev" ;;
 	redis-server)   names="redis-server redis redis" ;;
+	ethtool)        names="ethtool ethtool ethtool" ;;
 	haproxy)        names="haproxy haproxy haproxy" ;;
 	nginx)          names="nginx-light nginx nginx" ;;
 	wrk)            names="wrk wrk wrk" ;;
@@ -166,8 +167,8 @@ mount_bpf() {
 main() {
 	need dockerd docker iptables ip nft
 	case $1 in
-	test) need redis-server ;;
-	dev) need redis-server clang llvm-strip bpf/bpf_helpers.h ;;
+	test) need redis-server ethtool ;;
+	dev) need redis-server ethtool clang llvm-strip bpf/bpf_helpers.h ;;
 	bench) need haproxy nginx wrk iperf3 ;;
 	esac
 	mount_bpf
