@@ -16,7 +16,7 @@ TEST_FLAGS = -count=1 -p 1 -timeout 20m
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps engine go build install generate check lint generated test fuzz bench demo clean-lab clean
+.PHONY: help deps engine go build install generate check lint generated test test-faults fuzz bench demo clean-lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ check: go generated lint ## format, vet, lint, dependency rule, generated code
 	$(GO) test -count=1 ./tests/deps
 
 FUZZTIME ?= 30s
+FAULTS ?= 30m
+test-faults: deps ## for FAULTS (30m): managers killed, stopped, cut off, their disks full and hung (root)
+	ORCH_FAULTS=$(FAULTS) $(GO) test ./tests/faults -count=1 -timeout 24h -v
+
 fuzz: go ## every fuzz target, each for FUZZTIME (30s)
 	@grep -rlE '^func Fuzz' --include=*_test.go . | while read -r file; do \
 		sed -nE 's/^func (Fuzz[A-Za-z0-9]*)\(.*/\1/p' "$$file" | while read -r target; do \
