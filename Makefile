@@ -19,7 +19,7 @@ TEST_FLAGS = -count=1 -p 1 -timeout 20m
 .PHONY: help deps engine go build install generate check lint generated test test-faults fuzz bench demo clean-lab clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: deps build ## three nodes on this machine, with the example running on them
 	examples/blog/demo.sh

@@ -35,6 +35,7 @@ package_of() {
 	bpf/bpf_helpers.h) names="libbpf-dev libbpf-devel libbpf-dev" ;;
 	redis-server)   names="redis-server redis redis" ;;
 	ethtool)        names="ethtool ethtool ethtool" ;;
+	mkfs.ext4)      names="e2fsprogs e2fsprogs e2fsprogs" ;;
 	haproxy)        names="haproxy haproxy haproxy" ;;
 	nginx)          names="nginx-light nginx nginx" ;;
 	wrk)            names="wrk wrk wrk" ;;
@@ -167,8 +168,8 @@ mount_bpf() {
 main() {
 	need dockerd docker iptables ip nft
 	case $1 in
-	test) need redis-server ethtool ;;
-	dev) need redis-server ethtool clang llvm-strip bpf/bpf_helpers.h ;;
+	test) need redis-server ethtool mkfs.ext4 ;;
+	dev) need redis-server ethtool mkfs.ext4 clang llvm-strip bpf/bpf_helpers.h ;;
 	bench) need haproxy nginx wrk iperf3 ;;
 	esac
 	mount_bpf
