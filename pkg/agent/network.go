@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/network"
@@ -74,6 +75,32 @@ func (a *Agent) attach(ctx context.Context, t *api.Task, netns string) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// settleLimit bounds the wait for a kernel that does not take the network.
+const settleLimit = 2 * time.Second
+
+// settle waits until this node's kernel has what the managers say now: while it
+// was without its daemon, the node may have gone on sending clients to a task
+// that is about to end.
+func (a *Agent) settle(ctx context.Context) {
+	view := a.View()
+	if view == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	for {
+		now, changed := a.applied.Get()
+		if now.index >= view.Index {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
 		case <-changed:
 		}
 	}

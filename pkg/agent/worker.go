@@ -321,6 +321,7 @@ func (w *worker) inUse(t *api.Task, state api.ContainerState) bool {
 // stop ends a task that is no longer wanted.
 func (w *worker) stop(ctx context.Context, t *api.Task, state api.ContainerState) error {
 	if state.Phase == api.ContainerRunning {
+		w.agent.settle(ctx)
 		if w.inUse(t, state) {
 			w.lookAgain = true
 			return nil
@@ -339,6 +340,7 @@ func (w *worker) stop(ctx context.Context, t *api.Task, state api.ContainerState
 
 // remove takes away all that the node holds of the task.
 func (w *worker) remove(ctx context.Context) (finished bool, err error) {
+	w.agent.settle(ctx)
 	if err := w.agent.detach(ctx, w.id); err != nil {
 		return false, err
 	}
