@@ -81,7 +81,11 @@ func (s *Server) haveLeader(w http.ResponseWriter, r *http.Request) {
 	for try := 0; ctx.Err() == nil; try++ {
 		addr, found := s.leader(try)
 		handler := s.lead
-		if addr != "" {
+		switch {
+		case addr == "":
+		case reads[r.URL.Path] && !isStream(r):
+			handler = s.readFrom(addr, try)
+		default:
 			handler = s.Peers.Manager(addr).Forward
 		}
 		if found && held.Try(w, handler) {
@@ -100,6 +104,26 @@ func (s *Server) haveLeader(w http.ResponseWriter, r *http.Request) {
 		nobody = s.answer
 	}
 	held.Try(w, nobody)
+}
+
+// readFrom has the leader at addr answer a request that changes nothing. It is not
+// waited for once it leads no more: if its machine is gone, only time would tell.
+func (s *Server) readFrom(addr string, try int) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		leads, end := context.WithCancel(r.Context())
+		defer end()
+		go func() {
+			defer end()
+			for now, found := addr, true; found && now == addr; now, found = s.leader(try) {
+				select {
+				case <-leads.Done():
+					return
+				case <-time.After(leaderPoll):
+				}
+			}
+		}()
+		s.Peers.Manager(addr).ForwardRead(leads, w, r)
+	}
 }
 
 // leader returns the API address of the manager to ask, "" for this one. A manager
@@ -155,6 +179,11 @@ type calls struct {
 	ending chan struct{} // set once no other is taken; closed when none is open
 }
 
+// isStream tells a call of a streaming procedure.
+func isStream(r *http.Request) bool {
+	return strings.HasPrefix(r.Header.Get("Content-Type"), "application/connect+")
+}
+
 // begin counts a call until end is called. It is not ok if no call is taken any more.
 func (c *calls) begin(r *http.Request) (end func(), ok bool) {
 	c.mu.Lock()
@@ -162,7 +191,7 @@ func (c *calls) begin(r *http.Request) (end func(), ok bool) {
 	if c.ending != nil {
 		return nil, false
 	}
-	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/connect+") { // a stream
+	if isStream(r) {
 		return func() {}, true
 	}
 	c.open++

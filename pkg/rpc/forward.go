@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httputil"
@@ -24,24 +25,48 @@ func Hops(r *http.Request) int {
 // Forward passes a request, unary or streaming, on to c's node, for its caller,
 // and its answer back.
 func (c *Client) Forward(w http.ResponseWriter, r *http.Request) {
-	caller := CallerOf(r.Context())
-	proxy := &httputil.ReverseProxy{
-		Transport:     c.http.Transport,
-		FlushInterval: -1,
+	c.forward(func(err error) error {
+		return api.Errorf(api.CodeUnavailable, "the manager that should answer has gone away: %v; whether it was done will show", err)
+	}, nil).ServeHTTP(w, r)
+}
+
+// ForwardRead is Forward for a unary request that changes nothing: if no answer
+// comes, nothing was done. None is waited for after giveUp has ended.
+func (c *Client) ForwardRead(giveUp context.Context, w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	stop := context.AfterFunc(giveUp, cancel)
+	defer stop()
+	c.forward(func(err error) error {
+		return api.Undone("the manager that should answer has gone away: %v", err)
+	}, func(*http.Response) error {
+		if !stop() {
+			return giveUp.Err()
+		}
+		return nil
+	}).ServeHTTP(w, r.WithContext(ctx))
+}
+
+// forward is a proxy to c's node. What it answers when no answer came is told by
+// lost, and answered is called when one comes.
+func (c *Client) forward(lost func(error) error, answered func(*http.Response) error) http.Handler {
+	return &httputil.ReverseProxy{
+		Transport:      c.http.Transport,
+		FlushInterval:  -1,
+		ModifyResponse: answered,
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "http", "orch"
 			p.Out.Header.Set(forwardedHeader, strconv.Itoa(Hops(p.In)+1))
-			p.Out.Header.Set(callerHeader, forwardFor(caller))
+			p.Out.Header.Set(callerHeader, forwardFor(CallerOf(p.In.Context())))
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if errors.As(err, new(*unreached)) {
 				WriteError(w, r, api.Undone("the manager that should answer cannot be reached: %v", err))
 				return
 			}
-			WriteError(w, r, api.Errorf(api.CodeUnavailable, "the manager that should answer has gone away: %v; whether it was done will show", err))
+			WriteError(w, r, lost(err))
 		},
 	}
-	proxy.ServeHTTP(w, r)
 }
 
 // WriteError answers a request with an error, in the form its client expects.

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -150,6 +151,46 @@ func TestForward(t *testing.T) {
 	})
 	if !errors.Is(err, stop) {
 		t.Errorf("stream: %v", err)
+	}
+}
+
+// A read is asked of another manager when the one that was asked first has gone,
+// though its machine does not say so.
+func TestForwardRead(t *testing.T) {
+	c := newCluster(t)
+	gone, goneKnown := context.WithCancel(t.Context())
+	hangs := start(t, c.node(t, api.RoleManager), func(m *Mux) {
+		m.HandlePrefix("/f/", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			goneKnown()
+			<-r.Context().Done()
+		}))
+	})
+	answers := start(t, c.node(t, api.RoleManager), nil)
+	peers := NewPool(c.node(t, api.RoleManager))
+	f := start(t, c.node(t, api.RoleManager), func(m *Mux) {
+		m.HandlePrefix(api.ProcTasks, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			held, err := Hold(w, r)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if held.Try(w, func(w http.ResponseWriter, r *http.Request) {
+				r.URL.Path = "/f/Hang"
+				peers.Manager(hangs.addr).ForwardRead(gone, w, r)
+			}) {
+				t.Error("the first manager never answers")
+			}
+			if !held.Try(w, func(w http.ResponseWriter, r *http.Request) {
+				r.URL.Path = api.ProcReport
+				peers.Manager(answers.addr).ForwardRead(t.Context(), w, r)
+			}) {
+				t.Error("the second manager answers")
+			}
+		}))
+	})
+	asks := c.node(t, api.RoleManager)
+	if got, err := echo(t, asks, f.addr, api.ProcTasks); err != nil || got != "manager "+string(asks.id())+" x" {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 
