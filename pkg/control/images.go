@@ -19,6 +19,9 @@ const imageTimeout = 8 * time.Second
 // pinImages finds out what the images of specs stand for, and pins them to that.
 // It refuses images that no node has and none can pull.
 func (s *Server) pinImages(ctx context.Context, specs []api.ServiceSpec, resolve api.Resolve) (warnings []string, err error) {
+	if resolve == api.ResolveNever {
+		return nil, nil
+	}
 	snap := s.Replica.Snapshot()
 	var mu sync.Mutex
 	var missing []string
@@ -50,7 +53,7 @@ func (s *Server) pinImages(ctx context.Context, specs []api.ServiceSpec, resolve
 	}
 	for i := range specs {
 		task := &specs[i].Task
-		if lookup := found[task.Image+" "+task.Pin.ID]; lookup != nil && resolve != api.ResolveNever {
+		if lookup := found[task.Image+" "+task.Pin.ID]; lookup != nil {
 			task.Pin = lookup.pin
 		}
 	}

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
@@ -25,7 +26,7 @@ func (s *Server) Report(ctx context.Context, req *api.Report) (*api.ReportRespon
 		return nil, err
 	}
 	res := &api.ReportResponse{Lease: snap.Cluster.LeaseTimeout, Index: snap.Index}
-	if runsSingleton(snap, req.Node) {
+	if runsSingleton(s.Replica.TasksByNode(req.Node)) {
 		// A leader that has lost its quorum, or was paused, may not extend the
 		// fence: another may lead by now and not know of it.
 		if err := s.Replica.Raft.VerifyLeader(ctx); err != nil {
@@ -36,13 +37,8 @@ func (s *Server) Report(ctx context.Context, req *api.Report) (*api.ReportRespon
 	return res, nil
 }
 
-func runsSingleton(snap *api.Snapshot, node api.NodeID) bool {
-	for _, t := range snap.Tasks {
-		if t.NodeID == node && t.Spec.Singleton && !t.Status.State.Terminal() {
-			return true
-		}
-	}
-	return false
+func runsSingleton(tasks []*api.Task) bool {
+	return slices.ContainsFunc(tasks, func(t *api.Task) bool { return t.Spec.Singleton && !t.Status.State.Terminal() })
 }
 
 // planReport stores the news of a report. A node can report only its own tasks,

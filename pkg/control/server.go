@@ -30,12 +30,14 @@ type Config struct {
 // Server answers the procedures of a manager.
 type Server struct {
 	Config
-	mux   *rpc.Mux
-	calls calls
+	mux      *rpc.Mux
+	calls    calls
+	views    *views
+	sessions sessions
 }
 
 func New(cfg Config) *Server {
-	s := &Server{Config: cfg, mux: rpc.NewMux()}
+	s := &Server{Config: cfg, mux: rpc.NewMux(), views: newViews(cfg.Replica.Snapshot, cfg.Now)}
 	rpc.Handle(s.mux, api.ProcAdmit, s.Admit)
 	rpc.Handle(s.mux, api.ProcAddVoter, s.AddVoter)
 	rpc.Handle(s.mux, api.ProcRenew, s.Renew)

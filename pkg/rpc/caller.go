@@ -28,8 +28,13 @@ func CallerOf(ctx context.Context) Caller {
 	return caller
 }
 
+// WithCaller has calls of procedures, made in this process, be those of c.
+func WithCaller(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
 func withCaller(r *http.Request, c Caller) *http.Request {
-	return r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
+	return r.WithContext(WithCaller(r.Context(), c))
 }
 
 // Anonymous reports whether nothing is known of the caller.

@@ -4,6 +4,7 @@
 package rpc
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 
@@ -17,8 +18,18 @@ import (
 type codec struct{}
 
 func (codec) Name() string                    { return "json" }
-func (codec) Marshal(v any) ([]byte, error)   { return json.Marshal(v) }
 func (codec) Unmarshal(b []byte, v any) error { return json.Unmarshal(b, v) }
+
+func (codec) Marshal(v any) ([]byte, error) {
+	if encoded, ok := v.(*Encoded); ok {
+		return bytes.Join(*encoded, nil), nil
+	}
+	return json.Marshal(v)
+}
+
+// Encoded is a message that a handler has made JSON of already: the parts of it,
+// which other messages may share.
+type Encoded [][]byte
 
 var codes = map[api.Code]connect.Code{
 	api.CodeInvalid:     connect.CodeInvalidArgument,
