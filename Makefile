@@ -50,9 +50,10 @@ fuzz: go ## every fuzz target, each for FUZZTIME (30s)
 		done || exit 1; \
 	done
 
-bench: go build ## what a request costs, beside other ways to balance it (root)
+bench: go build engine ## what a request costs beside other ways to balance it; planners; control plane (root)
 	packaging/deps.sh bench
 	$(GO) run ./tests/bench/planner
+	$(GO) run ./tests/bench/control
 	$(GO) run ./tests/bench
 
 build: go ## bin/orch, one static program
