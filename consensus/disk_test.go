@@ -101,7 +101,7 @@ func TestLeaderWhoseDiskHangs(t *testing.T) {
 		t.Errorf("a write to a disk that hangs: %v", err)
 	}
 	rest := others(peers, hangs)
-	leader, _ := propose(t, rest, "meanwhile")
+	propose(t, rest, "meanwhile")
 	t.Logf("the next write after %v, with an election timeout of %v", time.Since(began).Round(time.Millisecond), api.DefaultElectionTimeout)
 	if hangs.IsLeader() || !hangs.Stalled() {
 		t.Errorf("the node whose disk hangs holds itself for the leader: %+v", hangs.Stats())
