@@ -9,18 +9,20 @@ import (
 )
 
 func newStackConfigCommand() *cobra.Command {
-	var files []string
+	var files stackFiles
 	cmd := &cobra.Command{
-		Use:   "config -c FILE STACK",
+		Use:   "config [-c FILE] [STACK]",
 		Short: "Print what a compose file means: what would be deployed, as JSON, with nothing sent",
 		Long: `Print what a compose file means: what would be deployed, as JSON, with nothing sent.
 
-Variables, merged files and defaults are filled in. What is in secrets is left out. No cluster is needed.`,
+Variables, merged files and defaults are filled in. What is in secrets is left out. No cluster is needed.
+
+` + stackFilesHelp,
 		Example: `  orch stack config -c compose.yaml blog
   orch stack config -c compose.yaml blog | jq '.services[].task.image'`,
-		Args: exactArgs(1, "the name of a stack"),
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req, project, err := loadStack(cmd, args[0], files)
+			req, project, err := files.load(cmd, args)
 			if err != nil {
 				return err
 			}
@@ -41,6 +43,6 @@ Variables, merged files and defaults are filled in. What is in secrets is left o
 			return enc.Encode(out)
 		},
 	}
-	cmd.Flags().StringArrayVarP(&files, "compose-file", "c", nil, "a compose file, - for standard input; a later one overrides an earlier one")
+	files.define(cmd)
 	return cmd
 }

@@ -5,32 +5,32 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/orch-dev/orch/pkg/api"
-	"github.com/orch-dev/orch/pkg/compose"
 )
 
 func newDeployCommand(c *cli) *cobra.Command {
-	var files []string
+	var files stackFiles
 	var images imageFlags
 	var prune, detach bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
-		Use:   "deploy -c FILE STACK",
+		Use:   "deploy [-c FILE] [STACK]",
 		Short: "Make a stack be what a compose file says, and wait until it runs",
-		Example: `  orch deploy -c compose.yaml blog
+		Long: `Make a stack be what a compose file says, and wait until it runs.
+
+` + stackFilesHelp,
+		Example: `  orch deploy blog
   orch deploy -c compose.yaml -c compose.prod.yaml --prune blog`,
-		Args: exactArgs(1, "the name of a stack"),
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req, project, err := loadStack(cmd, args[0], files)
+			req, project, err := files.load(cmd, args)
 			if err != nil {
-				return err
+				return fmt.Errorf("nothing was deployed:\n%w", err)
 			}
 			req.Prune = prune
 			if err := images.prepare(cmd, c, req, project.Builds); err != nil {
@@ -57,59 +57,12 @@ func newDeployCommand(c *cli) *cobra.Command {
 			return awaitStack(cmd.Context(), c, out, goal{stack: req.Stack, index: res.Index, updated: updated}, timeout)
 		},
 	}
-	cmd.Flags().StringArrayVarP(&files, "compose-file", "c", nil, "a compose file, - for standard input; a later one overrides an earlier one")
+	files.define(cmd)
 	images.define(cmd)
 	cmd.Flags().BoolVar(&prune, "prune", false, "remove the stack's services that the file does not name")
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "do not wait until everything runs")
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "how long to wait until everything runs")
 	return cmd
-}
-
-// loadStack reads compose files into a request, and prints their warnings.
-func loadStack(cmd *cobra.Command, stack string, files []string) (*api.DeployRequest, *compose.Project, error) {
-	if len(files) == 0 {
-		return nil, nil, fmt.Errorf("say which compose file to deploy, for instance `%s -c compose.yaml %s`", cmd.CommandPath(), stack)
-	}
-	var sources []compose.Source
-	for _, name := range files {
-		content, err := readSource(cmd.InOrStdin(), name)
-		if err != nil {
-			return nil, nil, fmt.Errorf("read the compose file: %w", err)
-		}
-		sources = append(sources, compose.Source{Name: name, Content: content})
-	}
-	dir, err := filepath.Abs(filepath.Dir(files[0]))
-	if err != nil {
-		return nil, nil, err
-	}
-	project, err := compose.Load(cmd.Context(), stack, sources, compose.Options{Env: environment(), WorkingDir: dir})
-	if err != nil {
-		return nil, nil, fmt.Errorf("nothing was deployed:\n%w", err)
-	}
-	for _, w := range project.Warnings {
-		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
-	}
-	req := &api.DeployRequest{Stack: stack, Services: project.Services, Files: project.Files}
-	for _, n := range project.Networks {
-		req.Networks = append(req.Networks, api.NetworkSpec(n))
-	}
-	return req, project, nil
-}
-
-func readSource(stdin io.Reader, name string) ([]byte, error) {
-	if name == "-" {
-		return io.ReadAll(stdin)
-	}
-	return os.ReadFile(name)
-}
-
-func environment() map[string]string {
-	env := make(map[string]string)
-	for _, kv := range os.Environ() {
-		k, v, _ := strings.Cut(kv, "=")
-		env[k] = v
-	}
-	return env
 }
 
 // What ends the stream of a stack's status.

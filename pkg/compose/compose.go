@@ -7,9 +7,15 @@
 package compose
 
 import (
+	"cmp"
 	"context"
 	"maps"
+	"path/filepath"
 	"regexp"
+
+	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/template"
+	"go.yaml.in/yaml/v4"
 
 	"github.com/orch-dev/orch/pkg/api"
 )
@@ -27,14 +33,15 @@ type Options struct {
 	// COMPOSE_PROFILES, a comma-separated list, enables services with profiles.
 	Env map[string]string
 	// WorkingDir, an absolute path, is where relative paths of bind mounts,
-	// env_file, label_file, secrets and configs start. The files that all but the
-	// first name are the only ones that Load reads.
+	// env_file, label_file, include, extends, secrets and configs start. The files
+	// that all but the first name are the only ones that Load reads.
 	WorkingDir string
 }
 
 // Project is a stack as its compose files describe it, ready to be deployed.
 // Every list is sorted by name.
 type Project struct {
+	Stack    string
 	Services []api.ServiceSpec
 	// Builds are the images that are made from source first.
 	Builds []Build
@@ -70,9 +77,13 @@ type VolumeSpec struct {
 var stackName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 
 // Load reads the compose files of a stack; where two set the same thing, the
-// later one wins. When the files cannot be deployed as they are, the error is a
+// later one wins. A stack without a name gets that of the environment's
+// COMPOSE_PROJECT_NAME, else of the files, else of WorkingDir. When the files cannot be deployed as they are, the error is a
 // *Problems that lists everything found wrong.
 func Load(ctx context.Context, stack string, sources []Source, opts Options) (*Project, error) {
+	given := nameOf(sources, opts.Env)
+	unused := stack != "" && given != "" && given != stack
+	stack = cmp.Or(stack, opts.Env["COMPOSE_PROJECT_NAME"], given, loader.NormalizeProjectName(filepath.Base(opts.WorkingDir)))
 	if !stackName.MatchString(stack) {
 		return nil, &Problems{List: []Problem{{
 			Message: `"` + stack + `" cannot be the name of a stack`,
@@ -89,9 +100,9 @@ func Load(ctx context.Context, stack string, sources []Source, opts Options) (*P
 	env["COMPOSE_PROJECT_NAME"] = stack
 	opts.Env = env
 
-	files := &scan{env: env, places: map[string]place{}}
+	files := &scan{env: env, dir: opts.WorkingDir, places: map[string]place{}}
 	for _, s := range sources {
-		files.source(s)
+		files.file(s)
 	}
 	if len(files.problems) > 0 {
 		return nil, newProblems(files.problems)
@@ -100,11 +111,30 @@ func Load(ctx context.Context, stack string, sources []Source, opts Options) (*P
 	if err != nil {
 		return nil, err
 	}
-	c := &converter{stack: stack, dir: opts.WorkingDir, model: model, scan: files, project: &Project{}}
+	c := &converter{stack: stack, dir: opts.WorkingDir, model: model, scan: files, project: &Project{Stack: stack}}
+	if unused {
+		files.warnAt("name", "the stack is named on the command line; this name is not used", "")
+	}
 	c.convert()
 	if len(files.problems) > 0 {
 		return nil, newProblems(files.problems)
 	}
 	c.project.Warnings = newProblems(files.warnings).List
 	return c.project, nil
+}
+
+// nameOf is the name that the last of the files which have one gives the stack.
+func nameOf(sources []Source, env map[string]string) string {
+	name := ""
+	for _, src := range sources {
+		var top struct{ Name string }
+		if yaml.Unmarshal(src.Content, &top) != nil { // which the scan tells better
+			continue
+		}
+		lookup := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
+		if v, err := template.SubstituteWithOptions(top.Name, lookup, template.WithoutLogging); err == nil {
+			name = cmp.Or(v, name)
+		}
+	}
+	return name
 }

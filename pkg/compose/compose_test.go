@@ -160,6 +160,7 @@ volumes:
 		DependsOn:        []api.Dependency{{Service: "blog_db", Condition: api.DependencyHealthy}},
 	}
 	want := &compose.Project{
+		Stack:    "blog",
 		Services: []api.ServiceSpec{db, web},
 		Networks: []compose.NetworkSpec{{Name: "blog_back", Internal: true}, {Name: "blog_default"}},
 		Volumes:  []compose.VolumeSpec{{Name: "blog_data"}, {Name: "shared", External: true}},

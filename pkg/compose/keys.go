@@ -35,7 +35,7 @@ const notYet = "not acted on yet"
 var rules = join(topLevelRules, serviceRules, buildRules, deployRules, networkRules, volumeRules, fileRules)
 
 var topLevelRules = []rule{
-	{"name", warned, "a stack is named on the command line; this name is not used"},
+	{"name", differs, "the name of the stack, if the command line gives none"},
 	{"version", warned, "not needed any more; remove it"},
 	{"services", honoured, ""},
 	{"services.*", honoured, ""},
@@ -43,7 +43,10 @@ var topLevelRules = []rule{
 	{"networks.*", honoured, ""},
 	{"volumes", honoured, ""},
 	{"volumes.*", honoured, ""},
-	{"include", refused, "files are not included; give each with -c"},
+	{"include", honoured, ""},
+	{"include.[].env_file", honoured, ""},
+	{"include.[].path", honoured, ""},
+	{"include.[].project_directory", honoured, ""},
 	{"jobs", refused, "jobs are not supported"},
 	{"models", refused, "models are not supported"},
 }
@@ -94,7 +97,7 @@ var serviceRules = []rule{
 	{"services.*.environment.*", honoured, ""},
 	{"services.*.expose", warned, "not needed: every port of a task is open to the tasks it shares a network with"},
 	{"services.*.extends", honoured, ""},
-	{"services.*.extends.file", refused, "only services of the files given with -c can be extended; give that file with -c too"},
+	{"services.*.extends.file", honoured, ""},
 	{"services.*.extends.service", honoured, ""},
 	{"services.*.external_links", refused, "share a network with the other stack and use the service's full name, STACK_SERVICE"},
 	{"services.*.extra_hosts", differs, "host-gateway is refused: tasks have no way to their node by a name"},

@@ -41,8 +41,6 @@ func loadModel(ctx context.Context, stack string, sources []Source, opts Options
 		o.SkipConsistencyCheck = true   // the conversion checks, and knows the places
 		o.SkipResolveEnvironment = true // done below, once the files are known to be there
 		o.SkipResolveLabels = true
-		o.SkipInclude = true
-		o.ResourceLoaders = []loader.ResourceLoader{noFiles{}}
 	})
 	if err != nil {
 		return nil, &Problems{List: files.modelProblems(err)}
@@ -81,17 +79,6 @@ func cannotRead(file, dir string, err error) string {
 	}
 	return fmt.Sprintf("cannot read %s: %v", file, err)
 }
-
-// noFiles keeps compose-go from reading files that Load was not given.
-type noFiles struct{}
-
-func (noFiles) Accept(string) bool { return true }
-
-func (noFiles) Load(_ context.Context, path string) (string, error) {
-	return "", fmt.Errorf("%s is not one of the files given", path)
-}
-
-func (noFiles) Dir(string) string { return "." }
 
 const noServices = "there are no services"
 

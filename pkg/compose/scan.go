@@ -1,10 +1,9 @@
 package compose
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -28,8 +27,11 @@ type place struct {
 // table and remembers where everything stands, since what compose-go reports
 // has no lines and what it returns no longer shows what was written.
 type scan struct {
+	dir      string // absolute, where the paths in the files given start
 	env      map[string]string
-	file     string
+	current  *source
+	base     bool // it is extended: what extends it wins
+	files    int  // named by others
 	nodes    int
 	active   []*yaml.Node // anchors being followed
 	places   map[string]place
@@ -37,30 +39,21 @@ type scan struct {
 	warnings []Problem
 }
 
-// source scans one file, all its documents.
-func (s *scan) source(src Source) {
-	s.file, s.nodes = src.Name, 0
-	decoder := yaml.NewDecoder(bytes.NewReader(src.Content))
-	for empty := true; ; empty = false {
-		var doc yaml.Node
-		err := decoder.Decode(&doc)
-		if errors.Is(err, io.EOF) {
-			if empty {
-				s.problems = append(s.problems, Problem{File: s.file, Message: "the file is empty"})
-			}
-			return
+// file scans one of the compose files, all its documents.
+func (s *scan) file(src Source) {
+	s.current, s.nodes = &source{name: src.Name, dir: s.dir}, 0
+	if src.Name != "-" {
+		if path, err := filepath.Abs(src.Name); err == nil {
+			s.current.path = path
 		}
-		if err != nil {
-			s.problems = append(s.problems, yamlProblem(s.file, err))
-			return
-		}
-		root := doc.Content[0]
-		if root.Kind != yaml.MappingNode {
-			s.fail(root, "", "a compose file is a mapping of keys such as services and networks", "")
-			return
-		}
-		s.mapping(root, "", "")
 	}
+	s.documents(src.Content, s.root)
+}
+
+// root scans a document, and the files it includes.
+func (s *scan) root(n *yaml.Node) {
+	s.include(n)
+	s.mapping(n, "", "")
 }
 
 func (s *scan) fail(at *yaml.Node, path, message, hint string) {
@@ -72,7 +65,7 @@ func (s *scan) warn(at *yaml.Node, path, message, hint string) {
 }
 
 func (s *scan) problem(at *yaml.Node, path, message, hint string) Problem {
-	return Problem{File: s.file, Line: at.Line, Column: at.Column, Path: path, Message: message, Hint: hint}
+	return Problem{File: s.current.name, Line: at.Line, Column: at.Column, Path: path, Message: message, Hint: hint}
 }
 
 // failAt and warnAt are for what only shows in the loaded model: they find the
@@ -93,7 +86,7 @@ func (s *scan) problemAt(path, message, hint string) Problem {
 			return p
 		}
 	}
-	p.File = s.file
+	p.File = s.current.name
 	return p
 }
 
@@ -126,7 +119,7 @@ func (s *scan) value(n *yaml.Node, path, pattern string) {
 		s.unique(n, path, pattern)
 		for i, item := range n.Content {
 			at := fmt.Sprintf("%s[%d]", path, i)
-			s.places[at] = place{s.file, item.Line, item.Column}
+			s.place(at, item)
 			s.value(item, at, pattern+".[]")
 		}
 	case yaml.ScalarNode:
@@ -197,10 +190,14 @@ func (s *scan) key(key, value *yaml.Node, path, pattern string) {
 			return
 		}
 	}
-	s.places[at] = place{s.file, key.Line, key.Column}
+	where := key
 	if value.Kind == yaml.ScalarNode && value.ShortTag() != "!!null" {
-		s.places[at] = place{s.file, value.Line, value.Column}
+		where = value
 	}
+	if child == "services.*.extends" {
+		s.extends(value, path)
+	}
+	s.place(at, where)
 	if value.Tag == "!reset" {
 		return // the key is taken away again
 	}
@@ -212,6 +209,24 @@ func (s *scan) key(key, value *yaml.Node, path, pattern string) {
 	default:
 		s.value(value, at, child)
 	}
+}
+
+// place remembers where the value at a path stands.
+func (s *scan) place(at string, n *yaml.Node) {
+	if _, known := s.places[at]; known && s.base {
+		return
+	}
+	s.places[at] = place{s.current.name, n.Line, n.Column}
+}
+
+// interpolated is a scalar, its variables filled in; what is wrong with them is told
+// elsewhere.
+func (s *scan) interpolated(n *yaml.Node) string {
+	v, err := template.SubstituteWithOptions(n.Value, func(name string) (string, bool) { v, ok := s.env[name]; return v, ok }, template.WithoutLogging)
+	if err != nil {
+		return n.Value
+	}
+	return v
 }
 
 // interpolate fills the variables of a scalar in, as compose-go will.
