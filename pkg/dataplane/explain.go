@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orch-dev/orch/bpf"
+	"github.com/orch-dev/orch/loadbalancer"
 	"github.com/orch-dev/orch/pkg/api"
 )
 
@@ -80,10 +81,7 @@ func (d *Dataplane) backendsOf(s *state, frontend uint32, open map[uint32]int) (
 	if err != nil {
 		return nil, err
 	}
-	places := make(map[uint32]int)
-	for _, id := range table {
-		places[id]++
-	}
+	shares := loadbalancer.Shares(table)
 	var list []api.NetBackend
 	for id, b := range s.backends {
 		if b.Frontend != frontend {
@@ -95,11 +93,8 @@ func (d *Dataplane) backendsOf(s *state, frontend uint32, open map[uint32]int) (
 		}
 		nb := api.NetBackend{
 			Addr: addrOf(b.Addr), Port: be16(b.Port), Node: addrOf(s.endpoints[b.Addr].Node).String(),
-			State: api.BackendActive, Flows: open[id],
+			State: api.BackendActive, Flows: open[id], Share: shares[id],
 			Packets: sum.Packets, Bytes: sum.Bytes, NewFlows: sum.Flows,
-		}
-		if len(table) > 0 {
-			nb.Share = float64(places[id]) / float64(len(table))
 		}
 		switch {
 		case b.Flags&bpf.OrchBackendFlagsBACKEND_DRAINING != 0:

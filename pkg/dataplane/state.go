@@ -177,7 +177,7 @@ func (s *state) addFrontends(plan api.NetworkPlan, have *state, sets networkSets
 			if !b.Draining && s.reachable(v.Addr) {
 				candidates = append(candidates, loadbalancer.Backend{
 					Name:   netip.AddrPortFrom(b.Addr, b.Port).String(),
-					Weight: max(1, uint32(b.Weight)),
+					Weight: max(1, b.Weight),
 				})
 				ids = append(ids, id)
 			}
