@@ -2,6 +2,7 @@ package consensus_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -200,7 +201,12 @@ func cluster(t testing.TB, n int, set ...settings) []*peer {
 
 func add(t testing.TB, peers []*peer, p *peer) {
 	t.Helper()
-	undisturbed(t, peers, func(leader *peer) error { return leader.AddVoter(within(t), p.id, p.addr) })
+	undisturbed(t, peers, func(leader *peer) error { return join(t, leader, p) })
+}
+
+// join makes p a member with a vote.
+func join(t testing.TB, leader, p *peer) error {
+	return cmp.Or(leader.AddMember(within(t), p.id, p.addr), leader.Promote(within(t), p.id, p.addr))
 }
 
 // others returns the peers without one of them.
@@ -421,14 +427,14 @@ func TestPoliteHandover(t *testing.T) {
 	propose(t, others(peers, old), "with two")
 }
 
-func TestAddVoterThatDoesNotAnswer(t *testing.T) {
+func TestManagerThatDoesNotAnswer(t *testing.T) {
 	peers := cluster(t, 1)
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	silent.Close()
-	if err := waitLeader(t, peers...).AddVoter(within(t), "ghost", silent.Addr().String()); err == nil {
+	if err := waitLeader(t, peers...).AddMember(within(t), "ghost", silent.Addr().String()); err == nil {
 		t.Error("a manager that does not answer was added")
 	}
 	propose(t, peers, "still works")

@@ -3,6 +3,7 @@ package consensus
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,33 +23,42 @@ func (n *Node) Bootstrap() error {
 	return nil
 }
 
-// AddVoter makes the node with that address a full member, or changes its
-// address; only the leader can. The node must be listening already: from the
-// entry on it counts in the quorum, and a second manager that does not answer
-// would leave the first without one.
-func (n *Node) AddVoter(ctx context.Context, id api.NodeID, addr string) error {
-	probe, err := n.cfg.Transport.dial(ctx, addr)
-	if err != nil {
-		return fmt.Errorf("add manager %s: it does not answer at %s: %w", id, addr, err)
+// AddMember gives the log to the node with that address, which has no vote until
+// Promote, or changes a member's address; only the leader can. The node must be
+// listening already.
+func (n *Node) AddMember(ctx context.Context, id api.NodeID, addr string) error {
+	if id != n.id {
+		probe, err := n.cfg.Transport.dial(ctx, addr)
+		if err != nil {
+			return fmt.Errorf("add manager %s: it does not answer at %s: %w", id, addr, err)
+		}
+		probe.Close()
 	}
-	probe.Close()
-	err = n.await(ctx, func(r *raft.Raft, timeout time.Duration) raft.Future {
+	return n.change(ctx, "add", id, func(r *raft.Raft, timeout time.Duration) raft.Future {
+		return r.AddNonvoter(raft.ServerID(id), raft.ServerAddress(addr), 0, timeout)
+	})
+}
+
+// Promote gives a member a vote; only the leader can. From the entry on the member
+// counts in the quorum: it has to have the log.
+func (n *Node) Promote(ctx context.Context, id api.NodeID, addr string) error {
+	return n.change(ctx, "promote", id, func(r *raft.Raft, timeout time.Duration) raft.Future {
 		return r.AddVoter(raft.ServerID(id), raft.ServerAddress(addr), 0, timeout)
 	})
-	if err != nil {
-		return fmt.Errorf("add manager %s at %s: %w", id, addr, err)
-	}
-	return nil
 }
 
 // RemoveServer takes a node out of the group; only the leader can. Removing
 // one that is no member does nothing.
 func (n *Node) RemoveServer(ctx context.Context, id api.NodeID) error {
-	err := n.await(ctx, func(r *raft.Raft, timeout time.Duration) raft.Future {
+	return n.change(ctx, "remove", id, func(r *raft.Raft, timeout time.Duration) raft.Future {
 		return r.RemoveServer(raft.ServerID(id), 0, timeout)
 	})
-	if err != nil {
-		return fmt.Errorf("remove manager %s: %w", id, err)
+}
+
+// change changes the members of the group.
+func (n *Node) change(ctx context.Context, what string, id api.NodeID, start func(*raft.Raft, time.Duration) raft.Future) error {
+	if err := n.await(ctx, start); err != nil {
+		return fmt.Errorf("%s manager %s: %w", what, id, err)
 	}
 	return nil
 }
@@ -87,6 +97,11 @@ type Peer struct {
 	ID    api.NodeID
 	Addr  string
 	Voter bool
+}
+
+// Votes reports whether a node is a member that has a vote.
+func (s Stats) Votes(id api.NodeID) bool {
+	return slices.ContainsFunc(s.Peers, func(p Peer) bool { return p.ID == id && p.Voter })
 }
 
 // Stats returns the node's view of its group.

@@ -139,6 +139,23 @@ func (d *daemon) nodeInfo(ctx context.Context, m *member) api.NodeInfo {
 	return info
 }
 
+// Raft says for the leader how far this manager is.
+func (d *daemon) Raft(ctx context.Context, _ *api.Empty) (*api.RaftInfo, error) {
+	m, err := nodeRuntime{d}.member(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if m.replica == nil {
+		return nil, api.Errorf(api.CodeUnavailable, "node %s is not a manager", d.hostname)
+	}
+	return m.raftInfo(), nil
+}
+
+func (m *member) raftInfo() *api.RaftInfo {
+	stats := m.replica.Raft.Stats()
+	return &api.RaftInfo{State: stats.State, Term: stats.Term, Applied: stats.AppliedIndex}
+}
+
 // Info says what this node is and what it knows of its cluster.
 func (d *daemon) Info(ctx context.Context, _ *api.Empty) (*api.Info, error) {
 	id, m := d.identity(), d.currentMember()
@@ -154,8 +171,7 @@ func (d *daemon) Info(ctx context.Context, _ *api.Empty) (*api.Info, error) {
 	view := m.agent.View()
 	if m.replica != nil {
 		view = m.replica.Snapshot()
-		stats := m.replica.Raft.Stats()
-		info.Raft = &api.RaftInfo{State: stats.State, Term: stats.Term, Applied: stats.AppliedIndex}
+		info.Raft = m.raftInfo()
 		if leader, _, ok := m.replica.Raft.Leader(); ok && view.Nodes[leader] != nil {
 			info.Leader = view.Nodes[leader].Hostname
 		}

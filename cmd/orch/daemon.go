@@ -162,6 +162,7 @@ func (d *daemon) run() error {
 	rpc.Handle(d.mux, api.ProcInit, d.Init)
 	rpc.Handle(d.mux, api.ProcJoin, d.Join)
 	rpc.Handle(d.mux, api.ProcInfo, d.Info)
+	rpc.Handle(d.mux, api.ProcRaft, d.Raft)
 	rpc.Handle(d.mux, api.ProcUnlock, d.Unlock)
 	d.mux.HandlePrefix("/orch.cluster/", http.HandlerFunc(d.serveCluster))
 	agent.ServeOutput(d.mux, nodeRuntime{d})

@@ -161,6 +161,7 @@ func (d *daemon) enroll(id identity, finish func(*member) error) error {
 	d.setMember(id, nil) // the credentials are needed from here on
 	m, err := d.startMember(id, false)
 	if err == nil {
+		d.setMember(id, m) // so that it answers the leader, who asks how far it is
 		err = finish(m)
 		if id.Joining = errors.As(err, new(unfinished)); err != nil && !id.Joining {
 			m.stop()
@@ -189,9 +190,9 @@ func (m *member) joinManagers(ctx context.Context, remote string) error {
 	if err := m.d.saveJoining(true); err != nil {
 		return err
 	}
-	_, err := rpc.Call[api.AddVoterRequest, api.Empty](ctx, m.d.peers.Manager(remote), api.ProcAddVoter, &api.AddVoterRequest{Node: m.id.Node})
+	_, err := rpc.Call[api.AddMemberRequest, api.Empty](ctx, m.d.peers.Manager(remote), api.ProcAddMember, &api.AddMemberRequest{Node: m.id.Node})
 	if err == nil {
-		err = m.awaitState(ctx)
+		err = m.awaitVote(ctx)
 	}
 	switch api.CodeOf(err) {
 	case api.CodeInvalid, api.CodeDenied, api.CodeNotFound:

@@ -230,7 +230,18 @@ func (m *member) initManager() error {
 	loop := manager.New(m.replica, m.tracker, newID, time.Now, m.d.log.With("part", "manager"))
 	m.run("manager", loop.Run)
 	m.run("gossip watch", m.watchGossip)
+	members := &manager.Members{Replica: m.replica, Tracker: m.tracker, Applied: m.d.appliedBy, Log: m.d.log.With("part", "members")}
+	m.run("members", members.Run)
 	return nil
+}
+
+// appliedBy asks a manager how much of the Raft log it has applied.
+func (d *daemon) appliedBy(ctx context.Context, node *api.Node) (api.Index, error) {
+	info, err := rpc.Call[api.Empty, api.RaftInfo](ctx, d.peers.Manager(node.APIAddr()), api.ProcRaft, &api.Empty{})
+	if err != nil {
+		return 0, err
+	}
+	return info.Applied, nil
 }
 
 // gossipSample is how often a manager notes who is alive by gossip.
@@ -379,17 +390,26 @@ func (m *member) bootstrap(ctx context.Context, cluster *api.Cluster, self *api.
 	return nil
 }
 
-// awaitState waits until a new manager has its copy of the cluster's state.
-func (m *member) awaitState(ctx context.Context) error {
+// votePoll is how often a new manager looks whether it has its vote.
+const votePoll = 50 * time.Millisecond
+
+// awaitVote waits until a new manager has its copy of the cluster's state, and
+// for that a vote.
+func (m *member) awaitVote(ctx context.Context) error {
+	poll := time.NewTicker(votePoll)
+	defer poll.Stop()
 	for {
-		changed := m.replica.Changed()
-		if m.replica.Snapshot().Nodes[m.id.Node] != nil {
+		known := m.replica.Snapshot().Nodes[m.id.Node] != nil
+		if known && m.replica.Raft.Stats().Votes(m.id.Node) {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return api.Errorf(api.CodeUnavailable, "the cluster's state did not arrive: can the managers reach %s?", m.d.apiAddr(m.id.Addr))
-		case <-changed:
+			if !known {
+				return api.Errorf(api.CodeUnavailable, "the cluster's state did not arrive: can the managers reach %s?", m.d.apiAddr(m.id.Addr))
+			}
+			return api.Errorf(api.CodeUnavailable, "the managers have not given it a vote yet: can they reach %s?", m.d.apiAddr(m.id.Addr))
+		case <-poll.C:
 		}
 	}
 }

@@ -27,6 +27,7 @@ var access = map[string]Access{
 	ProcInit:   AccessLocal,
 	ProcJoin:   AccessLocal,
 	ProcUnlock: AccessLocal,
+	ProcDepart: AccessMember,
 	ProcInfo:   AccessViewer,
 
 	ProcAdmit:     AccessAnyone, // its token is what counts
@@ -36,7 +37,8 @@ var access = map[string]Access{
 	ProcTaskFiles: AccessMember, // of a task that it runs
 
 	// What managers ask of nodes, and of each other.
-	ProcAddVoter:     AccessManager,
+	ProcAddMember:    AccessManager,
+	ProcRaft:         AccessManager,
 	ProcImageStatus:  AccessManager,
 	ProcTaskLogs:     AccessManager,
 	ProcDiagnose:     AccessManager,
@@ -79,6 +81,7 @@ var access = map[string]Access{
 	ProcAddUser:         AccessAdmin,
 	ProcRemoveUser:      AccessAdmin,
 	ProcUpdateNode:      AccessAdmin,
+	ProcRemoveNode:      AccessAdmin,
 	ProcDeploy:          AccessAdmin,
 	ProcRemoveStack:     AccessAdmin,
 	ProcScale:           AccessAdmin,

@@ -16,6 +16,7 @@ const (
 // Procedures that every node answers for managers.
 const (
 	ProcImageStatus = "/orch.agent/ImageStatus" // ImageStatusRequest -> ImageStatus
+	ProcRaft        = "/orch.agent/Raft"        // Empty -> RaftInfo, of a manager
 	ProcTaskLogs    = "/orch.agent/TaskLogs"    // TaskLogsRequest -> stream of LogChunk
 	// An image, from the node that has it to one that needs it.
 	ProcImageManifest = "/orch.agent/ImageManifest" // ImageRequest -> ImageManifest
@@ -32,7 +33,7 @@ const (
 	ProcImageHolders = "/orch.cluster/ImageHolders" // ImageRequest -> ImageHolders
 	ProcImageSources = "/orch.cluster/ImageSources" // ImageSourcesRequest -> ImageSources
 	ProcAdmit        = "/orch.cluster/Admit"        // AdmitRequest -> AdmitResponse
-	ProcAddVoter     = "/orch.cluster/AddVoter"     // AddVoterRequest -> Empty
+	ProcAddMember    = "/orch.cluster/AddMember"    // AddMemberRequest -> Empty
 	ProcRenew        = "/orch.cluster/Renew"        // RenewRequest -> Certificate
 	ProcJoinTokens   = "/orch.cluster/JoinTokens"   // Empty -> JoinTokens
 	ProcRotateToken  = "/orch.cluster/RotateToken"  // RotateTokenRequest -> JoinTokens
@@ -42,6 +43,8 @@ const (
 	ProcFinishRotation  = "/orch.cluster/FinishRotation"  // Empty -> AuthorityStatus
 	ProcNodes           = "/orch.cluster/Nodes"           // Empty -> NodeList
 	ProcUpdateNode      = "/orch.cluster/UpdateNode"      // UpdateNodeRequest -> Empty
+	ProcRemoveNode      = "/orch.cluster/RemoveNode"      // RemoveNodeRequest -> Empty
+	ProcDepart          = "/orch.cluster/Depart"          // DepartRequest -> Empty
 	ProcDeploy          = "/orch.cluster/Deploy"          // DeployRequest -> DeployResponse
 	ProcWatchStack      = "/orch.cluster/WatchStack"      // StackRequest -> stream of StackStatus
 	ProcStacks          = "/orch.cluster/Stacks"          // Empty -> StackList
@@ -149,9 +152,9 @@ type AdmitResponse struct {
 	Managers    []string    `json:"managers"` // API addresses
 }
 
-// AddVoterRequest asks for a manager that was admitted, and whose Raft answers,
-// to become a member of the Raft group.
-type AddVoterRequest struct {
+// AddMemberRequest asks for a manager that was admitted, and whose Raft answers,
+// to become a member of the Raft group, which gets a vote once it has caught up.
+type AddMemberRequest struct {
 	Node NodeID `json:"node"`
 }
 
@@ -191,15 +194,32 @@ type NodeList struct {
 type NodeEntry struct {
 	Node
 	Leader bool `json:"leader,omitempty"`
+	// Voter: a manager that has a vote. One that has none is catching up, or was
+	// demoted a moment ago.
+	Voter bool `json:"voter,omitempty"`
 	// Applied is the index that the node has acknowledged; SeenAgo how long
 	// ago it was last heard of.
 	Applied Index         `json:"applied"`
 	SeenAgo time.Duration `json:"seenAgo"`
 }
 
+// RemoveNodeRequest takes a node out of the cluster.
+type RemoveNodeRequest struct {
+	Node  string `json:"node"`  // ID, unambiguous prefix of it, or hostname
+	Force bool   `json:"force"` // also if it is up
+}
+
+// DepartRequest is a node's that leaves: first with Prepare, which has its tasks
+// move elsewhere.
+type DepartRequest struct {
+	Node    NodeID `json:"node"`
+	Prepare bool   `json:"prepare,omitempty"`
+}
+
 // UpdateNodeRequest changes what an operator may set on a node.
 type UpdateNodeRequest struct {
 	Node         string            `json:"node"` // ID, unambiguous prefix of it, or hostname
+	Role         Role              `json:"role,omitempty"`
 	Availability Availability      `json:"availability,omitempty"`
 	AddLabels    map[string]string `json:"addLabels,omitempty"`
 	RemoveLabels []string          `json:"removeLabels,omitempty"`

@@ -62,7 +62,8 @@ func (s *Server) Admit(ctx context.Context, req *api.AdmitRequest) (*api.AdmitRe
 func planAdmit(snap *api.Snapshot, node api.Node, role api.Role) ([]api.Change, error) {
 	for _, other := range api.Sorted(snap.Nodes) {
 		if other.ID != node.ID && other.APIAddr() == node.APIAddr() {
-			return nil, api.Errorf(api.CodeConflict, "node %s (%s) already has the address %s", other.Hostname, other.ID, other.APIAddr())
+			return nil, api.Errorf(api.CodeConflict,
+				"node %s (%s) already has the address %s: if that was this machine before, remove it first with `orch node rm %s` on a manager", other.Hostname, other.ID, other.APIAddr(), other.ID)
 		}
 	}
 	node.Meta, node.Role, node.Availability, node.State, node.Labels = api.Meta{}, role, api.AvailabilityActive, api.NodeDown, nil
@@ -80,15 +81,15 @@ func planAdmit(snap *api.Snapshot, node api.Node, role api.Role) ([]api.Change, 
 	return []api.Change{{Node: &node}}, nil
 }
 
-// AddVoter makes an admitted manager a member of the Raft group. It comes after
-// Admit, and once the node's Raft answers: a group of one that became two would
-// otherwise wait for a vote that cannot come.
-func (s *Server) AddVoter(ctx context.Context, req *api.AddVoterRequest) (*api.Empty, error) {
+// AddMember makes an admitted manager a member of the Raft group. It comes after
+// Admit, and once the node's Raft answers. The member gets its vote when it has
+// caught up: see manager.Members.
+func (s *Server) AddMember(ctx context.Context, req *api.AddMemberRequest) (*api.Empty, error) {
 	node := s.Replica.Snapshot().Nodes[req.Node]
 	if node == nil || node.Role != api.RoleManager {
 		return nil, api.Errorf(api.CodeDenied, "node %s was not admitted as a manager", req.Node)
 	}
-	if err := s.Replica.AddVoter(ctx, node); err != nil {
+	if err := s.Replica.AddMember(ctx, node); err != nil {
 		return nil, fmt.Errorf("make %s a member of the raft group: %w", node.Hostname, err)
 	}
 	return &api.Empty{}, nil

@@ -26,7 +26,10 @@ const patience = 30 * time.Second
 type group struct {
 	authority *pki.Authority
 	cluster   *api.Cluster
-	managers  []*peer
+	managers  []*peer // those to call
+
+	mu  sync.Mutex
+	all []*peer // also those that were stopped
 }
 
 // peer is one manager of a group.
@@ -37,6 +40,7 @@ type peer struct {
 	sec    *rpc.Security
 	client *rpc.Client // of its API, for a manager
 	stop   func()      // as a crash would
+	ended  chan struct{}
 }
 
 // newGroup starts n managers that are voters.
@@ -66,11 +70,23 @@ func (g *group) add(t *testing.T) *peer {
 	t.Helper()
 	p := g.start(t, api.RoleManager)
 	g.commit(t, func(*api.Snapshot) []api.Change { return []api.Change{{Node: p.node}} })
-	until(t, "it is a voter", func() error {
-		_, err := rpc.Call[api.AddVoterRequest, api.Empty](deadline(t), g.leader(t).client, api.ProcAddVoter, &api.AddVoterRequest{Node: p.node.ID})
+	g.joinGroup(t, p)
+	return p
+}
+
+// joinGroup makes a manager a member and waits until it has a vote.
+func (g *group) joinGroup(t *testing.T, p *peer) {
+	t.Helper()
+	until(t, "it is a member", func() error {
+		_, err := rpc.Call[api.AddMemberRequest, api.Empty](deadline(t), g.leader(t).client, api.ProcAddMember, &api.AddMemberRequest{Node: p.node.ID})
 		return err
 	})
-	return p
+	until(t, "it has a vote", func() error {
+		if stats := p.Replica.Raft.Stats(); !stats.Votes(p.node.ID) {
+			return fmt.Errorf("the members are %+v", stats.Peers)
+		}
+		return nil
+	})
 }
 
 // start starts a manager that is in no Raft group yet.
@@ -113,8 +129,20 @@ func (g *group) run(t *testing.T, id api.NodeID, dir, addr string, role api.Role
 			t.Error(err)
 		}
 	})
+	members := &manager.Members{Replica: replica, Tracker: tracker, Log: log, Applied: func(_ context.Context, n *api.Node) (api.Index, error) {
+		for _, other := range g.managers {
+			if other.node.ID == n.ID {
+				return other.Replica.Raft.Stats().AppliedIndex, nil
+			}
+		}
+		return 0, fmt.Errorf("no manager %s", n.ID)
+	}}
+	running.Go(func() { _ = members.Run(ctx) })
+	running.Go(func() { g.signsOfLife(ctx, p) })
 	running.Go(func() { _ = manager.New(replica, tracker, newID, time.Now, log).Run(ctx) })
+	p.ended = make(chan struct{})
 	p.stop = sync.OnceFunc(func() {
+		close(p.ended)
 		cancel()
 		if err := raft.Shutdown(); err != nil {
 			t.Error(err)
@@ -123,7 +151,39 @@ func (g *group) run(t *testing.T, id api.NodeID, dir, addr string, role api.Role
 	})
 	t.Cleanup(p.stop)
 	g.managers = append(g.managers, p)
+	g.mu.Lock()
+	g.all = append(g.all, p)
+	g.mu.Unlock()
 	return p
+}
+
+// signsOfLife gives a manager those of the others, by gossip and by reports as
+// their agents would send them, until ctx ends.
+func (g *group) signsOfLife(ctx context.Context, p *peer) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		alive := make(map[api.NodeID]bool)
+		g.mu.Lock()
+		for _, other := range g.all {
+			select {
+			case <-other.ended:
+			default:
+				alive[other.node.ID] = true
+			}
+		}
+		g.mu.Unlock()
+		now, index := time.Now(), p.Replica.Snapshot().Index
+		p.Tracker.Gossiped(alive, now)
+		for id := range alive {
+			p.Tracker.Reported(id, index, index, now)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // testLog shows log lines with the test, as long as it runs.

@@ -13,9 +13,10 @@ import (
 // Nodes lists the nodes by name, with what the leader knows of them.
 func (s *Server) Nodes(context.Context, *api.Empty) (*api.NodeList, error) {
 	leader, _, _ := s.Replica.Raft.Leader()
+	group := s.Replica.Raft.Stats()
 	list := &api.NodeList{Nodes: []api.NodeEntry{}}
 	for _, n := range api.Sorted(s.Replica.Snapshot().Nodes) {
-		entry := api.NodeEntry{Node: *n, Leader: n.ID == leader}
+		entry := api.NodeEntry{Node: *n, Leader: n.ID == leader, Voter: group.Votes(n.ID)}
 		seen, applied := s.Tracker.Contact(n.ID)
 		if entry.Applied = applied; !seen.IsZero() {
 			entry.SeenAgo = s.Now().Sub(seen).Round(time.Millisecond)
@@ -28,40 +29,62 @@ func (s *Server) Nodes(context.Context, *api.Empty) (*api.NodeList, error) {
 
 // UpdateNode sets what an operator may set on a node.
 func (s *Server) UpdateNode(ctx context.Context, req *api.UpdateNodeRequest) (*api.Empty, error) {
+	if err := checkNodeUpdate(req); err != nil {
+		return nil, err
+	}
+	if req.Role == api.RoleWorker {
+		s.members.Lock()
+		defer s.members.Unlock()
+		if err := s.prepareDemotion(ctx, req.Node); err != nil {
+			return nil, err
+		}
+	}
+	_, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) { return planNodeUpdate(snap, req) })
+	return &api.Empty{}, err
+}
+
+func checkNodeUpdate(req *api.UpdateNodeRequest) error {
 	switch req.Availability {
 	case "", api.AvailabilityActive, api.AvailabilityPause, api.AvailabilityDrain:
 	default:
-		return nil, api.Errorf(api.CodeInvalid, "unknown availability %q: use active, pause or drain", req.Availability)
+		return api.Errorf(api.CodeInvalid, "unknown availability %q: use active, pause or drain", req.Availability)
 	}
-	if req.Availability == "" && len(req.AddLabels) == 0 && len(req.RemoveLabels) == 0 {
-		return nil, api.Errorf(api.CodeInvalid, "say what to change of node %s: its availability or its labels", req.Node)
+	switch req.Role {
+	case "", api.RoleWorker, api.RoleManager:
+	default:
+		return api.Errorf(api.CodeInvalid, "unknown role %q: use worker or manager", req.Role)
 	}
-	_, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
-		node, err := findNode(snap, req.Node)
-		if err != nil {
-			return nil, err
-		}
-		next := *node
-		if req.Availability != "" {
-			next.Rebalance = node.Rebalance || node.Availability != api.AvailabilityActive && req.Availability == api.AvailabilityActive
-			next.Availability = req.Availability
-		}
-		next.Labels = make(map[string]string)
-		for k, v := range node.Labels {
-			next.Labels[k] = v
-		}
-		for k, v := range req.AddLabels {
-			next.Labels[k] = v
-		}
-		for _, k := range req.RemoveLabels {
-			delete(next.Labels, k)
-		}
-		if err := api.ValidateLabels("node "+node.Hostname, next.Labels); err != nil {
-			return nil, err
-		}
-		return []api.Change{{Node: &next}}, nil
-	})
-	return &api.Empty{}, err
+	if req.Role == "" && req.Availability == "" && len(req.AddLabels) == 0 && len(req.RemoveLabels) == 0 {
+		return api.Errorf(api.CodeInvalid, "say what to change of node %s: its role, its availability or its labels", req.Node)
+	}
+	return nil
+}
+
+func planNodeUpdate(snap *api.Snapshot, req *api.UpdateNodeRequest) ([]api.Change, error) {
+	node, err := findNode(snap, req.Node)
+	if err != nil {
+		return nil, err
+	}
+	next := *node
+	next.Role = cmp.Or(req.Role, node.Role)
+	if req.Availability != "" {
+		next.Rebalance = node.Rebalance || node.Availability != api.AvailabilityActive && req.Availability == api.AvailabilityActive
+		next.Availability = req.Availability
+	}
+	next.Labels = make(map[string]string)
+	for k, v := range node.Labels {
+		next.Labels[k] = v
+	}
+	for k, v := range req.AddLabels {
+		next.Labels[k] = v
+	}
+	for _, k := range req.RemoveLabels {
+		delete(next.Labels, k)
+	}
+	if err := api.ValidateLabels("node "+node.Hostname, next.Labels); err != nil {
+		return nil, err
+	}
+	return []api.Change{{Node: &next}}, nil
 }
 
 // findNode finds a node by hostname, ID or unambiguous prefix of the ID.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
@@ -34,12 +35,14 @@ type Server struct {
 	calls    calls
 	views    *views
 	sessions sessions
+
+	members sync.Mutex // held while one manager is made none: see mayLose
 }
 
 func New(cfg Config) *Server {
 	s := &Server{Config: cfg, mux: rpc.NewMux(), views: newViews(cfg.Replica.Snapshot, cfg.Now)}
 	rpc.Handle(s.mux, api.ProcAdmit, s.Admit)
-	rpc.Handle(s.mux, api.ProcAddVoter, s.AddVoter)
+	rpc.Handle(s.mux, api.ProcAddMember, s.AddMember)
 	rpc.Handle(s.mux, api.ProcRenew, s.Renew)
 	rpc.Handle(s.mux, api.ProcJoinTokens, s.JoinTokens)
 	rpc.Handle(s.mux, api.ProcRotateToken, s.RotateToken)
@@ -51,6 +54,8 @@ func New(cfg Config) *Server {
 	rpc.Handle(s.mux, api.ProcRemoveUser, s.RemoveUser)
 	rpc.Handle(s.mux, api.ProcNodes, s.Nodes)
 	rpc.Handle(s.mux, api.ProcUpdateNode, s.UpdateNode)
+	rpc.Handle(s.mux, api.ProcRemoveNode, s.RemoveNode)
+	rpc.Handle(s.mux, api.ProcDepart, s.Depart)
 	rpc.Handle(s.mux, api.ProcDeploy, s.Deploy)
 	rpc.HandleStream(s.mux, api.ProcWatchStack, s.WatchStack)
 	rpc.Handle(s.mux, api.ProcStacks, s.Stacks)

@@ -301,7 +301,7 @@ func TestWorkerMay(t *testing.T) {
 	}
 	// Everything else is denied, and known to be before it is looked at.
 	for _, procedure := range []string{
-		api.ProcAddVoter, api.ProcJoinTokens, api.ProcRotateToken, api.ProcNodes, api.ProcUpdateNode, api.ProcDeploy, api.ProcWatchStack,
+		api.ProcAddMember, api.ProcJoinTokens, api.ProcRotateToken, api.ProcNodes, api.ProcUpdateNode, api.ProcDeploy, api.ProcWatchStack,
 		api.ProcStacks, api.ProcRemoveStack, api.ProcServices, api.ProcTasks, api.ProcScale, api.ProcServiceLogs,
 	} {
 		if _, err := rpc.Call[api.Empty, api.Empty](deadline(t), worker.client, procedure, &api.Empty{}); err == nil || api.CodeOf(err) != api.CodeDenied {

@@ -67,7 +67,7 @@ func TestEveryoneMay(t *testing.T) {
 		}
 	}
 	for who, client := range map[string]*rpc.Client{"admin": admin.Client, "viewer": viewer.Client} {
-		for _, procedure := range []string{api.ProcAddVoter, api.ProcImageSources, api.ProcSession, api.ProcTaskLogs, api.ProcImageLayer, api.ProcClock} {
+		for _, procedure := range []string{api.ProcAddMember, api.ProcImageSources, api.ProcSession, api.ProcTaskLogs, api.ProcImageLayer, api.ProcClock} {
 			if may(t, client, procedure) {
 				t.Errorf("%s may call %s", who, procedure)
 			}

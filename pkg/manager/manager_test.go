@@ -219,10 +219,10 @@ func TestUpdateKeepsTheErrorOfItsFunction(t *testing.T) {
 }
 
 // A manager that cannot be reached is known not to have become one.
-func TestAddVoterThatDoesNotAnswer(t *testing.T) {
+func TestManagerThatDoesNotAnswer(t *testing.T) {
 	r, _ := lead(t)
 	node := &api.Node{ID: "n2", Addr: netip.MustParseAddr("192.0.2.2"), APIPort: 2377}
-	if err := r.AddVoter(context.Background(), node); api.CodeOf(err) != api.CodeInvalid {
+	if err := r.AddMember(context.Background(), node); api.CodeOf(err) != api.CodeInvalid {
 		t.Errorf("code %s: %v", api.CodeOf(err), err)
 	}
 }

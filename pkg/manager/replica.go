@@ -42,10 +42,10 @@ func (r *Replica) CommitEntry(ctx context.Context, data []byte) (api.Index, erro
 	return index, explain(err)
 }
 
-// AddVoter makes a node that was admitted, and whose Raft answers, a member of
-// the group. If it fails with api.CodeUnavailable, it may have done so.
-func (r *Replica) AddVoter(ctx context.Context, node *api.Node) error {
-	err := explain(r.Raft.AddVoter(ctx, node.ID, node.APIAddr()))
+// AddMember makes a node that was admitted, and whose Raft answers, a member of
+// the group without a vote. If it fails with api.CodeUnavailable, it may have done so.
+func (r *Replica) AddMember(ctx context.Context, node *api.Node) error {
+	err := explain(r.Raft.AddMember(ctx, node.ID, node.APIAddr()))
 	if err != nil && api.CodeOf(err) != api.CodeUnavailable {
 		return fmt.Errorf("%w: %w", errUnreachable, err)
 	}

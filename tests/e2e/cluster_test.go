@@ -360,6 +360,9 @@ func (c *cluster) settled(ctx context.Context) error {
 			if n.State != api.NodeReady {
 				return fmt.Errorf("%s says that %s is %s", asked, n.Hostname, n.State)
 			}
+			if n.Role == api.RoleManager && !n.Voter {
+				return fmt.Errorf("%s says that %s has no vote", asked, n.Hostname)
+			}
 		}
 	}
 	services, err := list[api.ServiceEntry](ctx, c, "n1", "service", "ls")

@@ -1,0 +1,91 @@
+package manager
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/orch-dev/orch/consensus"
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// Members keeps the Raft group what the nodes' roles say, while its node leads: a
+// manager that has caught up gets a vote, and who is no manager any more is
+// removed.
+type Members struct {
+	Replica *Replica
+	Tracker *Tracker
+	// Applied asks a manager how much of the log it has applied.
+	Applied func(ctx context.Context, node *api.Node) (api.Index, error)
+	Log     *slog.Logger
+}
+
+const (
+	// membersLook is how often the group is compared with the roles.
+	membersLook = 200 * time.Millisecond
+	// membersTimeout bounds one question, and one change.
+	membersTimeout = 2 * time.Second
+	// caughtUp is how many entries a manager may lack when it gets its vote: what
+	// is written while it is asked.
+	caughtUp = 256
+)
+
+// Run compares until ctx ends.
+func (m *Members) Run(ctx context.Context) error {
+	look := time.NewTicker(membersLook)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-look.C:
+		}
+		leads, snap := m.Tracker.Leads(), m.Replica.Snapshot()
+		if !leads || snap.Cluster == nil {
+			continue // what it knows may be old: whom it would miss there is to stay
+		}
+		if err := m.step(ctx, snap); err != nil && ctx.Err() == nil {
+			m.Log.Warn("cannot change the managers' group", "err", err)
+		}
+	}
+}
+
+// step makes one change at most: the next is planned from what it led to.
+func (m *Members) step(ctx context.Context, snap *api.Snapshot) error {
+	ctx, cancel := context.WithTimeout(ctx, membersTimeout)
+	defer cancel()
+	stats := m.Replica.Raft.Stats()
+	remove, waiting := planMembers(snap, stats.Peers)
+	if remove != "" {
+		if leader, _, _ := m.Replica.Raft.Leader(); leader == remove {
+			return m.Replica.Raft.TransferLeadership(ctx) // to one that removes this one
+		}
+		m.Log.Info("no manager any more", "node", remove)
+		return m.Replica.Raft.RemoveServer(ctx, remove)
+	}
+	for _, node := range waiting {
+		applied, err := m.Applied(ctx, node)
+		if err != nil || applied+caughtUp < stats.CommitIndex {
+			m.Log.Debug("a manager has not caught up", "node", node.Hostname, "applied", applied, "of", stats.CommitIndex, "err", err)
+			continue
+		}
+		m.Log.Info("a manager has caught up and gets its vote", "node", node.Hostname, "applied", applied)
+		return m.Replica.Raft.Promote(ctx, node.ID, node.APIAddr())
+	}
+	return nil
+}
+
+// planMembers returns the member that is to go, if any, and the managers that wait
+// for their votes.
+func planMembers(snap *api.Snapshot, peers []consensus.Peer) (remove api.NodeID, waiting []*api.Node) {
+	for _, p := range peers {
+		node := snap.Nodes[p.ID]
+		switch {
+		case node == nil || node.Role != api.RoleManager:
+			remove = p.ID
+		case !p.Voter:
+			waiting = append(waiting, node)
+		}
+	}
+	return remove, waiting
+}
