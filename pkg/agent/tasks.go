@@ -89,6 +89,9 @@ func (ts *tasks) assign(ctx context.Context, view *api.Snapshot) {
 		if t != nil && t.NodeID != ts.agent.Node {
 			t = nil
 		}
+		if t != nil && view.Nodes[t.NodeID] != nil {
+			t = t.Filled(view.Nodes[t.NodeID])
+		}
 		w.tell(t)
 	}
 }

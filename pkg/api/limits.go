@@ -11,6 +11,7 @@ const (
 	maxSpec        = 256 << 10 // bytes, as JSON
 	maxPorts       = 512
 	maxNetworks    = 64
+	maxAliases     = 256
 	maxMounts      = 256
 	maxEnv         = 2048
 	maxLabels      = 256
@@ -32,6 +33,7 @@ func (s *ServiceSpec) ValidateSize() error {
 	}{
 		{"published ports", len(s.Ports), maxPorts},
 		{"networks", len(s.Networks), maxNetworks},
+		{"further names", s.aliases(), maxAliases},
 		{"mounts", len(s.Task.Mounts), maxMounts},
 		{"environment variables", len(s.Task.Env), maxEnv},
 		{"placement constraints", len(s.Placement.Constraints), maxConstraints},
@@ -55,6 +57,14 @@ func (s *ServiceSpec) ValidateSize() error {
 		return Errorf(CodeInvalid, "service %s is %d bytes long: at most %d are possible; large content belongs in configs, volumes or images", s.Name, len(data), maxSpec)
 	}
 	return nil
+}
+
+func (s *ServiceSpec) aliases() int {
+	n := 0
+	for _, names := range s.NetworkAliases {
+		n += len(names)
+	}
+	return n
 }
 
 // ValidateLabels refuses labels of which there are too many, or that are too long.

@@ -48,7 +48,11 @@ type ServiceSpec struct {
 
 	Task     TaskSpec `json:"task"`
 	Networks []string `json:"networks,omitempty"` // names of Network objects
-	Ports    []Port   `json:"ports,omitempty"`
+	// NetworkAliases are further names that resolve on a network, by its name.
+	NetworkAliases map[string][]string `json:"networkAliases,omitempty"`
+	// EndpointMode is what the service's names resolve to; empty: EndpointVIP.
+	EndpointMode EndpointMode `json:"endpointMode,omitempty"`
+	Ports        []Port       `json:"ports,omitempty"`
 
 	Placement Placement     `json:"placement"`
 	Update    UpdateConfig  `json:"update"`
@@ -62,6 +66,14 @@ type ServiceSpec struct {
 	// reached a condition before a task of this one starts.
 	DependsOn []Dependency `json:"dependsOn,omitempty"`
 }
+
+// EndpointMode is what the names of a service resolve to.
+type EndpointMode string
+
+const (
+	EndpointVIP   EndpointMode = "vip"   // its virtual IP
+	EndpointDNSRR EndpointMode = "dnsrr" // the addresses of its ready tasks; it has no virtual IP
+)
 
 // Mode says how a service's number of slots is found.
 type Mode string

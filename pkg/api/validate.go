@@ -2,6 +2,7 @@ package api
 
 import (
 	"regexp"
+	"slices"
 )
 
 // Limits on what one request may ask for.
@@ -101,6 +102,14 @@ func (s *ServiceSpec) validate(networks map[string]bool) error {
 		if !networks[n] {
 			return Errorf(CodeInvalid, "service %s is on network %s, which the stack does not name", s.Name, n)
 		}
+	}
+	for _, n := range SortedKeys(s.NetworkAliases) {
+		if !slices.Contains(s.Networks, n) {
+			return Errorf(CodeInvalid, "service %s has names on network %s, which it is not on", s.Name, n)
+		}
+	}
+	if s.EndpointMode != "" && s.EndpointMode != EndpointVIP && s.EndpointMode != EndpointDNSRR {
+		return Errorf(CodeInvalid, "service %s: unknown endpoint mode %q: use vip or dnsrr", s.Name, s.EndpointMode)
 	}
 	for _, p := range s.Ports {
 		if p.Target == 0 || (p.Protocol != TCP && p.Protocol != UDP) {

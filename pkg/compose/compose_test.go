@@ -203,6 +203,12 @@ func TestLoadForms(t *testing.T) {
 		{"merge key", "x-base: &base {image: i, hostname: h}\nservices: {web: {<<: *base}}", func(s *api.ServiceSpec) { s.Task.Hostname = "h" }},
 		{"extends in the file", `services: {web: {extends: {service: a-base}}, a-base: {image: i, hostname: h}}`, func(s *api.ServiceSpec) { s.Task.Hostname = "h" }},
 		{"external network", "services: {web: {image: i, networks: [shared]}}\nnetworks: {shared: {external: true}}", func(s *api.ServiceSpec) { s.Networks = []string{"shared"} }},
+		{"aliases", "services: {web: {image: i, networks: {n: {aliases: [www, web.example.com, www]}, default: }}}\nnetworks: {n: {name: other}}", func(s *api.ServiceSpec) {
+			s.Networks = []string{"blog_default", "other"}
+			s.NetworkAliases = map[string][]string{"other": {"www", "web.example.com"}}
+		}},
+		{"no virtual IP", "services: {web: {image: i, deploy: {endpoint_mode: dnsrr}}}", func(s *api.ServiceSpec) { s.EndpointMode = api.EndpointDNSRR }},
+		{"a virtual IP", "services: {web: {image: i, deploy: {endpoint_mode: vip}}}", func(*api.ServiceSpec) {}},
 		{"named network", "services: {web: {image: i, networks: [n]}}\nnetworks: {n: {name: other}}", func(s *api.ServiceSpec) { s.Networks = []string{"other"} }},
 		{"anonymous volume", `services: {web: {image: i, volumes: [/data]}}`, func(s *api.ServiceSpec) {
 			s.Task.Mounts = []api.Mount{{Type: api.MountVolume, Target: "/data"}}

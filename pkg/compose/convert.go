@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -54,10 +55,14 @@ func (c *converter) service(name string, in types.ServiceConfig) api.ServiceSpec
 		deploy = &types.DeployConfig{}
 	}
 	spec := api.ServiceSpec{
-		Name:      c.stack + "_" + name,
-		Alias:     name,
-		Labels:    plain(deploy.Labels),
-		Networks:  c.serviceNetworks(at, in.Networks),
+		Name:     c.stack + "_" + name,
+		Alias:    name,
+		Labels:   plain(deploy.Labels),
+		Networks: c.serviceNetworks(at, in.Networks),
+
+		NetworkAliases: c.aliases(at+".networks", in.Networks),
+		EndpointMode:   endpointMode(deploy.EndpointMode),
+
 		Ports:     c.ports(at+".ports", in.Ports),
 		Placement: c.placement(deploy.Placement),
 		Update:    c.updateRules(at+".deploy.update_config", deploy.UpdateConfig),
@@ -328,6 +333,35 @@ func (c *converter) serviceNetworks(at string, in map[string]*types.ServiceNetwo
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`)
+
+// aliases are the further names of a service, by the network's name.
+func (c *converter) aliases(at string, in map[string]*types.ServiceNetworkConfig) map[string][]string {
+	out := map[string][]string{}
+	for _, key := range slices.Sorted(maps.Keys(in)) {
+		if in[key] == nil {
+			continue
+		}
+		for i, alias := range in[key].Aliases {
+			if !hostName.MatchString(alias) || len(alias) > 253 {
+				c.failAt(fmt.Sprintf("%s.%s.aliases[%d]", at, key, i), fmt.Sprintf("%q is not a name of a host", alias), "")
+			}
+			if name := c.model.Networks[key].Name; !slices.Contains(out[name], alias) {
+				out[name] = append(out[name], alias)
+			}
+		}
+	}
+	return out
+}
+
+// endpointMode leaves the default out, so that saying it changes nothing.
+func endpointMode(mode string) api.EndpointMode {
+	if api.EndpointMode(mode) == api.EndpointVIP {
+		return ""
+	}
+	return api.EndpointMode(mode)
 }
 
 // networks lists those that services use, and tells of the others.

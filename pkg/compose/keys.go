@@ -140,7 +140,7 @@ var serviceRules = []rule{
 	{"services.*.network_mode", refused, "orch makes the network of every task; use networks"},
 	{"services.*.networks", honoured, ""},
 	{"services.*.networks.*", honoured, ""},
-	{"services.*.networks.*.aliases", warned, notYet + "; use the name of the service"},
+	{"services.*.networks.*.aliases", honoured, ""},
 	{"services.*.networks.*.driver_opts", warned, "a task has one interface for all its networks"},
 	{"services.*.networks.*.gw_priority", warned, "a task has one interface for all its networks"},
 	{"services.*.networks.*.interface_name", warned, "a task has one interface for all its networks, eth0"},

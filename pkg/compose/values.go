@@ -137,8 +137,9 @@ func checkNotEmpty(value string) finding {
 }
 
 func checkTemplate(value string) finding {
-	if strings.Contains(value, "{{") && strings.Contains(value, "}}") {
-		return finding{warned, "templates are not filled in yet; the text is used as it is", ""}
+	if unknown := api.UnknownPlaceholders(value); len(unknown) > 0 {
+		return finding{warned, "nothing fills in " + unknown[0] + "; the text is used as it is",
+			"known are {{." + strings.Join(api.Placeholders(), "}}, {{.") + "}}"}
 	}
 	return finding{}
 }
@@ -196,12 +197,10 @@ func checkMountType(value string) finding {
 
 func checkEndpointMode(value string) finding {
 	switch value {
-	case "vip":
+	case string(api.EndpointVIP), string(api.EndpointDNSRR):
 		return finding{}
-	case "dnsrr":
-		return refuse("a service always has a virtual IP", "leave it out; the name tasks.SERVICE has the addresses of all tasks")
 	}
-	return refuse(fmt.Sprintf("%q is not an endpoint mode", value), "leave it out")
+	return refuse(fmt.Sprintf("%q is not an endpoint mode", value), "use vip or dnsrr")
 }
 
 func checkMode(value string) finding {

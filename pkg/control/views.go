@@ -207,7 +207,10 @@ func commonView(c api.Change) api.Change {
 	case c.Service != nil:
 		spec := &c.Service.Spec
 		stripped := *c.Service
-		stripped.Spec = api.ServiceSpec{Name: spec.Name, Alias: spec.Alias, Mode: spec.Mode, Networks: spec.Networks, Ports: spec.Ports}
+		stripped.Spec = api.ServiceSpec{
+			Name: spec.Name, Alias: spec.Alias, Mode: spec.Mode, Ports: spec.Ports,
+			Networks: spec.Networks, NetworkAliases: spec.NetworkAliases, EndpointMode: spec.EndpointMode,
+		}
 		stripped.Previous, stripped.Update = nil, nil
 		c.Service = &stripped
 	case c.Task != nil:

@@ -94,6 +94,12 @@ func (p *planner) numberNetworks() {
 
 func (p *planner) assignVIPs(pool *pool) {
 	for _, s := range byAge(p.snap.Services) {
+		if s.Spec.EndpointMode == api.EndpointDNSRR {
+			if s.VIP.IsValid() {
+				p.service(s).VIP = netip.Addr{}
+			}
+			continue
+		}
 		if s.VIP.IsValid() {
 			continue
 		}

@@ -84,6 +84,17 @@ func TestPlan(t *testing.T) {
 			},
 		},
 		{
+			name: "a service that wants no virtual IP has none, and gives back the one it had",
+			snap: &api.Snapshot{
+				Cluster: cluster("10.0.0.0/29", ""),
+				Services: map[api.ServiceID]*api.Service{
+					"a": {ID: "a", Spec: api.ServiceSpec{EndpointMode: api.EndpointDNSRR}},
+					"b": {ID: "b", Spec: api.ServiceSpec{EndpointMode: api.EndpointDNSRR}, VIP: ip("10.0.0.2")},
+				},
+			},
+			want: []api.Change{{Service: &api.Service{ID: "b", Spec: api.ServiceSpec{EndpointMode: api.EndpointDNSRR}}}},
+		},
+		{
 			name: "a freed address is not the next one",
 			snap: &api.Snapshot{
 				Cluster: cluster("10.0.0.0/29", "10.0.0.3"),

@@ -15,9 +15,10 @@ type Zone struct {
 	Clients map[netip.Addr][]uint32
 	// Inside are the clients that have no way out of the cluster.
 	Inside map[netip.Addr]bool
-	// Names are each network's names, in lower case: a service's name and alias
+	// Names are each network's names, in lower case: a service's name and aliases
 	// with its virtual IP, and tasks.NAME and tasks.ALIAS with the addresses of
-	// its ready tasks that are on the network. Where services of several stacks
+	// its ready tasks that are on the network, which all names of a service that
+	// has no virtual IP have. Where services of several stacks
 	// share a network and an alias, it has the virtual IPs of all. Addresses
 	// ascend. A name without one exists all the same.
 	Names map[uint32]map[string][]netip.Addr
@@ -47,8 +48,10 @@ func Names(view *api.Snapshot, node api.NodeID) Zone {
 	ready := readyTasks(view)
 	networks := networkNumbers(view)
 	for _, svc := range api.Sorted(view.Services) {
-		for _, network := range networks.of(svc) {
-			z.add(view, network, svc, ready[svc.ID])
+		for _, name := range svc.Spec.Networks {
+			if number := networks[name]; number != 0 {
+				z.add(view, number, svc, svc.Spec.NetworkAliases[name], ready[svc.ID])
+			}
 		}
 	}
 	for _, names := range z.Names {
@@ -60,25 +63,28 @@ func Names(view *api.Snapshot, node api.NodeID) Zone {
 	return z
 }
 
-// add names one service on one network.
-func (z Zone) add(view *api.Snapshot, network uint32, svc *api.Service, ready []*api.Task) {
+// add names one service, with further names, on one network.
+func (z Zone) add(view *api.Snapshot, network uint32, svc *api.Service, aliases []string, ready []*api.Task) {
+	var own, each []netip.Addr
+	for _, t := range ready {
+		if slices.Contains(numbers(view, t.Networks), network) {
+			each = append(each, t.Endpoint.Addr)
+		}
+	}
+	switch {
+	case svc.Spec.EndpointMode == api.EndpointDNSRR:
+		own = each
+	case svc.VIP.IsValid():
+		own = []netip.Addr{svc.VIP}
+	}
 	names := z.Names[network]
-	for _, name := range []string{svc.Spec.Name, svc.Spec.Alias} {
+	for _, name := range append([]string{svc.Spec.Name, svc.Spec.Alias}, aliases...) {
 		if name == "" {
 			continue
 		}
 		name = strings.ToLower(name)
-		tasks := "tasks." + name
-		names[name] = append(names[name], nil...)
-		names[tasks] = append(names[tasks], nil...)
-		if svc.VIP.IsValid() {
-			names[name] = append(names[name], svc.VIP)
-		}
-		for _, t := range ready {
-			if slices.Contains(numbers(view, t.Networks), network) {
-				names[tasks] = append(names[tasks], t.Endpoint.Addr)
-			}
-		}
+		names[name] = append(names[name], own...)
+		names["tasks."+name] = append(names["tasks."+name], each...)
 	}
 }
 

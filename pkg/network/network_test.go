@@ -206,6 +206,14 @@ func TestNames(t *testing.T) {
 	// Another stack's service shares network and alias.
 	snap.Services["other"] = &api.Service{ID: "other", VIP: ip("10.128.0.1"),
 		Spec: api.ServiceSpec{Name: "shop_db", Alias: "db", Networks: []string{"blog_back"}}}
+	// One without a virtual IP has a name more on one of its networks.
+	snap.Services["flat"] = &api.Service{ID: "flat", Spec: api.ServiceSpec{
+		Name: "blog_flat", EndpointMode: api.EndpointDNSRR, Networks: []string{"blog_back", "blog_front"},
+		NetworkAliases: map[string][]string{"blog_back": {"Deep.Inside"}},
+	}}
+	for id, addr := range map[string]string{"f1": "10.128.0.31", "f2": "10.128.0.30"} {
+		snap.Tasks[api.TaskID(id)] = task(id, "flat", "b", addr, api.EndpointReady, "back")
+	}
 	got := Names(snap, "a")
 
 	addrs := func(list ...string) []netip.Addr {
@@ -220,6 +228,10 @@ func TestNames(t *testing.T) {
 		"tasks.web": addrs("10.128.0.11", "10.128.0.12"), "tasks.blog_web": addrs("10.128.0.11", "10.128.0.12"),
 	}
 	back := maps.Clone(web)
+	for _, name := range []string{"blog_flat", "tasks.blog_flat", "deep.inside", "tasks.deep.inside"} {
+		back[name] = addrs("10.128.0.30", "10.128.0.31")
+	}
+	web["blog_flat"], web["tasks.blog_flat"] = nil, nil // no task of it is there
 	back["db"] = addrs("10.128.0.1", "10.128.0.3")
 	back["blog_db"] = addrs("10.128.0.3")
 	back["shop_db"] = addrs("10.128.0.1")

@@ -304,6 +304,9 @@ func TestPlanVolumes(t *testing.T) {
 	mounting := func(t *api.Task) {
 		t.Spec.Mounts = []api.Mount{{Type: api.MountVolume, Source: "blog_data", Target: "/data"}}
 	}
+	perSlot := func(t *api.Task) {
+		t.Spec.Mounts = []api.Mount{{Type: api.MountVolume, Source: "data-{{.Task.Slot}}", Target: "/data"}}
+	}
 	ended := func(state api.TaskState, created api.Index) func(*api.Task) {
 		return func(t *api.Task) { mounting(t); t.Status.State = state; t.Meta.Created = created }
 	}
@@ -352,6 +355,14 @@ func TestPlanVolumes(t *testing.T) {
 		{"a new service takes what an earlier one left",
 			newCluster("a", "b", "c").service("db", nil).node("c", holding("blog_data")).task("2", "db", 1, "", mounting),
 			map[string]string{"2": "c"}},
+		{"a volume for each slot is taken by its slot",
+			newCluster("a", "b", "c").service("db", nil).node("b", holding("data-2")).node("c", holding("data-1")).
+				task("1", "db", 1, "", perSlot).task("2", "db", 2, "", perSlot),
+			map[string]string{"1": "c", "2": "b"}},
+		{"and stays where that ran",
+			newCluster("a", "b", "c").service("db", nil).
+				task("0", "db", 1, "c", func(t *api.Task) { perSlot(t); t.Status.State = api.TaskFailed }).task("1", "db", 1, "", perSlot),
+			map[string]string{"1": "c"}},
 		{"one node each, while there are any",
 			newCluster("a", "b", "c").service("db", nil).node("c", holding("blog_data")).node("b", holding("blog_data")).
 				task("1", "db", 1, "", mounting).task("2", "db", 2, "", mounting).task("3", "db", 3, "", mounting),

@@ -15,6 +15,9 @@ import (
 // while that one takes no tasks: elsewhere it would begin with an empty volume,
 // beside the data that it should have.
 //
+// A name with a placeholder is the name that it has for the slot; one that is the
+// node's own binds no task to it.
+//
 // Each slot of a service has volumes of its own. A slot that ran before goes back
 // to where it last ran. A new one goes to a node that has the volume and is no
 // other slot's home: another service's, or one that an earlier service left.
@@ -59,7 +62,8 @@ func (p *planner) noteVolumes(i int, t *api.Task) {
 	}
 	for _, m := range t.Spec.Mounts {
 		if isLocal(m) {
-			p.volumes[m.Source] = append(p.volumes[m.Source], use{t, i})
+			name := t.Fill(m.Source, p.nodes[i])
+			p.volumes[name] = append(p.volumes[name], use{t, i})
 		}
 	}
 }
@@ -76,12 +80,13 @@ func (p *planner) homeOf(t *api.Task) *home {
 		if !isLocal(m) {
 			continue
 		}
-		last, others := p.lastUse(t, m.Source)
+		name := t.Fill(m.Source, nil)
+		last, others := p.lastUse(t, name)
 		if last != nil {
-			return &home{m.Source, []int{last.node}, last.task.Status.State == api.TaskOrphaned && !last.task.Status.Removed}
+			return &home{name, []int{last.node}, last.task.Status.State == api.TaskOrphaned && !last.task.Status.Removed}
 		}
-		if nodes := p.holders(m.Source, t.ServiceID, others); len(nodes) > 0 && found == nil {
-			found = &home{volume: m.Source, nodes: nodes}
+		if nodes := p.holders(name, t.ServiceID, others); len(nodes) > 0 && found == nil {
+			found = &home{volume: name, nodes: nodes}
 		}
 	}
 	return found

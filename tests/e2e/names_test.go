@@ -92,7 +92,8 @@ func testNames(t *testing.T, c *cluster) {
 		{store, "tasks.echo", addresses(echo)},
 		{store, "tasks.probe_echo", addresses(echo)},
 		{echo[0], "store", []string{c.vip(t, "probe_store")}},
-		{echo[0], "inner", []string{c.vip(t, "probe_inner")}},
+		{echo[0], "inner", addresses([]api.TaskEntry{inner})},
+		{echo[0], "deep.inside", addresses([]api.TaskEntry{inner})},
 		{inner, "echo", vip},
 		{stranger, "stranger", []string{c.vip(t, "other_stranger")}},
 		{store, outsideName, []string{"203.0.113.7"}},
@@ -115,6 +116,7 @@ func testNames(t *testing.T, c *cluster) {
 		{stranger, "echo"},
 		{stranger, "tasks.probe_echo"},
 		{inner, "store"},
+		{store, "deep.inside"},
 		{inner, outsideName}, // has no way out
 		{store, "nobody.example"},
 	}

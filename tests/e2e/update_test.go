@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 
 	"github.com/orch-dev/orch/pkg/api"
@@ -39,6 +42,19 @@ func testUpdate(t *testing.T, c *cluster) {
 func testVolume(t *testing.T, c *cluster) {
 	const note = "remember this"
 	before := c.mustServe(t, "probe_store")[0]
+	made, err := c.engine.ContainerInspect(t.Context(), before.Status.ContainerID, client.ContainerInspectOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data := "DATA=/data/note-" + before.NodeName; !slices.Contains(made.Container.Config.Env, data) {
+		t.Errorf("the environment is %q, without %s", made.Container.Config.Env, data)
+	}
+	named := func(m container.MountPoint) bool {
+		return m.Destination == "/data" && strings.HasSuffix(m.Name, "probe_notes-1")
+	}
+	if !slices.ContainsFunc(made.Container.Mounts, named) {
+		t.Errorf("mounted: %+v", made.Container.Mounts)
+	}
 	resp, err := c.inside(t, before).http(requestTime).PostForm("http://127.0.0.1:8080/note", url.Values{"text": {note}})
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatalf("write the note: %v, %v", resp, err)
