@@ -195,6 +195,13 @@ func (n *Node) Retime(timeout time.Duration) error {
 	return nil
 }
 
+// ElectionTimeout is what the node goes by.
+func (n *Node) ElectionTimeout() time.Duration {
+	n.proposing.RLock()
+	defer n.proposing.RUnlock()
+	return n.timeout
+}
+
 // stop stops Raft, whose files stay open.
 func (n *Node) stop() error {
 	stopped := n.raft.Load().Shutdown()

@@ -127,6 +127,9 @@ func (d *daemon) nodeInfo(ctx context.Context, m *member) api.NodeInfo {
 		}
 		info.Datapath = m.plane.Describe()
 		info.Issuer = d.credentials().Issuer
+		if m.replica != nil {
+			info.ElectionTimeout = m.replica.Raft.ElectionTimeout()
+		}
 	}
 	info.OrchVersion = version
 	if info.EngineVersion == "" {
@@ -171,6 +174,7 @@ func (d *daemon) Info(ctx context.Context, _ *api.Empty) (*api.Info, error) {
 	view := m.agent.View()
 	if m.replica != nil {
 		view = m.replica.Snapshot()
+		info.Election, info.Disk = m.replica.Raft.ElectionTimeout(), d.diskAtStart()
 		info.Raft = m.raftInfo()
 		if leader, _, ok := m.replica.Raft.Leader(); ok && view.Nodes[leader] != nil {
 			info.Leader = view.Nodes[leader].Hostname

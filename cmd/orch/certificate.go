@@ -53,8 +53,8 @@ func (m *member) renewCertificate(ctx context.Context) error {
 }
 
 // due reports whether the node needs another certificate: the one that it has has
-// lived two thirds of its life, says another role, or is from an authority that
-// signs no longer.
+// lived two thirds of its life, was issued for longer than certificates are to live
+// now, says another role, or is from an authority that signs no longer.
 func (m *member) due(own *pki.Credentials, view *api.Snapshot, now time.Time) bool {
 	if !now.Before(own.RenewAt()) {
 		return true
@@ -62,7 +62,8 @@ func (m *member) due(own *pki.Credentials, view *api.Snapshot, now time.Time) bo
 	if view == nil || view.Cluster == nil || view.Nodes[m.id.Node] == nil {
 		return false
 	}
-	return view.Nodes[m.id.Node].Role != own.Identity.Role || view.Cluster.Issuer().ID() != own.Issuer
+	const rounded = time.Second // as times in certificates are
+	return own.Life() > view.Cluster.CertificateLife+rounded || view.Nodes[m.id.Node].Role != own.Identity.Role || view.Cluster.Issuer().ID() != own.Issuer
 }
 
 // followRoots makes the authorities that the node trusts those of the cluster:

@@ -176,7 +176,11 @@ func infoRows(info *api.Info) [][]string {
 			[]string{"  Leader", leader},
 			[]string{"  Raft", fmt.Sprintf("%s in term %d, index %d", r.State, r.Term, r.Applied)},
 			[]string{"  Managers' failures tolerated", fmt.Sprintf("%d of %d%s", (info.Managers-1)/2, info.Managers, managersHint(info.Managers))},
+			[]string{"  Election after", fmt.Sprintf("%v to %v", info.Election, 2*info.Election)},
 		)
+		if warning := api.DiskWarning(n.Hostname, info.Disk, info.Election); warning != "" {
+			rows = append(rows, []string{"  Slow disk", warning})
+		}
 	}
 	return rows
 }

@@ -59,7 +59,7 @@ func newDaemonCommand() *cobra.Command {
 	f.StringVar(&o.resolvConf, "resolv-conf", "/etc/resolv.conf", "name servers for names outside the cluster")
 	f.Uint16Var(&o.apiPort, "api-port", api.DefaultAPIPort, "TCP port of the API and of Raft")
 	f.Uint16Var(&o.gossipPort, "gossip-port", api.GossipPort, "TCP and UDP port of gossip")
-	f.DurationVar(&o.lease, "lease", 4*time.Second, "for a new cluster: how long a node may be silent before its tasks are replaced")
+	f.DurationVar(&o.lease, "lease", api.DefaultLease, "for a new cluster: how long a node may be silent before its tasks are replaced")
 	f.DurationVar(&o.certificateLife, "certificate-life", pki.DefaultLife, "for a new cluster: how long nodes' certificates are good, which are renewed after two thirds of it")
 	f.StringVar(&o.lab, "lab", "", "the lab that this node belongs to (set by `orch lab`)")
 	f.BoolVar(&o.debug, "debug", false, "log in detail")
@@ -73,8 +73,8 @@ func (o *options) check() error {
 	default:
 		return fmt.Errorf("--datapath %q: use auto, xdp or tc", o.datapath)
 	}
-	if o.certificateLife < pki.MinLife {
-		return fmt.Errorf("--certificate-life %v: give at least %v", o.certificateLife, pki.MinLife)
+	if err := (&api.Cluster{LeaseTimeout: o.lease, CertificateLife: o.certificateLife}).ValidateSettings(); err != nil {
+		return err
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("the daemon must run as root: it loads kernel programs and makes network interfaces")
@@ -105,7 +105,8 @@ type daemon struct {
 
 	mu     sync.Mutex
 	id     identity
-	member *member // nil: in no cluster, or locked
+	member *member       // nil: in no cluster, or locked
+	disk   time.Duration // what a synchronous write took at the start
 	// unlockKey is what this manager's keys are under; locked: it waits for it.
 	unlockKey seal.UnlockKey
 	locked    bool
@@ -169,6 +170,7 @@ func (d *daemon) run() error {
 	agent.ServeImages(d.mux, d.imageStore, time.Now)
 	agent.ServeNet(d.mux, d.explainer)
 	rpc.Handle(d.mux, api.ProcDiagnose, d.Diagnose)
+	rpc.Handle(d.mux, api.ProcDisk, d.Disk)
 	rpc.Handle(d.mux, api.ProcClock, func(context.Context, *api.Empty) (*api.Clock, error) {
 		return &api.Clock{Now: time.Now()}, nil
 	})

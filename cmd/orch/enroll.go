@@ -147,6 +147,7 @@ func (d *daemon) admit(ctx context.Context, id *identity, token pki.Token) error
 		return err
 	}
 	id.ClusterID, id.Role, id.Pool, id.GossipKey, id.Managers = admitted.ClusterID, admitted.Role, admitted.Pool, admitted.GossipKey, admitted.Managers
+	id.ElectionTimeout = admitted.ElectionTimeout
 	return id.certify(id.Key, admitted.Certificate)
 }
 

@@ -136,6 +136,18 @@ func (m *member) tryGossip(id api.NodeID, addr netip.AddrPort) string {
 	return err.Error()
 }
 
+// Disk measures how fast the state directory's disk is.
+func (d *daemon) Disk(ctx context.Context, _ *api.Empty) (*api.Disk, error) {
+	if _, err := (nodeRuntime{d}).member(ctx); err != nil {
+		return nil, err
+	}
+	write, err := measureFsync(d.stateDir)
+	if err != nil {
+		return nil, fmt.Errorf("measure the disk of %s: %w", d.stateDir, err)
+	}
+	return &api.Disk{Write: write}, nil
+}
+
 // measureFsync is the slowest of a few small synchronous writes, as the Raft log
 // does them.
 func measureFsync(dir string) (slowest time.Duration, err error) {

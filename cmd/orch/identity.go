@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/pki"
@@ -24,6 +25,8 @@ type identity struct {
 	Pool      string     `json:"pool,omitempty"`
 	GossipKey []byte     `json:"gossipKey,omitempty"`
 	Managers  []string   `json:"managers,omitempty"` // API addresses
+	// ElectionTimeout is the last that is known, for a manager's next start.
+	ElectionTimeout time.Duration `json:"electionTimeout,omitempty"`
 	// Joining: a manager that may not be in the Raft group yet.
 	Joining bool `json:"joining,omitempty"`
 

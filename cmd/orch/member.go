@@ -208,6 +208,7 @@ func (m *member) initManager() error {
 	raft, err := consensus.New(consensus.Config{
 		ID: m.id.Node, Addr: addr.String(), Dir: m.d.raftDir(),
 		Transport: m.raft, FSM: state, Keys: keys.keys(), Log: m.d.log.With("part", "raft"),
+		ElectionTimeout: m.id.ElectionTimeout,
 	})
 	if err != nil {
 		return err
@@ -284,6 +285,7 @@ func (m *member) startAgent() {
 	m.run("certificate", m.renewCertificate)
 	if m.keys != nil {
 		m.run("unlock key", m.followUnlockKey)
+		m.run("timers", m.followTimers)
 	}
 }
 

@@ -90,7 +90,7 @@ func (m *member) followUnlockKey(ctx context.Context) error {
 	for ctx.Err() == nil {
 		changed := m.replica.Changed()
 		var again <-chan time.Time
-		if view := m.agent.View(); view == nil || m.replica.Index() < view.Index {
+		if !m.current() {
 			again = time.After(viewPoll)
 		} else if err := m.keepUnder(m.replica.Cluster().UnlockKey); err != nil {
 			m.d.log.Error("cannot put the keys of this manager under the cluster's unlock key", "err", err)
@@ -103,6 +103,13 @@ func (m *member) followUnlockKey(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// current reports whether this manager's state is as new as the leader's was when
+// the node last heard of it.
+func (m *member) current() bool {
+	view := m.agent.View()
+	return view != nil && m.replica.Index() >= view.Index
 }
 
 // keepUnder puts the keys under the unlock key, and the node's own key under those.
@@ -203,35 +210,4 @@ func newUnlockKeyCommand(c *cli) *cobra.Command {
 func printUnlockKey(out io.Writer, key string) {
 	fmt.Fprintf(out, "To unlock a manager after its restart, run `orch unlock` on it and give it this key:\n\n    %s\n\n", key)
 	fmt.Fprintln(out, "Keep it somewhere else than on the managers. Without it a manager that was restarted cannot come back.")
-}
-
-func newClusterCommand(c *cli) *cobra.Command {
-	cmd := &cobra.Command{Use: "cluster", Short: "Change what holds for the whole cluster", Args: noSuchCommand, RunE: showHelp}
-	cmd.AddCommand(newClusterUpdateCommand(c))
-	return cmd
-}
-
-func newClusterUpdateCommand(c *cli) *cobra.Command {
-	var autolock bool
-	cmd := &cobra.Command{
-		Use:   "update",
-		Short: "Change the cluster's settings",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			req := &api.UpdateClusterRequest{}
-			if cmd.Flags().Changed("autolock") {
-				req.Autolock = &autolock
-			}
-			res, err := call[api.UpdateClusterRequest, api.UpdateClusterResponse](cmd, c, api.ProcUpdateCluster, req)
-			if err != nil {
-				return err
-			}
-			if res.UnlockKey != "" {
-				printUnlockKey(cmd.OutOrStdout(), res.UnlockKey)
-			}
-			return nil
-		},
-	}
-	cmd.Flags().BoolVar(&autolock, "autolock", false, "managers need an unlock key after a restart")
-	return cmd
 }

@@ -150,6 +150,8 @@ type AdmitResponse struct {
 	GossipKey   []byte      `json:"gossipKey"`
 	Pool        string      `json:"pool"`
 	Managers    []string    `json:"managers"` // API addresses
+	// ElectionTimeout is for managers.
+	ElectionTimeout time.Duration `json:"electionTimeout,omitempty"`
 }
 
 // AddMemberRequest asks for a manager that was admitted, and whose Raft answers,
@@ -176,6 +178,10 @@ type Info struct {
 	// CertificateEnds is when this node's certificate expires. It is renewed
 	// long before.
 	CertificateEnds time.Time `json:"certificateEnds,omitzero"`
+	// Election is the election timeout that a manager goes by, Disk what its disk
+	// took for a small synchronous write when the daemon started.
+	Election time.Duration `json:"election,omitempty"`
+	Disk     time.Duration `json:"disk,omitempty"`
 }
 
 // RaftInfo is a manager's view of its Raft group.

@@ -13,6 +13,7 @@ func (c *Cluster) FenceLease() time.Duration { return 3 * c.LeaseTimeout }
 // any clock. The rest is for clocks that do not run at the same speed (1 %) and
 // for the time that it takes to kill.
 func (c *Cluster) FenceWait() time.Duration {
-	lease := c.FenceLease()
-	return lease + lease/100 + max(c.LeaseTimeout/2, time.Second)
+	longest := max(c.LeaseTimeout, c.LongLease)
+	lease := 3 * longest
+	return lease + lease/100 + max(longest/2, time.Second)
 }

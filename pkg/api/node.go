@@ -1,6 +1,9 @@
 package api
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // Role is what a node does in the cluster. Both roles run tasks.
 type Role string
@@ -74,6 +77,8 @@ type NodeInfo struct {
 	Datapath string `json:"datapath"`
 	// Issuer is the ID of the authority that signed the node's certificate.
 	Issuer string `json:"issuer,omitempty"`
+	// ElectionTimeout is what its Raft goes by, if it is a manager.
+	ElectionTimeout time.Duration `json:"electionTimeout,omitempty"`
 
 	// EngineLabels, VolumeDrivers, LogDrivers and Generic are as the engine's
 	// own configuration has them. Generic is how many there are of each kind,

@@ -60,17 +60,11 @@ type Cluster struct {
 	// LeaseTimeout is how long a node may be silent before its tasks are
 	// replaced on other nodes.
 	LeaseTimeout time.Duration `json:"leaseTimeout"`
+	// LongLease is the lease of before, if it was longer and a node may still go by
+	// it; else zero.
+	LongLease time.Duration `json:"longLease,omitempty"`
 
 	// ElectionTimeout is the silence of the leader after which the managers choose
 	// another, at most twice as long. Zero: DefaultElectionTimeout.
 	ElectionTimeout time.Duration `json:"electionTimeout,omitempty"`
 }
-
-const (
-	// DefaultElectionTimeout has the managers wait for 150 to 300 ms: see section
-	// 9.3 of Ongaro and Ousterhout, "In Search of an Understandable Consensus
-	// Algorithm". The disk's fsync and the way between managers must take much less.
-	DefaultElectionTimeout = 150 * time.Millisecond
-	MinElectionTimeout     = 50 * time.Millisecond
-	MaxElectionTimeout     = 30 * time.Second
-)

@@ -55,6 +55,8 @@ func (s *Server) Admit(ctx context.Context, req *api.AdmitRequest) (*api.AdmitRe
 		GossipKey:   snap.Cluster.GossipKey,
 		Pool:        snap.Cluster.Pool,
 		Managers:    managerAddrs(snap),
+
+		ElectionTimeout: snap.Cluster.ElectionTimeout,
 	}, nil
 }
 

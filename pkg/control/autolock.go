@@ -7,32 +7,6 @@ import (
 	"github.com/orch-dev/orch/pkg/seal"
 )
 
-// UpdateCluster changes what holds for the whole cluster.
-func (s *Server) UpdateCluster(ctx context.Context, req *api.UpdateClusterRequest) (*api.UpdateClusterResponse, error) {
-	if req.Autolock == nil {
-		return nil, api.Errorf(api.CodeInvalid, "say what to change of the cluster: see `orch cluster update --help`")
-	}
-	res := &api.UpdateClusterResponse{}
-	_, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
-		res.UnlockKey = ""
-		if *req.Autolock == (snap.Cluster.UnlockKey != nil) {
-			return nil, nil
-		}
-		next := *snap.Cluster
-		next.UnlockKey = nil
-		if *req.Autolock {
-			key := seal.NewUnlockKey(s.Rand)
-			next.UnlockKey, res.UnlockKey = key, key.Text()
-		}
-		return []api.Change{{Cluster: &next}}, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	s.Log.Info("autolock", "on", *req.Autolock)
-	return res, nil
-}
-
 // UnlockKey tells the key that managers need after a restart, or replaces it.
 func (s *Server) UnlockKey(ctx context.Context, req *api.UnlockKeyRequest) (*api.UnlockKey, error) {
 	var key seal.UnlockKey

@@ -13,7 +13,7 @@ import (
 // healthy is a node of two with nothing to complain of.
 func healthy() *api.NodeFacts {
 	return &api.NodeFacts{
-		Info:     api.NodeInfo{Kernel: "6.12.0", EngineVersion: "29.0"},
+		Info:     api.NodeInfo{Kernel: "6.12.0", EngineVersion: "29.0", ElectionTimeout: 150 * time.Millisecond},
 		Features: []api.Feature{{Name: "bpf_redirect_peer", Have: true, Required: true, Without: "nothing"}, {Name: "TCX", Have: true}},
 		Attachments: []api.Attachment{
 			{Device: "eth0", Program: "uplink_tc", How: "tcx"},
@@ -109,8 +109,11 @@ func TestFaults(t *testing.T) {
 			Finding{Check: "clock", Level: Warn, Found: "5s ahead of the manager's", Do: "run a time service (chrony, systemd-timesyncd) on every node"}},
 		{"engine", func(f *api.NodeFacts) { f.EngineError = "no such file" },
 			Finding{Check: "engine", Level: Fail, Found: "the Docker Engine does not answer: no such file", Do: "start it (systemctl start docker), or give its socket with --docker-host"}},
-		{"slow disk", func(f *api.NodeFacts) { f.Fsync = 80 * time.Millisecond },
-			Finding{Check: "disk", Level: Warn, Found: "a synchronous write of 4 KB took 80ms", Do: "put --state-dir on a faster disk, or find out who else writes there"}},
+		{"slow disk", func(f *api.NodeFacts) { f.Fsync = 13 * time.Millisecond },
+			Finding{Check: "disk", Level: Warn, Found: "a synchronous write of 4 KB took 13ms: the managers may not choose a leader within the election timeout of 150ms",
+				Do: "put --state-dir on a faster disk, or find out who else writes there, or `orch cluster update --election-timeout 200ms`"}},
+		{"very slow disk", func(f *api.NodeFacts) { f.Fsync, f.Info.ElectionTimeout = time.Second, 0 },
+			Finding{Check: "disk", Level: Fail, Found: "a synchronous write of 4 KB took 1s", Do: "put --state-dir on a faster disk, or find out who else writes there"}},
 		{"ephemeral port published", func(f *api.NodeFacts) {
 			f.Published, f.Reserved = []uint16{8080, 40000, 50001}, [][2]uint16{{50000, 50010}}
 		}, Finding{Check: "reserved ports", Level: Warn, Found: "the kernel may use 40000 for connections of the node's own, which the data plane then takes for clients'",

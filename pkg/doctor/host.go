@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
@@ -52,23 +53,22 @@ func engine(f *api.NodeFacts) []Finding {
 	return []Finding{ok("Docker Engine %s answers", f.Info.EngineVersion)}
 }
 
-// A Raft entry waits for the disks of a quorum; heartbeats come every 100 ms or
-// so, and a leader whose disk takes longer than an election loses its place.
-const (
-	fsyncWarn = 50 * time.Millisecond
-	fsyncFail = time.Second
-)
+// fsyncFail is what is too slow on any node, whatever the managers' timers are.
+const fsyncFail = time.Second
 
+// disk judges a manager's by what an election has to write within its timeout.
 func disk(f *api.NodeFacts) []Finding {
 	const do = "put --state-dir on a faster disk, or find out who else writes there"
-	slow := f.Fsync.Round(10 * time.Microsecond)
+	write := f.Fsync.Round(10 * time.Microsecond)
+	slow, enough := api.DiskTooSlow(f.Fsync, f.Info.ElectionTimeout)
 	switch {
 	case f.FsyncError != "":
 		return []Finding{bad(Fail, "see that the state directory's disk is there and has room", "cannot write to the state directory: %s", f.FsyncError)}
 	case f.Fsync >= fsyncFail:
-		return []Finding{bad(Fail, do, "a synchronous write of 4 KB took %v", slow)}
-	case f.Fsync >= fsyncWarn:
-		return []Finding{bad(Warn, do, "a synchronous write of 4 KB took %v", slow)}
+		return []Finding{bad(Fail, do, "a synchronous write of 4 KB took %v", write)}
+	case f.Info.ElectionTimeout > 0 && slow:
+		return []Finding{bad(Warn, fmt.Sprintf("%s, or `orch cluster update --election-timeout %v`", do, enough),
+			"a synchronous write of 4 KB took %v: the managers may not choose a leader within the election timeout of %v", write, f.Info.ElectionTimeout)}
 	}
-	return []Finding{ok("a synchronous write of 4 KB takes %v", slow)}
+	return []Finding{ok("a synchronous write of 4 KB takes %v", write)}
 }

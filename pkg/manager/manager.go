@@ -152,6 +152,6 @@ func (m *Manager) plan(snap *api.Snapshot, now time.Time) Planned {
 		},
 		NewID: func() api.TaskID { return api.TaskID(m.newID()) },
 	})
-	planned.Changes = api.Merge(leases, planned.Changes)
+	planned.Changes = api.Merge(leases, m.tracker.EndLongLease(snap, now), planned.Changes)
 	return planned
 }

@@ -50,8 +50,15 @@ type Tracker struct {
 	mu      sync.Mutex
 	leads   bool
 	since   time.Time // when it began to lead
+	lease   lease
 	nodes   map[api.NodeID]contact
 	changed chan struct{}
+}
+
+// lease is the cluster's, and since when this manager has gone by it.
+type lease struct {
+	timeout time.Duration
+	since   time.Time
 }
 
 func NewTracker() *Tracker {
@@ -182,6 +189,26 @@ func (t *Tracker) Leases(snap *api.Snapshot, now time.Time) []api.Change {
 		}
 	}
 	return changes
+}
+
+// EndLongLease plans the end of a lease that was longer than the one that holds now:
+// what was given by it before this manager led, or heard of the new one, is over.
+func (t *Tracker) EndLongLease(snap *api.Snapshot, now time.Time) []api.Change {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.lease.timeout != snap.Cluster.LeaseTimeout {
+		t.lease = lease{snap.Cluster.LeaseTimeout, now}
+	}
+	from := t.lease.since
+	if from.Before(t.since) {
+		from = t.since
+	}
+	if snap.Cluster.LongLease == 0 || !t.leads || now.Before(from.Add(snap.Cluster.FenceWait())) {
+		return nil
+	}
+	next := *snap.Cluster
+	next.LongLease = 0
+	return []api.Change{{Cluster: &next}}
 }
 
 // Fenced reports whether no singleton runs any more on a node of which nothing is

@@ -30,8 +30,6 @@ const (
 	// It need not be shorter for the sake of nodes that are removed or
 	// demoted: managers look a caller up at each call.
 	DefaultLife = 90 * 24 * time.Hour
-	// MinLife leaves enough time for the attempts to renew.
-	MinLife = time.Minute
 )
 
 // Authority signs the certificates of one cluster's nodes.

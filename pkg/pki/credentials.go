@@ -96,13 +96,17 @@ func (c *Credentials) Expires() time.Time { return c.Certificate.Leaf.NotAfter }
 // or up to a tenth of it earlier, each certificate at another time, so that nodes
 // that joined together do not ask together.
 func (c *Credentials) RenewAt() time.Time {
-	leaf := c.Certificate.Leaf
-	from := leaf.NotBefore.Add(backdate)
-	life := leaf.NotAfter.Sub(from)
+	leaf, life := c.Certificate.Leaf, c.Life()
 	var random [2]byte
 	copy(random[:], leaf.Signature) // differs with the serial number
 	early := life / 10 / (1 << 16) * time.Duration(binary.BigEndian.Uint16(random[:]))
-	return from.Add(life*2/3 - early)
+	return leaf.NotAfter.Add(-life/3 - early)
+}
+
+// Life is how long the node's certificate was good for when it was issued.
+func (c *Credentials) Life() time.Duration {
+	leaf := c.Certificate.Leaf
+	return leaf.NotAfter.Sub(leaf.NotBefore.Add(backdate))
 }
 
 // Outdated reports whether somebody who shows these certificates trusts other

@@ -61,6 +61,9 @@ func TestIssue(t *testing.T) {
 	if from, to := now.Add(51*24*time.Hour), now.Add(60*24*time.Hour); c.RenewAt().Before(from) || c.RenewAt().After(to) {
 		t.Errorf("renewed at %s, want it between %s and %s", c.RenewAt(), from, to)
 	}
+	if c.Life() != 90*24*time.Hour {
+		t.Errorf("it was good for %v", c.Life())
+	}
 	if want := now.Add(90 * 24 * time.Hour); !c.Expires().Equal(want) {
 		t.Errorf("ends at %s, want %s", c.Expires(), want)
 	}

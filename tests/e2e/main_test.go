@@ -141,6 +141,7 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 		{"secrets and configs", nil, testFiles},
 		{"another machine", []string{blog}, testContext},
 		{"authority replaced", []string{blog, probes}, testRotation},
+		{"settings", []string{blog}, testSettings},
 		{"scale", []string{blog}, testScale},
 		{"placement", nil, testPlacement},
 		{"rolling update", []string{probes}, testUpdate},

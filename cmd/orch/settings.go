@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+func newClusterCommand(c *cli) *cobra.Command {
+	cmd := &cobra.Command{Use: "cluster", Short: "Show and change what holds for the whole cluster", Args: noSuchCommand, RunE: showHelp}
+	cmd.AddCommand(newClusterInspectCommand(c), newClusterUpdateCommand(c))
+	return cmd
+}
+
+func newClusterInspectCommand(c *cli) *cobra.Command {
+	l := &list{}
+	cmd := &cobra.Command{
+		Use:   "inspect",
+		Short: "Show the cluster's settings",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := call[api.Empty, api.ClusterSettings](cmd, c, api.ProcClusterSettings, &api.Empty{})
+			if err != nil {
+				return err
+			}
+			return l.print(cmd.OutOrStdout(), s, []string{"Cluster", s.ID}, settingsRows(s), []string{s.ID})
+		},
+	}
+	l.flags(cmd)
+	return cmd
+}
+
+func settingsRows(s *api.ClusterSettings) [][]string {
+	autolock := "off"
+	if s.Autolock {
+		autolock = "on"
+	}
+	election := fmt.Sprintf("%v to %v", s.ElectionTimeout, 2*s.ElectionTimeout)
+	if len(s.Retiming) > 0 {
+		election += ", not yet on " + strings.Join(s.Retiming, ", ")
+	}
+	return [][]string{
+		{"  Nodes", fmt.Sprintf("%d (%d managers)", s.Nodes, s.Managers)},
+		{"  Pool", s.Pool},
+		{"  Lease", s.Lease.String()},
+		{"  Election after", election},
+		{"  Certificates", fmt.Sprintf("good for %s, renewed after two thirds of that", days(s.CertificateLife))},
+		{"  Authority", s.Authority},
+		{"  Autolock", autolock},
+	}
+}
+
+// days is a long time in days, a short one as it is.
+func days(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d >= 2*day && d%day == 0 {
+		return fmt.Sprintf("%d days", d/day)
+	}
+	return d.String()
+}
+
+func newClusterUpdateCommand(c *cli) *cobra.Command {
+	var autolock, detach bool
+	var election, lease, life time.Duration
+	cmd := &cobra.Command{
+		Use:   "update",
+		Short: "Change the cluster's settings",
+		Long: `Change the cluster's settings, while it runs. What no flag names stays as it is.
+
+The managers take another election timeout one after another, the leader last: it lets
+another lead first. A manager that is down takes it when it comes back. Nodes
+renew certificates at once that were made for longer than they are to live now.`,
+		Example: "  orch cluster update --election-timeout 1s --lease 10s   # managers far apart, or on slow disks",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			req, changed := &api.UpdateClusterRequest{}, cmd.Flags().Changed
+			if changed("autolock") {
+				req.Autolock = &autolock
+			}
+			if changed("election-timeout") {
+				req.ElectionTimeout = &election
+			}
+			if changed("lease") {
+				req.Lease = &lease
+			}
+			if changed("certificate-life") {
+				req.CertificateLife = &life
+			}
+			res, err := call[api.UpdateClusterRequest, api.UpdateClusterResponse](cmd, c, api.ProcUpdateCluster, req)
+			if err != nil {
+				return err
+			}
+			for _, warning := range res.Warnings {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
+			}
+			if res.UnlockKey != "" {
+				printUnlockKey(cmd.OutOrStdout(), res.UnlockKey)
+			}
+			if req.ElectionTimeout == nil || detach {
+				return nil
+			}
+			return awaitTimers(cmd, c)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&autolock, "autolock", false, "managers need an unlock key after a restart")
+	f.DurationVar(&election, "election-timeout", api.DefaultElectionTimeout, "the leader's silence after which managers choose another, at most twice as long; longer for slow disks and long links")
+	f.DurationVar(&lease, "lease", api.DefaultLease, "how long a node may be silent before its tasks are replaced")
+	f.DurationVar(&life, "certificate-life", 0, "how long nodes' and users' certificates are good, which are renewed after two thirds of it")
+	f.BoolVarP(&detach, "detach", "d", false, "do not wait for the managers to take another election timeout")
+	return cmd
+}
+
+// settingsPoll is how often a command asks how far a change is.
+const settingsPoll = 250 * time.Millisecond
+
+// awaitTimers shows how far it is until all managers that are up go by the election
+// timeout.
+func awaitTimers(cmd *cobra.Command, c *cli) error {
+	return followSettings(cmd, c, func(s *api.ClusterSettings) (line string, done bool) {
+		if len(s.Retiming) == 0 {
+			return fmt.Sprintf("the managers choose another leader after %v to %v of silence", s.ElectionTimeout, 2*s.ElectionTimeout), true
+		}
+		return fmt.Sprintf("%d of %d managers go by the election timeout, waiting for %s",
+			s.Managers-len(s.Retiming), s.Managers, oneLine(strings.Join(s.Retiming, ", "), 60)), false
+	})
+}
+
+// followSettings shows what progress says of the settings until it is done.
+func followSettings(cmd *cobra.Command, c *cli, progress func(*api.ClusterSettings) (line string, done bool)) error {
+	out, said := cmd.OutOrStdout(), ""
+	for {
+		s, err := call[api.Empty, api.ClusterSettings](cmd, c, api.ProcClusterSettings, &api.Empty{})
+		if err != nil && api.CodeOf(err) != api.CodeUnavailable { // a leader that has just changed is asked again
+			return err
+		}
+		if err == nil {
+			line, done := progress(s)
+			if line != said {
+				said = line
+				showLine(out, line, done)
+			}
+			if done {
+				return nil
+			}
+		}
+		if err := pauseFor(cmd.Context(), settingsPoll); err != nil {
+			return err
+		}
+	}
+}
+
+// showLine writes a line of progress, over the one before where there is a terminal.
+func showLine(out io.Writer, line string, last bool) {
+	switch {
+	case !isTerminal(out):
+		fmt.Fprintln(out, line)
+	case last:
+		fmt.Fprintln(out, "\r\x1b[K"+line)
+	default:
+		fmt.Fprint(out, "\r\x1b[K", line)
+	}
+}
+
+func pauseFor(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
