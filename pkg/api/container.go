@@ -13,10 +13,12 @@ type ContainerOptions struct {
 	StdinOpen   bool              `json:"stdinOpen,omitempty"`
 
 	// ExtraHosts are lines of /etc/hosts; DNSSearch and DNSOptions are added to
-	// /etc/resolv.conf.
-	ExtraHosts []HostEntry `json:"extraHosts,omitempty"`
-	DNSSearch  []string    `json:"dnsSearch,omitempty"`
-	DNSOptions []string    `json:"dnsOptions,omitempty"`
+	// /etc/resolv.conf. DNS are the servers that names outside the cluster are
+	// asked of, by the task's node, instead of the node's own.
+	ExtraHosts []HostEntry  `json:"extraHosts,omitempty"`
+	DNS        []netip.Addr `json:"dns,omitempty"`
+	DNSSearch  []string     `json:"dnsSearch,omitempty"`
+	DNSOptions []string     `json:"dnsOptions,omitempty"`
 
 	Privileged  bool     `json:"privileged,omitempty"`
 	SecurityOpt []string `json:"securityOpt,omitempty"`

@@ -28,6 +28,7 @@ func (c *converter) container(at string, in types.ServiceConfig, deploy *types.D
 		TTY:               in.Tty,
 		StdinOpen:         in.StdinOpen,
 		ExtraHosts:        c.extraHosts(at+".extra_hosts", in.ExtraHosts),
+		DNS:               c.nameServers(at+".dns", in.DNS),
 		DNSSearch:         in.DNSSearch,
 		DNSOptions:        in.DNSOpts,
 		Privileged:        in.Privileged,
@@ -64,6 +65,18 @@ func (c *converter) extraHosts(at string, in types.HostsList) []api.HostEntry {
 			}
 			list = append(list, api.HostEntry{Name: name, Addr: addr})
 		}
+	}
+	return list
+}
+
+func (c *converter) nameServers(at string, in []string) []netip.Addr {
+	var list []netip.Addr
+	for _, text := range in {
+		addr, err := netip.ParseAddr(text)
+		if err != nil {
+			c.failAt(at, fmt.Sprintf("%q is not an IP address", text), "")
+		}
+		list = append(list, addr)
 	}
 	return list
 }

@@ -84,7 +84,7 @@ var serviceRules = []rule{
 	{"services.*.devices.[].permissions", honoured, ""},
 	{"services.*.devices.[].source", honoured, ""},
 	{"services.*.devices.[].target", honoured, ""},
-	{"services.*.dns", warned, "tasks ask the name server of their node, which asks those of the node"},
+	{"services.*.dns", honoured, ""},
 	{"services.*.dns_opt", honoured, ""},
 	{"services.*.dns_search", honoured, ""},
 	{"services.*.domainname", honoured, ""},

@@ -58,8 +58,13 @@ func newForwarder(upstreams, self []string) forwarder {
 	return f
 }
 
-// ask returns the reply of the first upstream that gives one worth passing on.
-func (f *forwarder) ask(ctx context.Context, query *dns.Msg) (*dns.Msg, error) {
+// ask returns the reply of the first upstream that gives one worth passing on;
+// the client may have its own.
+func (f *forwarder) ask(ctx context.Context, query *dns.Msg, own []string) (*dns.Msg, error) {
+	upstreams := f.upstreams
+	if len(own) > 0 {
+		upstreams = own
+	}
 	select {
 	case f.slots <- struct{}{}:
 		defer func() { <-f.slots }()
@@ -67,7 +72,7 @@ func (f *forwarder) ask(ctx context.Context, query *dns.Msg) (*dns.Msg, error) {
 		return nil, fmt.Errorf("more than %d queries under way", maxForwarded)
 	}
 	errs := []error{errors.New("no upstream has answered")}
-	for _, upstream := range f.upstreams {
+	for _, upstream := range upstreams {
 		reply, err := exchange(ctx, upstream, query)
 		if err == nil && reply.Rcode != dns.RcodeServerFailure && reply.Rcode != dns.RcodeRefused {
 			return reply, nil

@@ -203,7 +203,7 @@ func (s *Server) answer(ctx context.Context, from netip.Addr, fromNode bool, que
 	case ours(name), zone.Inside[from]:
 		return status(query, dns.RcodeNameError)
 	}
-	reply, err := s.forwarder.ask(ctx, query)
+	reply, err := s.forwarder.ask(ctx, query, zone.Upstreams[from])
 	if err != nil {
 		s.log.Debug("name not looked up", "name", question.Name, "err", err)
 		return status(query, dns.RcodeServerFailure)

@@ -373,7 +373,18 @@ func TestForward(t *testing.T) {
 		_ = w.WriteMsg(reply)
 	})
 	closed := freePort(t, node)
-	_, addr := start(t, blogZone(), closed, fails, upstream(t, answer))
+	zone := blogZone()
+	zone.Upstreams = map[netip.Addr][]string{netip.MustParseAddr(apiTask): {upstream(t, func(w mdns.ResponseWriter, q *mdns.Msg) {
+		reply := new(mdns.Msg)
+		reply.SetReply(q)
+		reply.Answer = append(reply.Answer, record(t, "example.com. 300 IN A 192.0.2.99"))
+		_ = w.WriteMsg(reply)
+	})}}
+	_, addr := start(t, zone, closed, fails, upstream(t, answer))
+
+	if diff := cmp.Diff(result{"NOERROR", addrs("192.0.2.99")}, resultOf(query(t, "udp", addr, apiTask, "example.com.", mdns.TypeA)), cmpResult); diff != "" {
+		t.Errorf("of a server of the task's own (-want +got):\n%s", diff)
+	}
 
 	if diff := cmp.Diff(result{"NOERROR", addrs("192.0.2.7")}, resultOf(query(t, "udp", addr, webTask, "example.com.", mdns.TypeA)), cmpResult); diff != "" {
 		t.Errorf("found (-want +got):\n%s", diff)

@@ -22,6 +22,9 @@ type Zone struct {
 	// Inside are the clients that have no way out of the cluster: names outside
 	// of it do not exist for them.
 	Inside map[netip.Addr]bool
+	// Upstreams are the servers, ADDRESS:PORT, that names outside the cluster are
+	// asked of for a client, if not those of the node.
+	Upstreams map[netip.Addr][]string
 	// Names are each network's names, lower case and without a final dot, with
 	// IPv4 addresses: a service's names (web, blog_web) with its virtual IP, and
 	// the same after "tasks." with the addresses of its ready tasks. A name may

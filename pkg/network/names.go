@@ -15,6 +15,9 @@ type Zone struct {
 	Clients map[netip.Addr][]uint32
 	// Inside are the clients that have no way out of the cluster.
 	Inside map[netip.Addr]bool
+	// Upstreams are the servers, ADDRESS:PORT, that clients have names outside the
+	// cluster asked of, if not those of the node.
+	Upstreams map[netip.Addr][]string
 	// Names are each network's names, in lower case: a service's name and aliases
 	// with its virtual IP, and tasks.NAME and tasks.ALIAS with the addresses of
 	// its ready tasks that are on the network, which all names of a service that
@@ -27,9 +30,10 @@ type Zone struct {
 // Names computes the zone of a node.
 func Names(view *api.Snapshot, node api.NodeID) Zone {
 	z := Zone{
-		Clients: map[netip.Addr][]uint32{},
-		Inside:  map[netip.Addr]bool{},
-		Names:   map[uint32]map[string][]netip.Addr{},
+		Clients:   map[netip.Addr][]uint32{},
+		Inside:    map[netip.Addr]bool{},
+		Upstreams: map[netip.Addr][]string{},
+		Names:     map[uint32]map[string][]netip.Addr{},
 	}
 	for _, t := range located(view) {
 		if t.NodeID != node {
@@ -38,6 +42,9 @@ func Names(view *api.Snapshot, node api.NodeID) Zone {
 		z.Clients[t.Endpoint.Addr] = numbers(view, t.Networks)
 		if !outside(view, t.Networks) {
 			z.Inside[t.Endpoint.Addr] = true
+		}
+		for _, server := range t.Spec.Container.DNS {
+			z.Upstreams[t.Endpoint.Addr] = append(z.Upstreams[t.Endpoint.Addr], netip.AddrPortFrom(server, 53).String())
 		}
 	}
 	for _, n := range view.Networks {

@@ -214,6 +214,7 @@ func TestNames(t *testing.T) {
 	for id, addr := range map[string]string{"f1": "10.128.0.31", "f2": "10.128.0.30"} {
 		snap.Tasks[api.TaskID(id)] = task(id, "flat", "b", addr, api.EndpointReady, "back")
 	}
+	snap.Tasks["w1"].Spec.Container.DNS = []netip.Addr{ip("192.0.2.53"), ip("2001:db8::53")}
 	got := Names(snap, "a")
 
 	addrs := func(list ...string) []netip.Addr {
@@ -243,8 +244,9 @@ func TestNames(t *testing.T) {
 		Clients: map[netip.Addr][]uint32{
 			ip("10.128.0.12"): {2, 1}, ip("10.128.0.15"): {2, 1}, ip("10.128.0.20"): {1},
 		},
-		Inside: map[netip.Addr]bool{ip("10.128.0.20"): true},
-		Names:  map[uint32]map[string][]netip.Addr{1: back, 2: web},
+		Inside:    map[netip.Addr]bool{ip("10.128.0.20"): true},
+		Upstreams: map[netip.Addr][]string{ip("10.128.0.12"): {"192.0.2.53:53", "[2001:db8::53]:53"}},
+		Names:     map[uint32]map[string][]netip.Addr{1: back, 2: web},
 	}
 	if diff := cmp.Diff(want, got, byValue); diff != "" {
 		t.Errorf("zone (-want +got):\n%s", diff)
