@@ -457,3 +457,28 @@ func TestHasStateAndLock(t *testing.T) {
 		t.Errorf("propose after shutdown: %v", err)
 	}
 }
+
+// After a write that no other follows, one entry without content tells the
+// followers that it is committed, and then there is silence.
+func TestCommitIsAnnounced(t *testing.T) {
+	peers := cluster(t, 3)
+	leader, index := propose(t, peers, "a")
+	term := leader.Stats().Term
+	for leader.Stats().LastIndex == index {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-within(t).Done():
+			t.Fatal("nothing follows the entry")
+		}
+	}
+	for _, p := range peers {
+		waitState(t, p, index, state(t, leader))
+	}
+	next, second := propose(t, peers, "b")
+	if again := leader.Stats().Term; next != leader || again != term {
+		t.Skip("another manager leads: the log has its entry too")
+	}
+	if second != index+2 {
+		t.Errorf("the entries of two writes are %d and %d: one belongs between them", index, second)
+	}
+}

@@ -44,11 +44,22 @@ func (n *Node) Propose(ctx context.Context, data []byte) (api.Index, any, error)
 		return 0, nil, fmt.Errorf("propose: %w", err)
 	}
 	index := api.Index(applied.Index())
+	n.announce(index)
 	answer := applied.Response()
 	if refused, ok := answer.(error); ok {
 		return index, nil, refused
 	}
 	return index, answer, nil
+}
+
+// announce has followers hear soon that an entry is committed: the next entry
+// tells them, and unless one comes anyway, one without content is made for it.
+func (n *Node) announce(index api.Index) {
+	time.AfterFunc(announceAfter, func() {
+		if r := n.raft.Load(); r.LastIndex() == uint64(index) {
+			r.Barrier(rpcTimeout)
+		}
+	})
 }
 
 // Barrier waits until this node, which must lead, has applied every entry

@@ -135,6 +135,8 @@ func (m *Members) config() *memberlist.Config {
 	c.SuspicionMult, c.SuspicionMaxTimeoutMult = suspicionMult, suspicionMax
 	c.GossipInterval = gossipInterval
 	c.TCPTimeout = streamTimeout
+	// Messages are small, and each would cost the compressor's tables.
+	c.EnableCompression = false
 	// A node that comes back with another address takes its name over once
 	// its former self is dead.
 	c.DeadNodeReclaimTime = time.Second
