@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/orch-dev/orch/consensus/store"
 	"github.com/orch-dev/orch/pkg/api"
@@ -36,6 +37,10 @@ func (s *Server) Session(ctx context.Context, req *api.SessionRequest, send func
 	}
 }
 
+// sessionRest is how long a session rests between two updates: when much changes,
+// what changes meanwhile is one update.
+const sessionRest = 10 * time.Millisecond
+
 // follow sends what changes after an index until something fails or the agent
 // has fallen too far behind.
 func (s *Server) follow(ctx context.Context, node api.NodeID, after api.Index, send func(*rpc.Encoded) error) error {
@@ -60,6 +65,11 @@ func (s *Server) follow(ctx context.Context, node api.NodeID, after api.Index, s
 		}
 		if err != nil {
 			return err
+		}
+		select {
+		case <-time.After(sessionRest):
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 }

@@ -52,7 +52,7 @@ func newViews(snapshot func() *api.Snapshot, now func() time.Time) *views {
 type news struct {
 	index   api.Index
 	common  []byte                      // what all are told: changes as JSON, with commas between
-	own     map[api.NodeID][]api.Change // what each is told besides, of its own tasks
+	own     map[api.NodeID][]api.Change // of each node's tasks, of which it is told more
 	removed map[api.NodeID]bool         // nodes that are told nothing any more
 }
 
@@ -72,7 +72,7 @@ func encodeNews(index api.Index, changes []api.Change) (*news, error) {
 		n.common = append(n.common, text...)
 		switch {
 		case c.Task != nil && c.Task.NodeID != "":
-			n.own[c.Task.NodeID] = append(n.own[c.Task.NodeID], ownView(c))
+			n.own[c.Task.NodeID] = append(n.own[c.Task.NodeID], c)
 		case c.Node != nil && c.Delete:
 			n.removed[c.Node.ID] = true
 		}
@@ -96,7 +96,7 @@ func encodeUpdate(node api.NodeID, reset bool, all ...*news) (*rpc.Encoded, erro
 	for _, n := range all {
 		add(n.common)
 		for _, c := range n.own[node] {
-			text, err := json.Marshal(c)
+			text, err := json.Marshal(ownView(c))
 			if err != nil {
 				return nil, fmt.Errorf("encode %s %s: %w", c.Ref().Kind, c.Ref().ID, err)
 			}

@@ -124,6 +124,12 @@ func (m *Manager) step(ctx context.Context) (time.Time, error) {
 		}
 		rest = rest[n:]
 	}
+	if len(plan.Changes) == 0 {
+		select {
+		case <-time.After(planRest):
+		case <-ctx.Done():
+		}
+	}
 	wake := m.tracker.NextExpiry(snap, now)
 	if w := orchestrator.NextWake(snap, now); !w.IsZero() && w.Before(wake) {
 		wake = w
@@ -139,6 +145,9 @@ const (
 	// are more. The rest is planned again: planning takes as long as the state is
 	// large, so that planning anew for each entry would cost its square.
 	minCommit = time.Second
+	// planRest is how long the leader rests when there was nothing to do: when much
+	// changes that it has no part in, what changes meanwhile is planned for once.
+	planRest = 10 * time.Millisecond
 )
 
 func (m *Manager) plan(snap *api.Snapshot, now time.Time) Planned {
