@@ -226,7 +226,7 @@ func (c *cluster) writes(ctx context.Context, out io.Writer, opt options) error 
 	var done, failed atomic.Int64
 	limit, cancel := context.WithTimeout(ctx, opt.seconds)
 	defer cancel()
-	began := time.Now()
+	began, before := time.Now(), c.cpuTimes()
 	var wg sync.WaitGroup
 	for id := range opt.clients {
 		through := c.clients[c.Node(1+id%3).Name]
@@ -241,9 +241,13 @@ func (c *cluster) writes(ctx context.Context, out io.Writer, opt options) error 
 		})
 	}
 	wg.Wait()
-	seconds := time.Since(began).Seconds()
-	fmt.Fprintf(out, "acknowledged writes, 3 managers, fsync on, %d clients: %.0f/s (%d failed)\n",
-		opt.clients, float64(done.Load())/seconds, failed.Load())
+	seconds, used := time.Since(began).Seconds(), c.cpuTimes()
+	var spent []string
+	for i, n := range c.Nodes() {
+		spent = append(spent, fmt.Sprintf("%s %.0f", n.Name, float64((used[i]-before[i]).Microseconds())/float64(max(1, done.Load()))))
+	}
+	fmt.Fprintf(out, "acknowledged writes, 3 managers, fsync on, %d clients: %.0f/s (%d failed); CPU per write, in us: %s\n",
+		opt.clients, float64(done.Load())/seconds, failed.Load(), strings.Join(spent, ", "))
 	return nil
 }
 
@@ -262,21 +266,28 @@ func (c *cluster) idle(ctx context.Context, out io.Writer, opt options) error {
 		return err
 	}
 	pause(ctx, 3*time.Second)
-	before := make(map[string]time.Duration)
-	for _, n := range c.Nodes() {
-		before[n.Name] = cpuTime(c.Status(n).PID)
-	}
+	before := c.cpuTimes()
 	pause(ctx, opt.seconds)
-	for _, n := range c.Nodes() {
+	used := c.cpuTimes()
+	for i, n := range c.Nodes() {
 		role := "worker"
 		if n.Manager {
 			role = "manager"
 		}
 		pid := c.Status(n).PID
 		fmt.Fprintf(out, "idle %s %s: %d MB resident, of which %d MB its own (the rest is the program's file), %.2f %% of a core\n",
-			role, n.Name, status(pid, "VmRSS")>>10, status(pid, "RssAnon")>>10, 100*(cpuTime(pid)-before[n.Name]).Seconds()/opt.seconds.Seconds())
+			role, n.Name, status(pid, "VmRSS")>>10, status(pid, "RssAnon")>>10, 100*(used[i]-before[i]).Seconds()/opt.seconds.Seconds())
 	}
 	return nil
+}
+
+// cpuTimes is what each node's daemon has used.
+func (c *cluster) cpuTimes() []time.Duration {
+	var out []time.Duration
+	for _, n := range c.Nodes() {
+		out = append(out, cpuTime(c.Status(n).PID))
+	}
+	return out
 }
 
 // status is a figure of /proc/PID/status, in KiB.
