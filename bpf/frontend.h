@@ -110,23 +110,38 @@ static __always_inline struct backend *kept(const struct packet *p, const struct
 	return b;
 }
 
+/* Where a hash falls in a table of m places, as loadbalancer.Place has it. */
+static __always_inline __u32 place_of(__u32 hash, __u32 m)
+{
+	__u32 mask = m - 1;
+
+	mask |= mask >> 1;
+	mask |= mask >> 2;
+	mask |= mask >> 4;
+	mask |= mask >> 8;
+	mask |= mask >> 16;
+	return (hash & mask) < m ? hash & mask : hash & (mask >> 1);
+}
+
 static __always_inline struct backend *pick(const struct packet *p, const struct frontend *fe,
 					    __u32 *id)
 {
-	__u32 place = 0, *entry;
 	void *table = bpf_map_lookup_elem(&tables, &fe->id);
+	__u32 place, part = 0;
+	struct places *in;
 	struct backend *b;
 
 	if (!table)
 		return NULL;
-	entry = bpf_map_lookup_elem(table, &place);
-	if (!entry || !*entry)
+	in = bpf_map_lookup_elem(table, &part);
+	if (!in || !in->backend[0])
 		return NULL;
-	place = 1 + flow_hash(p, 0) % *entry;
-	entry = bpf_map_lookup_elem(table, &place);
-	if (!entry)
+	place = place_of(flow_hash(p, 0), in->backend[0]);
+	part = 1 + place / PLACES;
+	in = bpf_map_lookup_elem(table, &part);
+	if (!in)
 		return NULL;
-	*id = *entry;
+	*id = in->backend[place % PLACES];
 	b = bpf_map_lookup_elem(&backends, id);
 	return b && b->addr ? b : NULL;
 }

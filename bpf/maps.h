@@ -54,8 +54,9 @@ struct {
 	__type(value, struct backend);
 } backends SEC(".maps");
 
-/* Frontend id -> Maglev table. Place 0 of a table holds its size M, places 1
- * to M backend ids, so that replacing the inner map changes both at once.
+/* Frontend id -> Maglev table, with its size M in front, so that replacing the
+ * inner map changes both at once. An element of an array takes eight bytes at
+ * least: places are kept by sixteen.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
@@ -63,10 +64,10 @@ struct {
 	__uint(key_size, sizeof(__u32));
 	__array(values, struct {
 		__uint(type, BPF_MAP_TYPE_ARRAY);
-		__uint(max_entries, 252);
+		__uint(max_entries, 1);
 		__uint(map_flags, BPF_F_INNER_MAP);
 		__uint(key_size, sizeof(__u32));
-		__uint(value_size, sizeof(__u32));
+		__uint(value_size, sizeof(struct places));
 	});
 } tables SEC(".maps");
 

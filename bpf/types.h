@@ -81,6 +81,15 @@ struct backend {
 	__u32 frontend;
 };
 
+/* Part of a Maglev table: backend ids. A table's first part has only the number
+ * of its places.
+ */
+#define PLACES 16
+
+struct places {
+	__u32 backend[PLACES];
+};
+
 /* What was seen of a flow or a session. */
 enum seen {
 	SEEN_FIN_CLIENT = 1,
@@ -177,6 +186,7 @@ _Static_assert(sizeof(struct net_pair) == 16, "net_pair");
 _Static_assert(sizeof(struct frontend_key) == 8, "frontend_key");
 _Static_assert(sizeof(struct frontend) == 16, "frontend");
 _Static_assert(sizeof(struct backend) == 16, "backend");
+_Static_assert(sizeof(struct places) == 64, "places");
 _Static_assert(sizeof(struct flow_key) == 16, "flow_key");
 _Static_assert(sizeof(struct flow) == 16, "flow");
 _Static_assert(sizeof(struct session_key) == 16, "session_key");

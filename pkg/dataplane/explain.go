@@ -121,12 +121,13 @@ func (d *Dataplane) table(s *state, frontend uint32) ([]uint32, error) {
 			return nil, fmt.Errorf("read tables: %w", err)
 		}
 		defer inner.Close()
-		content = make([]uint32, inner.MaxEntries())
-		for i := range content {
-			if err := inner.Lookup(uint32(i), &content[i]); err != nil {
+		parts := make([]part, inner.MaxEntries())
+		for i := range parts {
+			if err := inner.Lookup(uint32(i), &parts[i]); err != nil {
 				return nil, fmt.Errorf("read table of frontend %d: %w", frontend, err)
 			}
 		}
+		content = unpack(parts)
 	}
 	if len(content) == 0 {
 		return nil, nil

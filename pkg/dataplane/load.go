@@ -102,6 +102,9 @@ func pinPath(pinDir string, m *ebpf.MapSpec) string {
 	fmt.Fprintln(h, m.Type, m.KeySize, m.ValueSize, m.MaxEntries, m.Flags)
 	writeLayout(h, m.Key, "key", 0)
 	writeLayout(h, m.Value, "value", 0)
+	if inner := m.InnerMap; inner != nil {
+		fmt.Fprintln(h, inner.Type, inner.KeySize, inner.ValueSize, inner.Flags)
+	}
 	return filepath.Join(pinDir, mapsDir, fmt.Sprintf("%s_%x", m.Name, h.Sum(nil)[:4]))
 }
 

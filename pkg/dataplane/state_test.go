@@ -151,3 +151,15 @@ func TestCheck(t *testing.T) {
 		})
 	}
 }
+
+func TestPack(t *testing.T) {
+	for size := range uint32(50) {
+		content := []uint32{size}
+		for i := range size {
+			content = append(content, 100+i)
+		}
+		if diff := cmp.Diff(content, unpack(pack(content))); diff != "" {
+			t.Errorf("of %d places (-want +got):\n%s", size, diff)
+		}
+	}
+}

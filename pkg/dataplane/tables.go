@@ -53,21 +53,46 @@ func (d *Dataplane) replaceBatch(ids []uint32, want map[uint32][]uint32) error {
 }
 
 func (d *Dataplane) newTable(content []uint32) (*ebpf.Map, error) {
+	parts := pack(content)
 	spec := d.spec.Maps["tables"].InnerMap.Copy()
-	spec.MaxEntries = uint32(len(content))
+	spec.MaxEntries = uint32(len(parts))
 	inner, err := ebpf.NewMap(spec)
 	if err != nil {
 		return nil, err
 	}
-	places := make([]uint32, len(content))
-	for i := range places {
-		places[i] = uint32(i)
+	numbers := make([]uint32, len(parts))
+	for i := range numbers {
+		numbers[i] = uint32(i)
 	}
-	if _, err := inner.BatchUpdate(places, content, nil); err != nil {
+	if _, err := inner.BatchUpdate(numbers, parts, nil); err != nil {
 		inner.Close()
 		return nil, err
 	}
 	return inner, nil
+}
+
+// part is struct places of types.h.
+type part [16]uint32
+
+// pack gives the parts of a table: its size in the first, then its places.
+func pack(content []uint32) []part {
+	parts := []part{{content[0]}}
+	for places := range slices.Chunk(content[1:], len(part{})) {
+		var p part
+		copy(p[:], places)
+		parts = append(parts, p)
+	}
+	return parts
+}
+
+// unpack is the opposite of pack.
+func unpack(parts []part) []uint32 {
+	size := parts[0][0]
+	content := []uint32{size}
+	for _, p := range parts[1:] {
+		content = append(content, p[:]...)
+	}
+	return content[:1+size]
 }
 
 // deleteTables has no batch to use, so many deletions wait side by side.

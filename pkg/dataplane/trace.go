@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orch-dev/orch/bpf"
+	"github.com/orch-dev/orch/loadbalancer"
 	"github.com/orch-dev/orch/pkg/api"
 )
 
@@ -214,7 +215,7 @@ func (t *tracer) balance(key bpf.OrchFrontendKey, fe bpf.OrchFrontend, none, non
 		if t.p.sport == 0 {
 			return t.end("depends on the client's port", "one of the backends that take new flows; give CLIENT:PORT to know which")
 		}
-		b = t.s.backends[table[t.p.hash()%uint32(len(table))]]
+		b = t.s.backends[table[loadbalancer.Place(t.p.hash(), uint32(len(table)))]]
 	}
 	port := b.Port
 	if port == 0 {
