@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/netip"
+	"os"
 	"runtime"
 	"time"
 
@@ -101,6 +102,15 @@ func (r nodeRuntime) Logs(ctx context.Context, id api.TaskID, opts api.LogOption
 		return err
 	}
 	return m.engine.Logs(ctx, id, opts, stdout, stderr)
+}
+
+// has reports whether a path is on the node, as its engine would find it.
+func (r nodeRuntime) has(ctx context.Context, path string) (bool, error) {
+	if _, err := r.member(ctx); err != nil {
+		return false, err
+	}
+	_, err := os.Stat(path)
+	return err == nil, nil
 }
 
 // explainer is what answers for the node's data plane while there is one.

@@ -167,6 +167,7 @@ func (d *daemon) run() error {
 	rpc.Handle(d.mux, api.ProcUnlock, d.Unlock)
 	d.mux.HandlePrefix("/orch.cluster/", http.HandlerFunc(d.serveCluster))
 	agent.ServeOutput(d.mux, nodeRuntime{d})
+	agent.ServePaths(d.mux, nodeRuntime{d}.has)
 	agent.ServeImages(d.mux, d.imageStore, time.Now)
 	agent.ServeNet(d.mux, d.explainer)
 	rpc.Handle(d.mux, api.ProcDiagnose, d.Diagnose)

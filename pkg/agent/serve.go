@@ -24,6 +24,24 @@ func ServeOutput(mux *rpc.Mux, output Output) {
 	})
 }
 
+// ServePaths adds what managers ask of the node's files to a mux. has tells whether
+// a path is there, for a caller who may know.
+func ServePaths(mux *rpc.Mux, has func(ctx context.Context, path string) (bool, error)) {
+	rpc.Handle(mux, api.ProcMissingPaths, func(ctx context.Context, req *api.Paths) (*api.Paths, error) {
+		missing := &api.Paths{}
+		for _, path := range req.Paths {
+			there, err := has(ctx, path)
+			if err != nil {
+				return nil, err
+			}
+			if !there {
+				missing.Paths = append(missing.Paths, path)
+			}
+		}
+		return missing, nil
+	})
+}
+
 // chunkWriter sends what is written as chunks of one of a task's two outputs.
 type chunkWriter struct {
 	mu     *sync.Mutex

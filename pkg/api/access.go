@@ -41,6 +41,7 @@ var access = map[string]Access{
 	ProcRaft:         AccessManager,
 	ProcImageStatus:  AccessManager,
 	ProcTaskLogs:     AccessManager,
+	ProcMissingPaths: AccessManager,
 	ProcDiagnose:     AccessManager,
 	ProcClock:        AccessManager,
 	ProcDisk:         AccessManager,

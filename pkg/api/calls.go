@@ -18,6 +18,8 @@ const (
 	ProcImageStatus = "/orch.agent/ImageStatus" // ImageStatusRequest -> ImageStatus
 	ProcRaft        = "/orch.agent/Raft"        // Empty -> RaftInfo, of a manager
 	ProcTaskLogs    = "/orch.agent/TaskLogs"    // TaskLogsRequest -> stream of LogChunk
+	// Those of the paths that the node does not have.
+	ProcMissingPaths = "/orch.agent/MissingPaths" // Paths -> Paths
 	// An image, from the node that has it to one that needs it.
 	ProcImageManifest = "/orch.agent/ImageManifest" // ImageRequest -> ImageManifest
 	ProcImageLayer    = "/orch.agent/ImageLayer"    // ImageLayerRequest -> bytes
@@ -504,4 +506,9 @@ type ReportResponse struct {
 	// a quorum has confirmed since the report came.
 	Fence time.Duration `json:"fence,omitempty"`
 	Index Index         `json:"index"`
+}
+
+// Paths are absolute paths on a node.
+type Paths struct {
+	Paths []string `json:"paths,omitempty"`
 }

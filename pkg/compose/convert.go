@@ -291,7 +291,6 @@ func (c *converter) mounts(at string, in types.ServiceConfig) []api.Mount {
 			if v.Bind != nil {
 				m.Propagation = v.Bind.Propagation
 			}
-			c.warnAt(at, v.Source+" has to exist on every node that may run the task", "use a volume, or a constraint that names the node")
 		}
 		if m.Type == api.MountTmpfs && v.Tmpfs != nil {
 			m.SizeBytes, m.Mode = int64(v.Tmpfs.Size), v.Tmpfs.Mode

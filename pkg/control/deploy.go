@@ -19,7 +19,11 @@ func (s *Server) Deploy(ctx context.Context, req *api.DeployRequest) (*api.Deplo
 	if err != nil {
 		return nil, err
 	}
-	res := &api.DeployResponse{Warnings: warnings}
+	more, err := s.checkBinds(ctx, req.Services)
+	if err != nil {
+		return nil, err
+	}
+	res := &api.DeployResponse{Warnings: append(warnings, more...)}
 	index, err := s.Replica.Update(ctx, func(snap *api.Snapshot) (changes []api.Change, err error) {
 		changes, res.Services, err = planDeploy(snap, req, s.NewID, s.now())
 		return changes, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -40,6 +41,7 @@ type peer struct {
 	sec    *rpc.Security
 	client *rpc.Client // of its API, for a manager
 	stop   func()      // as a crash would
+	has    sync.Map    // of paths on its node
 	ended  chan struct{}
 }
 
@@ -124,6 +126,9 @@ func (g *group) run(t *testing.T, id api.NodeID, dir, addr string, role api.Role
 	var running sync.WaitGroup
 	mux := rpc.NewMux()
 	mux.HandlePrefix("/orch.cluster/", p.Server)
+	rpc.Handle(mux, api.ProcMissingPaths, func(_ context.Context, req *api.Paths) (*api.Paths, error) {
+		return &api.Paths{Paths: slices.DeleteFunc(req.Paths, func(path string) bool { _, ok := p.has.Load(path); return ok })}, nil
+	})
 	running.Go(func() {
 		if err := rpc.NewServer(mux, p.sec, log).ServePeers(ctx, listener, layer.Deliver); err != nil {
 			t.Error(err)
