@@ -210,6 +210,9 @@ func TestLoadForms(t *testing.T) {
 		{"name servers", "services: {web: {image: i, dns: [192.0.2.53, \"2001:db8::53\"]}}", func(s *api.ServiceSpec) {
 			s.Task.Container.DNS = []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53")}
 		}},
+		{"container name and links", "services: {web: {image: i, container_name: shop-web}, app: {image: i, links: [web, web:www]}}", func(s *api.ServiceSpec) {
+			s.NetworkAliases = map[string][]string{"blog_default": {"shop-web", "www"}}
+		}},
 		{"no virtual IP", "services: {web: {image: i, deploy: {endpoint_mode: dnsrr}}}", func(s *api.ServiceSpec) { s.EndpointMode = api.EndpointDNSRR }},
 		{"a virtual IP", "services: {web: {image: i, deploy: {endpoint_mode: vip}}}", func(*api.ServiceSpec) {}},
 		{"named network", "services: {web: {image: i, networks: [n]}}\nnetworks: {n: {name: other}}", func(s *api.ServiceSpec) { s.Networks = []string{"other"} }},

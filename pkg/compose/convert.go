@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -35,7 +34,7 @@ func (c *converter) convert() {
 	for _, name := range slices.Sorted(maps.Keys(c.model.DisabledServices)) {
 		profiles := c.model.DisabledServices[name].Profiles
 		c.warnAt("services."+name, "not deployed: its profile "+strings.Join(profiles, ", ")+" is not enabled",
-			"set COMPOSE_PROFILES to enable it")
+			"enable it with --profile or COMPOSE_PROFILES")
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.model.Services)) {
 		c.project.Services = append(c.project.Services, c.service(name, c.model.Services[name]))
@@ -60,7 +59,7 @@ func (c *converter) service(name string, in types.ServiceConfig) api.ServiceSpec
 		Labels:   plain(deploy.Labels),
 		Networks: c.serviceNetworks(at, in.Networks),
 
-		NetworkAliases: c.aliases(at+".networks", in.Networks),
+		NetworkAliases: c.aliases(at, name, in),
 		EndpointMode:   endpointMode(deploy.EndpointMode),
 
 		Ports:     c.ports(at+".ports", in.Ports),
@@ -91,6 +90,7 @@ func (c *converter) service(name string, in types.ServiceConfig) api.ServiceSpec
 			StopGrace:    c.duration(at+".stop_grace_period", in.StopGracePeriod, defaultStopGrace),
 		},
 	}
+	c.links(at, in)
 	c.swap(at+".memswap_limit", &spec.Task)
 	spec.Task.Files = c.serviceFiles(at, in, spec.Task.Mounts)
 	spec.Rollback = c.rollbackRules(at+".deploy.rollback_config", deploy.RollbackConfig, spec.Update)
@@ -188,7 +188,7 @@ func (c *converter) dependsOn(at string, in types.DependsOnConfig) []api.Depende
 			case !in[name].Required:
 				c.warnAt(at+"."+name, fmt.Sprintf("there is no service %q in this deploy; not waited for", name), "")
 			case disabled:
-				c.failAt(at+"."+name, fmt.Sprintf("the service %q is not deployed: its profile is not enabled", name), "set COMPOSE_PROFILES")
+				c.failAt(at+"."+name, fmt.Sprintf("the service %q is not deployed: its profile is not enabled", name), "enable it with --profile or COMPOSE_PROFILES")
 			default:
 				c.failAt(at+"."+name, fmt.Sprintf("there is no service %q", name), c.nearestService(name))
 			}
@@ -332,27 +332,6 @@ func (c *converter) serviceNetworks(at string, in map[string]*types.ServiceNetwo
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
-}
-
-var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`)
-
-// aliases are the further names of a service, by the network's name.
-func (c *converter) aliases(at string, in map[string]*types.ServiceNetworkConfig) map[string][]string {
-	out := map[string][]string{}
-	for _, key := range slices.Sorted(maps.Keys(in)) {
-		if in[key] == nil {
-			continue
-		}
-		for i, alias := range in[key].Aliases {
-			if !hostName.MatchString(alias) || len(alias) > 253 {
-				c.failAt(fmt.Sprintf("%s.%s.aliases[%d]", at, key, i), fmt.Sprintf("%q is not a name of a host", alias), "")
-			}
-			if name := c.model.Networks[key].Name; !slices.Contains(out[name], alias) {
-				out[name] = append(out[name], alias)
-			}
-		}
-	}
-	return out
 }
 
 // endpointMode leaves the default out, so that saying it changes nothing.

@@ -61,7 +61,7 @@ var serviceRules = []rule{
 	{"services.*.cgroup", honoured, ""},
 	{"services.*.cgroup_parent", warned, notYet + "; orch keeps tasks in a group of its own"},
 	{"services.*.command", honoured, ""},
-	{"services.*.container_name", warned, "a name can be used once only, and a service may have many tasks; reach it by the name of the service"},
+	{"services.*.container_name", differs, "a name more of the service on its networks; containers are named after tasks"},
 	{"services.*.cpu_count", warned, notYet + "; use deploy.resources.limits.cpus"},
 	{"services.*.cpu_percent", warned, notYet + "; use deploy.resources.limits.cpus"},
 	{"services.*.cpu_period", warned, notYet + "; use deploy.resources.limits.cpus"},

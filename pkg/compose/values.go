@@ -36,7 +36,7 @@ var checks = map[string]func(value string) finding{
 	"services.*.pid":                                    checkHostMode("host"),
 	"services.*.cgroup":                                 checkHostMode("host", "private"),
 	"services.*.userns_mode":                            checkHostMode("host"),
-	"services.*.links.[]":                               checkLink,
+	"services.*.container_name":                         checkName,
 	"services.*.ports.[]":                               checkPort,
 	"services.*.ports.[].host_ip":                       checkHostIP,
 	"services.*.ports.[].mode":                          checkPortMode,
@@ -144,11 +144,11 @@ func checkTemplate(value string) finding {
 	return finding{}
 }
 
-func checkLink(value string) finding {
-	if service, alias, ok := strings.Cut(value, ":"); ok && service != alias {
-		return refuse(fmt.Sprintf("the name %q would not resolve", alias), fmt.Sprintf("use the name of the service, %q", service))
+func checkName(value string) finding {
+	if !hostName.MatchString(value) || len(value) > 253 {
+		return refuse(fmt.Sprintf("%q is not a name of a host", value), "")
 	}
-	return finding{warned, "not needed: services on one network reach each other by name", ""}
+	return finding{}
 }
 
 func checkPort(value string) finding {
