@@ -28,27 +28,51 @@ static __always_inline void tc_count(const struct __sk_buff *skb, enum verdict v
 	count(v, tc_packets(skb), skb->len - ETH_HLEN);
 }
 
+static __always_inline struct addr6 mapped(__be32 addr)
+{
+	return (struct addr6){.w = {0, 0, bpf_htonl(0xffff), addr}};
+}
+
+static __always_inline void keep_header(struct __sk_buff *skb, struct example *e, __be16 ports[2])
+{
+	struct iphdr ip = {};
+
+	bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip));
+	if (ip.ihl == 5 && (ip.protocol == IPPROTO_TCP || ip.protocol == IPPROTO_UDP) &&
+	    !(ip.frag_off & bpf_htons(IP_OFFSET)))
+		bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(ip), ports, 4);
+	e->saddr = mapped(ip.saddr);
+	e->daddr = mapped(ip.daddr);
+	e->proto = ip.protocol;
+}
+
+static __always_inline void keep_header6(struct __sk_buff *skb, struct example *e, __be16 ports[2])
+{
+	struct ipv6hdr ip = {};
+
+	bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip));
+	if (ip.nexthdr == IPPROTO_TCP || ip.nexthdr == IPPROTO_UDP)
+		bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(ip), ports, 4);
+	__builtin_memcpy(&e->saddr, &ip.saddr, sizeof(e->saddr));
+	__builtin_memcpy(&e->daddr, &ip.daddr, sizeof(e->daddr));
+	e->proto = ip.nexthdr;
+}
+
 /* Keeps a packet that is about to be dropped for whoever asks why. */
 static __noinline int keep_example(struct __sk_buff *skb, __u32 reason)
 {
 	struct example *e = bpf_map_lookup_elem(&examples, &reason);
-	struct {
-		struct iphdr ip;
-		__be16 ports[2];
-	} h = {};
+	__be16 ports[2] = {};
 
 	if (!e)
 		return 0;
-	bpf_skb_load_bytes(skb, ETH_HLEN, &h.ip, sizeof(h.ip));
-	if (h.ip.ihl == 5 && (h.ip.protocol == IPPROTO_TCP || h.ip.protocol == IPPROTO_UDP) &&
-	    !(h.ip.frag_off & bpf_htons(IP_OFFSET)))
-		bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(h.ip), h.ports, sizeof(h.ports));
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		keep_header6(skb, e, ports);
+	else
+		keep_header(skb, e, ports);
 	e->when = bpf_ktime_get_coarse_ns();
-	e->saddr = h.ip.saddr;
-	e->daddr = h.ip.daddr;
-	e->proto = h.ip.protocol;
-	e->sport = h.ports[0];
-	e->dport = h.ports[1];
+	e->sport = ports[0];
+	e->dport = ports[1];
 	e->ifindex = skb->ifindex;
 	e->len = skb->len - ETH_HLEN;
 	return 0;

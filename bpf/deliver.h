@@ -14,8 +14,6 @@
 /* Set before load: the device of the underlay. */
 const volatile __u32 uplink_ifindex;
 
-#define LOOPBACK_IFINDEX 1
-
 /* Straight into the namespace of a task on this node. */
 static __noinline int deliver(struct __sk_buff *skb, __be32 addr, const struct endpoint *ep)
 {
@@ -43,30 +41,25 @@ static __always_inline int to_node(struct __sk_buff *skb)
 	return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
 }
 
-/* Out to an address of the underlay or beyond, by the routing table. */
-static __noinline int send_out(struct __sk_buff *skb, __be32 from, __be32 to, enum verdict v)
+/* Out by the routing table, which is asked by what fib has. */
+static __noinline int route(struct __sk_buff *skb, struct bpf_fib_lookup *fib, enum verdict v)
 {
-	struct bpf_fib_lookup fib = {.family = 2 /* AF_INET */, .ifindex = uplink_ifindex};
-	struct bpf_redir_neigh next = {.nh_family = 2};
-	long rc;
+	struct bpf_redir_neigh next = {.nh_family = fib->family};
+	long rc = bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
 
-	fib.l4_protocol = IPPROTO_UDP;
-	fib.ipv4_src = from;
-	fib.ipv4_dst = to;
-	rc = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
 	if (rc == BPF_FIB_LKUP_RET_SUCCESS) {
-		if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), fib.dmac, ETH_ALEN,
+		if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), fib->dmac, ETH_ALEN,
 					0) ||
-		    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_source), fib.smac, ETH_ALEN,
+		    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_source), fib->smac, ETH_ALEN,
 					0))
 			return drop(skb, DROP_REWRITE);
 		tc_count(skb, v);
-		return bpf_redirect(fib.ifindex, 0);
+		return bpf_redirect(fib->ifindex, 0);
 	}
 	if (rc == BPF_FIB_LKUP_RET_NO_NEIGH) {
 		tc_count(skb, v);
-		next.ipv4_nh = fib.ipv4_dst;
-		return bpf_redirect_neigh(fib.ifindex, &next, sizeof(next), 0);
+		__builtin_memcpy(next.ipv6_nh, fib->ipv6_dst, sizeof(next.ipv6_nh));
+		return bpf_redirect_neigh(fib->ifindex, &next, sizeof(next), 0);
 	}
 	if (rc == BPF_FIB_LKUP_RET_FWD_DISABLED) {
 		tc_count(skb, v);
@@ -79,12 +72,32 @@ static __noinline int send_out(struct __sk_buff *skb, __be32 from, __be32 to, en
 	return drop(skb, DROP_NO_ROUTE);
 }
 
+/* To an IPv4 address of the underlay or beyond. */
+static __noinline int send_out(struct __sk_buff *skb, __be32 from, __be32 to, enum verdict v)
+{
+	struct bpf_fib_lookup fib = {.family = AF_INET, .ifindex = uplink_ifindex};
+
+	fib.l4_protocol = IPPROTO_UDP;
+	fib.ipv4_src = from;
+	fib.ipv4_dst = to;
+	return route(skb, &fib, v);
+}
+
+/* To an IPv6 address outside; see is_local6. */
+static __noinline int send_out6(struct __sk_buff *skb, const struct addr6 *to, enum verdict v)
+{
+	struct bpf_fib_lookup fib = {.family = AF_INET6, .ifindex = LOOPBACK_IFINDEX};
+
+	__builtin_memcpy(fib.ipv6_dst, to, sizeof(*to));
+	return route(skb, &fib, v);
+}
+
 /* The longest IP packet that the skb becomes on the wire. */
 static __always_inline __u32 wire_length(const struct __sk_buff *skb, const struct packet *p)
 {
 	__u32 gso = skb->gso_size;
 
-	return gso ? sizeof(struct iphdr) + p->l4_len + gso : p->len;
+	return gso ? p->l4_at - ETH_HLEN + p->l4_len + gso : p->len;
 }
 
 /* Back to where it came from, as an ICMP error; counted as v. */
@@ -100,7 +113,8 @@ static __noinline int complain(struct __sk_buff *skb, const struct packet *p, __
 		tc_count(skb, v);
 	else
 		count_drop(skb, DROP_TOO_BIG);
-	if (!answered || !tc_icmp_error(skb, p, code, mtu))
+	if (!answered || !(p->v6 ? tc_icmp6_error(skb, p, code, mtu)
+				 : tc_icmp_error(skb, p, code, mtu)))
 		return TC_ACT_SHOT;
 	if (skb->ifindex == uplink_ifindex)
 		return bpf_redirect(skb->ifindex, 0);
@@ -124,7 +138,8 @@ static __noinline int tunnel(struct __sk_buff *skb, const struct node_config *cf
 	h = (void *)(long)skb->data;
 	if ((void *)(h + 1) > (void *)(long)skb->data_end)
 		return drop(skb, DROP_REWRITE);
-	write_encapsulation(h, from, to, kind, t->port, t->addr, len, flow_hash(p, 0));
+	write_encapsulation(h, from, to, kind, t->port, t->addr, len, flow_hash(p, 0),
+			    bpf_htons(p->v6 ? ETH_P_IPV6 : ETH_P_IP));
 	return send_out(skb, from, to,
 			kind == OVERLAY_CLIENT	 ? FORWARDED_TUNNEL
 			: kind == OVERLAY_RETURN ? FORWARDED_RETURN
@@ -132,15 +147,18 @@ static __noinline int tunnel(struct __sk_buff *skb, const struct node_config *cf
 }
 
 /* A client's packet to a backend on this node: translate and deliver. */
-static __noinline int translate(struct __sk_buff *skb, struct packet *p,
-				     const struct target *t, __be32 via)
+static __noinline int translate(struct __sk_buff *skb, const struct node_config *cfg,
+				struct packet *p, const struct target *t, __be32 via)
 {
-	struct session_key key;
+	struct address client, backend = address_for(cfg, p, t->addr);
+	struct session6_key key;
 
-	if (!session_open(p, t, via, &key))
+	if (!session_open(cfg, p, t, via, &key))
 		return drop(skb, DROP_COLLISION);
-	rewrite_dest(skb, p, t->addr, t->port);
-	rewrite_source(skb, p, key.client, key.client_port);
+	client.v4 = key.k.client;
+	client.v6 = key.client;
+	rewrite_dest(skb, p, &backend, t->port);
+	rewrite_source(skb, p, &client, key.k.client_port);
 	return deliver(skb, t->addr, t->endpoint);
 }
 
@@ -151,6 +169,8 @@ static __always_inline int to_client(struct __sk_buff *skb, const struct packet 
 
 	if (ep)
 		return deliver(skb, p->daddr, ep);
+	if (p->v6)
+		return send_out6(skb, &p->daddr6, SENT_TO_CLIENT);
 	return send_out(skb, p->saddr, p->daddr, SENT_TO_CLIENT);
 }
 
@@ -159,7 +179,7 @@ static __always_inline int to_backend(struct __sk_buff *skb, const struct node_c
 				      struct packet *p, const struct target *t)
 {
 	if (t->endpoint->node == cfg->underlay)
-		return translate(skb, p, t, cfg->underlay);
+		return translate(skb, cfg, p, t, cfg->underlay);
 	return tunnel(skb, cfg, p, OVERLAY_CLIENT, t);
 }
 

@@ -16,7 +16,7 @@ static __always_inline bool express_route(struct xdp_md *xdp, struct bpf_fib_loo
 					  __be32 from, __be32 to, __u16 len)
 {
 	__builtin_memset(fib, 0, sizeof(*fib));
-	fib->family = 2; /* AF_INET */
+	fib->family = AF_INET;
 	fib->l4_protocol = IPPROTO_UDP;
 	fib->tot_len = len;
 	fib->ifindex = xdp->ingress_ifindex;
@@ -41,7 +41,9 @@ static __always_inline int express_too_big(struct xdp_md *xdp, const struct pack
 
 	if ((void *)eth + ETH_HLEN + QUOTED > (void *)(long)xdp->data_end)
 		return XDP_PASS;
-	write_icmp_error(&e, eth, p->daddr, p->saddr, ICMP_FRAG_NEEDED, mtu);
+	__builtin_memcpy(&e.eth, eth, ETH_HLEN);
+	__builtin_memcpy(e.quoted, eth + 1, QUOTED);
+	write_icmp_error(&e, p->daddr, p->saddr, ICMP_FRAG_NEEDED, mtu);
 	/* The frame's length by its IP header: xdp->data_end may be the end of
 	 * the first of several buffers only.
 	 */
@@ -75,7 +77,7 @@ static __always_inline int express_tunnel(struct xdp_md *xdp, const struct node_
 		return xdp_drop(xdp, p, p->len, DROP_REWRITE);
 	count_target(fe, backend, 1, p->len);
 	write_encapsulation(h, cfg->underlay, t.endpoint->node, OVERLAY_CLIENT, t.port, t.addr,
-			    p->len, flow_hash(p, 0));
+			    p->len, flow_hash(p, 0), bpf_htons(ETH_P_IP));
 	return express_out(xdp, &h->eth, &fib, p->len + OVERLAY_OVERHEAD, FORWARDED_TUNNEL);
 }
 
@@ -89,7 +91,7 @@ static __always_inline int express_return(struct xdp_md *xdp, const struct packe
 
 	if (!is_member(outer->saddr))
 		return xdp_drop(xdp, outer, outer->len, DROP_NOT_MEMBER);
-	if (!read_encapsulation(data, data_end, &h) || h.kind != OVERLAY_RETURN ||
+	if (!read_encapsulation(data, data_end, &h) || h.kind != OVERLAY_RETURN || h.v6 ||
 	    parse(data, data_end, OVERLAY_OVERHEAD, &p) != PARSED || endpoint(p.daddr) ||
 	    !express_route(xdp, &fib, p.saddr, p.daddr, p.len) ||
 	    bpf_xdp_adjust_head(xdp, OVERLAY_OVERHEAD))

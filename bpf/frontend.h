@@ -18,16 +18,43 @@ struct target {
 };
 
 /* Is addr an address of this node? The routing table knows them all. */
-static __always_inline bool is_local(void *ctx, const struct node_config *cfg, __u32 ifindex,
-				     __be32 addr)
+static __noinline bool is_local(void *ctx, const struct node_config *cfg, __u32 ifindex,
+				__be32 addr)
 {
-	struct bpf_fib_lookup fib = {.family = 2 /* AF_INET */, .ifindex = ifindex};
+	struct bpf_fib_lookup fib = {.family = AF_INET, .ifindex = ifindex};
 
 	if (addr == cfg->underlay || is_loopback(addr))
 		return true;
 	fib.ipv4_src = cfg->underlay;
 	fib.ipv4_dst = addr;
 	return bpf_fib_lookup(ctx, &fib, sizeof(fib), 0) == BPF_FIB_LKUP_RET_NOT_FWDED;
+}
+
+/* IPv6 routes are looked up as from the loopback device, where that needs no
+ * forwarding of the node's uplink. Multicast and link-local addresses are left
+ * to the kernel.
+ */
+static __noinline bool is_local6(void *ctx, const struct addr6 *addr)
+{
+	struct bpf_fib_lookup fib = {.family = AF_INET6, .ifindex = LOOPBACK_IFINDEX};
+
+	if (!is_routable6(addr))
+		return false;
+	__builtin_memcpy(fib.ipv6_dst, addr, sizeof(*addr));
+	return bpf_fib_lookup(ctx, &fib, sizeof(fib), 0) == BPF_FIB_LKUP_RET_NOT_FWDED;
+}
+
+/* The frontend of a published port at one address. */
+static __always_inline struct frontend *frontend_at(const struct packet *p)
+{
+	struct frontend6_key key = {.k = {.port = p->dport, .proto = p->proto}};
+
+	if (p->v6) {
+		key.addr = p->daddr6;
+		return bpf_map_lookup_elem(&frontends6, &key);
+	}
+	key.k.addr = p->daddr;
+	return bpf_map_lookup_elem(&frontends, &key.k);
 }
 
 /* The frontend of a published port, or NULL. from_task: addresses of other
@@ -37,20 +64,21 @@ static __always_inline struct frontend *find_published(void *ctx, const struct n
 						       __u32 ifindex, const struct packet *p,
 						       bool from_task)
 {
-	struct frontend_key key = {.addr = p->daddr, .port = p->dport, .proto = p->proto};
+	struct frontend_key key = {.port = p->dport, .proto = p->proto};
 	struct frontend *fe;
 
 	if (!has_ports(p))
 		return NULL;
-	fe = bpf_map_lookup_elem(&frontends, &key);
+	fe = frontend_at(p);
 	if (fe)
 		return fe;
-	key.addr = 0;
 	fe = bpf_map_lookup_elem(&frontends, &key);
 	if (!fe)
 		return NULL;
 	if (from_task && is_member(p->daddr))
 		return fe;
+	if (p->v6 && !is_loopback(p->daddr))
+		return is_local6(ctx, &p->daddr6) ? fe : NULL;
 	return is_local(ctx, cfg, ifindex, p->daddr) ? fe : NULL;
 }
 
@@ -146,19 +174,46 @@ static __always_inline struct backend *pick(const struct packet *p, const struct
 	return b && b->addr ? b : NULL;
 }
 
+static __always_inline struct flow6_key flow_key_of(const struct packet *p)
+{
+	struct flow6_key key = {.k = {.client = p->saddr,
+				      .dest = p->daddr,
+				      .client_port = p->sport,
+				      .dest_port = p->dport,
+				      .proto = p->proto}};
+
+	if (p->v6) {
+		key.client = p->saddr6;
+		key.dest = p->daddr6;
+	}
+	return key;
+}
+
+static __always_inline struct flow *flow_at(const struct packet *p, const struct flow6_key *key)
+{
+	if (p->v6)
+		return bpf_map_lookup_elem(&flows6, key);
+	return bpf_map_lookup_elem(&flows, &key->k);
+}
+
+static __always_inline void flow_put(const struct packet *p, const struct flow6_key *key,
+				     const struct flow *flow)
+{
+	if (p->v6)
+		bpf_map_update_elem(&flows6, key, flow, BPF_ANY);
+	else
+		bpf_map_update_elem(&flows, &key->k, flow, BPF_ANY);
+}
+
 /* Chooses the backend of a packet to a frontend, remembers and counts it.
  * False if no backend can be used.
  */
 static __noinline bool choose(const struct packet *p, const struct frontend *fe,
 				   struct target *t, __u32 *backend_id)
 {
-	struct flow_key key = {.client = p->saddr,
-			       .dest = p->daddr,
-			       .client_port = p->sport,
-			       .dest_port = p->dport,
-			       .proto = p->proto};
+	struct flow6_key key = flow_key_of(p);
 	__u32 now = now_ticks();
-	struct flow *flow = bpf_map_lookup_elem(&flows, &key);
+	struct flow *flow = flow_at(p, &key);
 	struct backend *b = flow ? kept(p, fe, flow, now) : NULL;
 
 	if (b) {
@@ -176,7 +231,7 @@ static __noinline bool choose(const struct packet *p, const struct frontend *fe,
 		fresh.backend = *backend_id;
 		fresh.addr = b->addr;
 		if (may_remember(p, now))
-			bpf_map_update_elem(&flows, &key, &fresh, BPF_ANY);
+			flow_put(p, &key, &fresh);
 		count_stats(&frontend_stats, fe->id, 0, 0, !p->error);
 		count_stats(&backend_stats, *backend_id, 0, 0, !p->error);
 	}

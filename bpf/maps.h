@@ -48,6 +48,14 @@ struct {
 } frontends SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct frontend6_key);
+	__type(value, struct frontend);
+} frontends6 SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 65536);
 	__type(key, __u32);
@@ -80,6 +88,13 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct flow6_key);
+	__type(value, struct flow);
+} flows6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 131072);
 	__type(key, struct session_key);
 	__type(value, struct session);
@@ -87,10 +102,24 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct session6_key);
+	__type(value, struct session6);
+} sessions6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
 	__type(key, struct fragment_key);
 	__type(value, struct fragment);
 } fragments SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct fragment6_key);
+	__type(value, struct fragment);
+} fragments6 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -147,6 +176,24 @@ static __always_inline bool is_member(__be32 addr)
 static __always_inline bool in_pool(const struct node_config *cfg, __be32 addr)
 {
 	return (addr & cfg->pool_mask) == cfg->pool;
+}
+
+/* Is it an address of the cluster's prefix? */
+static __always_inline bool in_pool6(const struct node_config *cfg, const struct addr6 *a)
+{
+	return a->w[0] == cfg->pool6[0] && a->w[1] == cfg->pool6[1] && a->w[2] == cfg->pool6[2];
+}
+
+/* The IPv6 address of an endpoint, a virtual IP or a node of the cluster. */
+static __always_inline struct addr6 address6(const struct node_config *cfg, __be32 addr)
+{
+	return (struct addr6){.w = {cfg->pool6[0], cfg->pool6[1], cfg->pool6[2], addr}};
+}
+
+/* Does the cluster have IPv6 here? */
+static __always_inline bool has_ipv6(const struct node_config *cfg)
+{
+	return cfg->pool6[0] && cfg->mtu >= IPV6_MIN_MTU + OVERLAY_OVERHEAD;
 }
 
 static __always_inline bool share_network(__u64 a, __u64 b)

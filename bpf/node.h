@@ -9,23 +9,23 @@
 
 static __always_inline int from_node_ip(struct __sk_buff *skb, const struct node_config *cfg)
 {
+	struct packet *p = room_for_packet();
 	struct frontend *fe;
 	struct target t;
-	struct packet p;
 	__u32 backend;
 
-	if (tc_parse(skb, 0, &p) != PARSED)
+	if (!p || tc_parse(skb, cfg, p) != PARSED)
 		return PASS;
-	read_quoted(skb, &p);
-	if (!find_ports(&p))
+	read_quoted(skb, cfg, p);
+	if (!find_ports(p))
 		return PASS;
-	fe = find_published(skb, cfg, uplink_ifindex, &p, false);
+	fe = find_published(skb, cfg, uplink_ifindex, p, false);
 	if (!fe)
 		return PASS;
-	if (!choose(&p, fe, &t, &backend))
+	if (!choose(p, fe, &t, &backend))
 		return pass(skb, PASSED_NO_BACKEND);
 	count_target(fe, backend, tc_packets(skb), skb->len - ETH_HLEN);
-	return to_backend(skb, cfg, &p, &t);
+	return to_backend(skb, cfg, p, &t);
 }
 
 #endif

@@ -59,7 +59,15 @@
  * a backend directly and by virtual IP from the same port; a TCP packet that
  * lands on a published port but belongs to a connection of the node's own, from
  * an ephemeral port of that number, is taken for a client's (reserve published
- * ports with net.ipv4.ip_local_reserved_ports); IPv6 and VLAN tags pass.
+ * ports with net.ipv4.ip_local_reserved_ports); VLAN tags pass.
+ *
+ * IPv6
+ *
+ *   Between nodes everything is VXLAN over IPv4. In it, from clients and from
+ *   tasks, are packets of either family, and they take the same ways: the
+ *   cluster's own addresses are known by the IPv4 address in them (types.h). XDP
+ *   leaves IPv6 to TC. The uplink's MTU must leave the tunnel 1280 bytes; on a
+ *   node where it does not, IPv6 passes.
  *
  * Maps. Those that user space writes are made equal to the plan on each change;
  * flows, sessions and fragments are written here and swept there.
@@ -69,14 +77,17 @@
  *   endpoints      hash      task address -> node, veth       user space
  *   net_pairs      hash      sets of networks that overlap    user space
  *   frontends      hash      address, port -> id              user space
+ *   frontends6     hash      the same by IPv6 address         user space
  *   backends       array     id -> address, port, draining    user space
  *   tables         array of  frontend id -> Maglev table      user space
  *   flows          LRU hash  client's flow -> backend         at A
  *   sessions       LRU hash  {client, T} -> way back          at B
  *   fragments      LRU hash  datagram -> its ports            everywhere
+ *   flows6, sessions6, fragments6             the same for IPv6
  *   frontend_stats, backend_stats, verdicts   per-CPU counters
  *   examples       per-CPU   last packet of each drop reason  everywhere
  *   flow_budget    per-CPU   new flows in this second         at A
+ *   packet_room    per-CPU   what was read of a packet        everywhere
  */
 #include "express.h"
 #include "node.h"

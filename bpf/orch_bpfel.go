@@ -13,6 +13,11 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type OrchAddr6 struct {
+	_ structs.HostLayout
+	W [4]uint32
+}
+
 type OrchBackend struct {
 	_        structs.HostLayout
 	Addr     uint32
@@ -58,8 +63,8 @@ const (
 type OrchExample struct {
 	_       structs.HostLayout
 	When    uint64
-	Saddr   uint32
-	Daddr   uint32
+	Saddr   OrchAddr6
+	Daddr   OrchAddr6
 	Sport   uint16
 	Dport   uint16
 	Proto   uint8
@@ -74,6 +79,13 @@ type OrchFlow struct {
 	Addr    uint32
 	Seen    uint32
 	Flags   OrchSeen
+}
+
+type OrchFlow6Key struct {
+	_      structs.HostLayout
+	K      OrchFlowKey
+	Client OrchAddr6
+	Dest   OrchAddr6
 }
 
 type OrchFlowKey struct {
@@ -92,13 +104,20 @@ type OrchFragment struct {
 	Dport uint16
 }
 
+type OrchFragment6Key struct {
+	_     structs.HostLayout
+	K     OrchFragmentKey
+	Saddr OrchAddr6
+	Daddr OrchAddr6
+}
+
 type OrchFragmentKey struct {
 	_     structs.HostLayout
 	Saddr uint32
 	Daddr uint32
-	Id    uint16
+	Id    uint32
 	Proto uint8
-	Pad   uint8
+	Pad   [3]uint8
 }
 
 type OrchFrontend struct {
@@ -106,6 +125,12 @@ type OrchFrontend struct {
 	Id     uint32
 	Pad    uint32
 	Netset uint64
+}
+
+type OrchFrontend6Key struct {
+	_    structs.HostLayout
+	K    OrchFrontendKey
+	Addr OrchAddr6
 }
 
 type OrchFrontendKey struct {
@@ -129,6 +154,30 @@ type OrchNodeConfig struct {
 	PoolMask   uint32
 	Mtu        uint32
 	Generation uint64
+	Pool6      [3]uint32
+	Pad        uint32
+}
+
+type OrchPacket struct {
+	_        structs.HostLayout
+	Saddr    uint32
+	Daddr    uint32
+	Sport    uint16
+	Dport    uint16
+	Len      uint16
+	V6       bool
+	Proto    uint8
+	Tcp      uint8
+	L4At     uint8
+	L4Len    uint8
+	Fragment uint8
+	Error    bool
+	Relayed  bool
+	_        [2]byte
+	Id       uint32
+	Origin   uint32
+	Saddr6   OrchAddr6
+	Daddr6   OrchAddr6
 }
 
 type OrchSeen uint32
@@ -149,6 +198,19 @@ type OrchSession struct {
 	Via        uint32
 	Seen       uint32
 	Flags      OrchSeen
+}
+
+type OrchSession6 struct {
+	_      structs.HostLayout
+	S      OrchSession
+	Client OrchAddr6
+	Dest   OrchAddr6
+}
+
+type OrchSession6Key struct {
+	_      structs.HostLayout
+	K      OrchSessionKey
+	Client OrchAddr6
 }
 
 type OrchSessionKey struct {
@@ -199,7 +261,8 @@ const (
 	OrchVerdictDROP_REWRITE             OrchVerdict = 25
 	OrchVerdictANSWERED_PROBE           OrchVerdict = 26
 	OrchVerdictDROP_TOO_BIG             OrchVerdict = 27
-	OrchVerdictVERDICTS                 OrchVerdict = 28
+	OrchVerdictABSORBED_LINK_LOCAL      OrchVerdict = 28
+	OrchVerdictVERDICTS                 OrchVerdict = 29
 )
 
 // Names of all BPF objects in the ELF.
@@ -212,13 +275,18 @@ const (
 	OrchMapExamples      = "examples"
 	OrchMapFlowBudget    = "flow_budget"
 	OrchMapFlows         = "flows"
+	OrchMapFlows6        = "flows6"
 	OrchMapFragments     = "fragments"
+	OrchMapFragments6    = "fragments6"
 	OrchMapFrontendStats = "frontend_stats"
 	OrchMapFrontends     = "frontends"
+	OrchMapFrontends6    = "frontends6"
 	OrchMapMembers       = "members"
 	OrchMapNetPairs      = "net_pairs"
 	OrchMapNodeConfig    = "node_config"
+	OrchMapPacketRoom    = "packet_room"
 	OrchMapSessions      = "sessions"
+	OrchMapSessions6     = "sessions6"
 	OrchMapTables        = "tables"
 	OrchMapVerdicts      = "verdicts"
 	OrchProgFromNode     = "from_node"
@@ -286,13 +354,18 @@ type OrchMapSpecs struct {
 	Examples      *ebpf.MapSpec `ebpf:"examples"`
 	FlowBudget    *ebpf.MapSpec `ebpf:"flow_budget"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
+	Flows6        *ebpf.MapSpec `ebpf:"flows6"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
+	Fragments6    *ebpf.MapSpec `ebpf:"fragments6"`
 	FrontendStats *ebpf.MapSpec `ebpf:"frontend_stats"`
 	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
+	Frontends6    *ebpf.MapSpec `ebpf:"frontends6"`
 	Members       *ebpf.MapSpec `ebpf:"members"`
 	NetPairs      *ebpf.MapSpec `ebpf:"net_pairs"`
 	NodeConfig    *ebpf.MapSpec `ebpf:"node_config"`
+	PacketRoom    *ebpf.MapSpec `ebpf:"packet_room"`
 	Sessions      *ebpf.MapSpec `ebpf:"sessions"`
+	Sessions6     *ebpf.MapSpec `ebpf:"sessions6"`
 	Tables        *ebpf.MapSpec `ebpf:"tables"`
 	Verdicts      *ebpf.MapSpec `ebpf:"verdicts"`
 }
@@ -330,13 +403,18 @@ type OrchMaps struct {
 	Examples      *ebpf.Map `ebpf:"examples"`
 	FlowBudget    *ebpf.Map `ebpf:"flow_budget"`
 	Flows         *ebpf.Map `ebpf:"flows"`
+	Flows6        *ebpf.Map `ebpf:"flows6"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
+	Fragments6    *ebpf.Map `ebpf:"fragments6"`
 	FrontendStats *ebpf.Map `ebpf:"frontend_stats"`
 	Frontends     *ebpf.Map `ebpf:"frontends"`
+	Frontends6    *ebpf.Map `ebpf:"frontends6"`
 	Members       *ebpf.Map `ebpf:"members"`
 	NetPairs      *ebpf.Map `ebpf:"net_pairs"`
 	NodeConfig    *ebpf.Map `ebpf:"node_config"`
+	PacketRoom    *ebpf.Map `ebpf:"packet_room"`
 	Sessions      *ebpf.Map `ebpf:"sessions"`
+	Sessions6     *ebpf.Map `ebpf:"sessions6"`
 	Tables        *ebpf.Map `ebpf:"tables"`
 	Verdicts      *ebpf.Map `ebpf:"verdicts"`
 }
@@ -349,13 +427,18 @@ func (m *OrchMaps) Close() error {
 		m.Examples,
 		m.FlowBudget,
 		m.Flows,
+		m.Flows6,
 		m.Fragments,
+		m.Fragments6,
 		m.FrontendStats,
 		m.Frontends,
+		m.Frontends6,
 		m.Members,
 		m.NetPairs,
 		m.NodeConfig,
+		m.PacketRoom,
 		m.Sessions,
+		m.Sessions6,
 		m.Tables,
 		m.Verdicts,
 	)

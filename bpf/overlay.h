@@ -11,7 +11,7 @@
 #ifndef ORCH_OVERLAY_H
 #define ORCH_OVERLAY_H
 
-#include "packet.h"
+#include "follow.h"
 
 enum overlay_kind {
 	OVERLAY_CLIENT = 1, /* a client's packet to the backend that its MAC names */
@@ -69,11 +69,12 @@ static __always_inline void ip_checksum(void *header)
 }
 
 /* Fills in all but the outer link layer addresses. name is the address that
- * the inner destination MAC stands for, len the inner IP packet's length.
+ * the inner destination MAC stands for, len the inner IP packet's length, inner
+ * its link layer type.
  */
 static __always_inline void write_encapsulation(struct encapsulation *h, __be32 from, __be32 to,
 						enum overlay_kind kind, __be16 port, __be32 name,
-						__u16 len, __u32 hash)
+						__u16 len, __u32 hash, __be16 inner)
 {
 	h->eth.h_proto = bpf_htons(ETH_P_IP);
 	h->ip.version = 4;
@@ -96,7 +97,7 @@ static __always_inline void write_encapsulation(struct encapsulation *h, __be32 
 	h->vxlan.vni = bpf_htonl((__u32)kind << 24 | (__u32)bpf_ntohs(port) << 8);
 	mac_of(h->inner.h_dest, name);
 	mac_of(h->inner.h_source, from);
-	h->inner.h_proto = bpf_htons(ETH_P_IP);
+	h->inner.h_proto = inner;
 }
 
 /* What a received one says. */
@@ -105,11 +106,12 @@ struct tunnelled {
 	__be32 name;
 	__be16 port;
 	__u8 kind;
+	bool v6; /* inside */
 };
 
 static __always_inline bool is_overlay(const struct node_config *cfg, const struct packet *p)
 {
-	return p->proto == IPPROTO_UDP && p->dport == OVERLAY_PORT && p->daddr == cfg->underlay &&
+	return !p->v6 && p->proto == IPPROTO_UDP && p->dport == OVERLAY_PORT && p->daddr == cfg->underlay &&
 	       p->fragment == WHOLE && !p->error;
 }
 
@@ -126,6 +128,7 @@ static __always_inline bool read_encapsulation(void *data, void *data_end, struc
 	vni = bpf_ntohl(h->vxlan.vni) >> 8;
 	t->from = h->ip.saddr;
 	t->kind = vni >> 16;
+	t->v6 = h->inner.h_proto == bpf_htons(ETH_P_IPV6);
 	t->port = bpf_htons(vni & 0xffff);
 	__builtin_memcpy(&t->name, h->inner.h_dest + 2, sizeof(t->name));
 	return true;

@@ -14,7 +14,7 @@
 #ifndef ORCH_SESSION_H
 #define ORCH_SESSION_H
 
-#include "packet.h"
+#include "rewrite.h"
 
 #define OTHER_PORTS 4
 
@@ -37,6 +37,17 @@ static __always_inline bool session_over(const struct session *s, __u8 proto, __
 	return !(s->flags & SEEN_ESTABLISHED) && idle > TICKS_TCP_OPENING;
 }
 
+static __always_inline struct session *session_at(const struct packet *p,
+						  const struct session6_key *key)
+{
+	if (p->v6)
+		return bpf_map_lookup_elem(&sessions6, key);
+	return bpf_map_lookup_elem(&sessions, &key->k);
+}
+
+/* In IPv6 that which stands for an address is enough here: of two different
+ * destinations on the cluster's own nodes both would have to get the same.
+ */
 static __always_inline bool session_of(const struct session *s, const struct packet *p)
 {
 	return s->client == p->saddr && s->client_port == p->sport && s->dest == p->daddr &&
@@ -49,11 +60,11 @@ static __always_inline __be16 other_port(const struct packet *p, __u32 i)
 }
 
 /* Finds the session's key, or the key that it can have: true if it is there. */
-static __always_inline bool session_find(const struct packet *p, struct session_key *key,
+static __always_inline bool session_find(const struct packet *p, struct session6_key *key,
 					 __u32 now, bool *room)
 {
-	struct session *s = bpf_map_lookup_elem(&sessions, key);
-	__be16 free_port = key->client_port;
+	struct session *s = session_at(p, key);
+	__be16 free_port = key->k.client_port;
 
 	*room = true;
 	if (s && session_of(s, p))
@@ -64,16 +75,16 @@ static __always_inline bool session_find(const struct packet *p, struct session_
 		return false;
 #pragma clang loop unroll(disable)
 	for (__u32 i = 1; i <= OTHER_PORTS; i++) {
-		key->client_port = other_port(p, i);
-		s = bpf_map_lookup_elem(&sessions, key);
+		key->k.client_port = other_port(p, i);
+		s = session_at(p, key);
 		if (s && session_of(s, p))
 			return true;
 		if (!*room && (!s || session_over(s, p->proto, now))) {
 			*room = true;
-			free_port = key->client_port;
+			free_port = key->k.client_port;
 		}
 	}
-	key->client_port = free_port;
+	key->k.client_port = free_port;
 	return false;
 }
 
@@ -94,19 +105,38 @@ static __always_inline void session_see(struct session *s, const struct packet *
 }
 
 /* The source that the backend must see. */
-static __always_inline __be32 seen_client(const struct packet *p, __be32 backend, __be32 via)
+static __always_inline struct address seen_client(const struct node_config *cfg,
+						  const struct packet *p, __be32 backend,
+						  __be32 via)
 {
 	if (p->saddr == backend)
-		return p->daddr;
-	return is_loopback(p->saddr) ? via : p->saddr;
+		return (struct address){p->daddr, p->daddr6};
+	if (is_loopback(p->saddr))
+		return address_for(cfg, p, via);
+	return (struct address){p->saddr, p->saddr6};
+}
+
+static __noinline bool session_put(const struct packet *p, const struct session6_key *key,
+				   const struct session *fresh)
+{
+	struct session6 wide;
+
+	if (!p->v6)
+		return bpf_map_update_elem(&sessions, &key->k, fresh, BPF_ANY) == 0;
+	wide.s = *fresh;
+	wide.client = p->saddr6;
+	wide.dest = p->daddr6;
+	return bpf_map_update_elem(&sessions6, key, &wide, BPF_ANY) == 0;
 }
 
 /* Remembers a client's packet on its way to a backend. The key's client is the
  * source that the backend must see. False if there is no room for it.
  */
-static __always_inline bool session_open(const struct packet *p, const struct target *t, __be32 via,
-					 struct session_key *key)
+static __always_inline bool session_open(const struct node_config *cfg, const struct packet *p,
+					 const struct target *t, __be32 via,
+					 struct session6_key *key)
 {
+	struct address client = seen_client(cfg, p, t->addr, via);
 	__u32 now = now_ticks();
 	struct session fresh = {.client = p->saddr,
 				.client_port = p->sport,
@@ -117,13 +147,14 @@ static __always_inline bool session_open(const struct packet *p, const struct ta
 	bool room;
 
 	__builtin_memset(key, 0, sizeof(*key));
-	key->client = seen_client(p, t->addr, via);
-	key->client_port = p->sport;
-	key->backend = t->addr;
-	key->backend_port = t->port;
-	key->proto = p->proto;
+	key->k.client = client.v4;
+	key->k.client_port = p->sport;
+	key->k.backend = t->addr;
+	key->k.backend_port = t->port;
+	key->k.proto = p->proto;
+	key->client = client.v6;
 	if (session_find(p, key, now, &room)) {
-		s = bpf_map_lookup_elem(&sessions, key);
+		s = session_at(p, key);
 		if (s) {
 			if (is_syn(p))
 				s->flags = 0;
@@ -136,34 +167,68 @@ static __always_inline bool session_open(const struct packet *p, const struct ta
 		return false;
 	}
 	session_see(&fresh, p, true, now);
-	return bpf_map_update_elem(&sessions, key, &fresh, BPF_ANY) == 0;
+	return session_put(p, key, &fresh);
 }
 
-/* The session that a task's packet is a reply of, or NULL. */
-static __always_inline struct session *session_reply(const struct packet *p)
+/* Of a session that a task's packet is a reply of: where it goes, and as whose. */
+struct way_back {
+	struct address client;
+	struct address dest;
+	__be16 client_port;
+	__be16 dest_port;
+	__be32 via;
+};
+
+static __always_inline void copy_way(const struct packet *p, const struct session6_key *key,
+				     const struct session *s, struct way_back *back)
 {
-	struct session_key key = {.client = p->daddr,
-				  .client_port = p->dport,
-				  .backend = p->saddr,
-				  .backend_port = p->sport,
-				  .proto = p->proto};
+	struct session6 *wide;
+
+	back->client.v4 = s->client;
+	back->dest.v4 = s->dest;
+	back->client_port = s->client_port;
+	back->dest_port = s->dest_port;
+	back->via = s->via;
+	if (!p->v6)
+		return;
+	/* Again, so that the verifier knows which map it is from. */
+	wide = bpf_map_lookup_elem(&sessions6, key);
+	if (wide) {
+		back->client.v6 = wide->client;
+		back->dest.v6 = wide->dest;
+	}
+}
+
+/* False if the packet is no reply. */
+static __noinline bool session_reply(const struct packet *p, struct way_back *back)
+{
+	struct session6_key key = {.k = {.client = p->daddr,
+					 .client_port = p->dport,
+					 .backend = p->saddr,
+					 .backend_port = p->sport,
+					 .proto = p->proto},
+				   .client = p->daddr6};
 	__u32 now = now_ticks();
 	struct session *s;
 
 	if (!has_ports(p) || is_syn(p))
-		return NULL;
-	s = bpf_map_lookup_elem(&sessions, &key);
+		return false;
+	s = session_at(p, &key);
 	if (!s || session_over(s, p->proto, now))
-		return NULL;
+		return false;
 	if ((p->tcp & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK) && session_closed(s)) {
 		/* A translated SYN would have opened it again: the client now
 		 * connects to the backend directly, from the same port.
 		 */
-		bpf_map_delete_elem(&sessions, &key);
-		return NULL;
+		if (p->v6)
+			bpf_map_delete_elem(&sessions6, &key);
+		else
+			bpf_map_delete_elem(&sessions, &key.k);
+		return false;
 	}
 	session_see(s, p, false, now);
-	return s;
+	copy_way(p, &key, s, back);
+	return true;
 }
 
 #endif

@@ -11,16 +11,22 @@ static __always_inline int refuse(struct __sk_buff *skb, const struct packet *p,
 	return complain(skb, p, code, 0, reason);
 }
 
+/* Gives the reply of a translated flow its way back. */
+static __noinline int translate_back(struct __sk_buff *skb, struct packet *p,
+				     const struct way_back *way)
+{
+	rewrite_source(skb, p, &way->dest, way->dest_port);
+	rewrite_dest(skb, p, &way->client, way->client_port);
+	return 0;
+}
+
 /* The reply of a translated flow, to its client. */
 static __always_inline int reply(struct __sk_buff *skb, const struct node_config *cfg,
-				 struct packet *p, const struct session *s)
+				 struct packet *p, const struct way_back *way)
 {
-	struct target back = {.addr = s->via};
-	__be32 client = s->client, dest = s->dest;
-	__be16 client_port = s->client_port, dest_port = s->dest_port;
+	struct target back = {.addr = way->via};
 
-	rewrite_source(skb, p, dest, dest_port);
-	rewrite_dest(skb, p, client, client_port);
+	translate_back(skb, p, way);
 	if (back.addr == cfg->underlay)
 		return to_client(skb, p);
 	return tunnel(skb, cfg, p, OVERLAY_RETURN, &back);
@@ -29,21 +35,22 @@ static __always_inline int reply(struct __sk_buff *skb, const struct node_config
 /* A ping of a virtual IP is answered here: it says that the name resolves and
  * that the task is on the network, as no backend can be asked for more.
  */
-static __always_inline int answer_echo(struct __sk_buff *skb, struct packet *p)
+static __noinline int answer_echo(struct __sk_buff *skb, struct packet *p)
 {
-	__be32 client = p->saddr, dest = p->daddr;
+	struct address client = {p->saddr, p->saddr6}, dest = {p->daddr, p->daddr6};
+	__u8 echo = p->v6 ? ICMP6_ECHO : ICMP_ECHO;
 	struct icmphdr icmp;
 	__be16 from, to;
 
 	if (p->proto != IPPROTO_ICMP || p->fragment != WHOLE ||
-	    bpf_skb_load_bytes(skb, L4_AT(0), &icmp, sizeof(icmp)) || icmp.type != ICMP_ECHO)
+	    bpf_skb_load_bytes(skb, p->l4_at, &icmp, sizeof(icmp)) || icmp.type != echo)
 		return drop(skb, DROP_UNSUPPORTED);
-	from = bpf_htons(ICMP_ECHO << 8 | icmp.code);
-	to = bpf_htons(ICMP_ECHOREPLY << 8 | icmp.code);
-	rewrite_addr(skb, p, IP_SADDR_AT, client, dest);
-	rewrite_addr(skb, p, IP_DADDR_AT, dest, client);
-	bpf_l4_csum_replace(skb, L4_AT(0) + offsetof(struct icmphdr, checksum), from, to, 2);
-	bpf_skb_store_bytes(skb, L4_AT(0), &to, sizeof(to), 0);
+	from = bpf_htons(echo << 8 | icmp.code);
+	to = bpf_htons((p->v6 ? ICMP6_ECHOREPLY : ICMP_ECHOREPLY) << 8 | icmp.code);
+	rewrite_saddr(skb, p, &dest);
+	rewrite_daddr(skb, p, &client);
+	bpf_l4_csum_replace(skb, ICMP_CHECK_AT(p), from, to, 2);
+	bpf_skb_store_bytes(skb, p->l4_at, &to, sizeof(to), 0);
 	tc_count(skb, ANSWERED_ECHO);
 	return bpf_redirect_peer(skb->ifindex, 0);
 }
@@ -107,29 +114,35 @@ static __always_inline int to_outside(struct __sk_buff *skb, const struct node_c
 
 static __always_inline int from_task_ip(struct __sk_buff *skb, const struct node_config *cfg)
 {
+	struct packet *p = room_for_packet();
 	struct endpoint *task;
-	struct session *s;
-	struct packet p;
-	int parsed = tc_parse(skb, 0, &p);
+	struct way_back way;
+	int parsed;
 
+	if (!p)
+		return TC_ACT_SHOT;
+	parsed = tc_parse(skb, cfg, p);
 	if (parsed == NOT_IP)
 		return skb->protocol == bpf_htons(ETH_P_IP) ? drop(skb, DROP_UNSUPPORTED) : PASS;
-	task = endpoint(p.origin);
+	if (p->v6 && is_of_link(p)) {
+		tc_count(skb, ABSORBED_LINK_LOCAL);
+		return TC_ACT_SHOT;
+	}
+	task = endpoint(p->origin);
 	if (!task || task->ifindex != skb->ifindex)
 		return drop(skb, DROP_SPOOFED);
 	if (parsed == WITH_OPTIONS)
 		return drop(skb, DROP_UNSUPPORTED);
-	read_quoted(skb, &p);
-	if (p.saddr != p.origin)
+	read_quoted(skb, cfg, p);
+	if (p->saddr != p->origin)
 		return drop(skb, DROP_SPOOFED);
-	if (!find_ports(&p))
+	if (!find_ports(p))
 		return drop(skb, DROP_FRAGMENT);
-	s = session_reply(&p);
-	if (s)
-		return reply(skb, cfg, &p, s);
-	if (in_pool(cfg, p.daddr))
-		return to_pool(skb, cfg, &p, task);
-	return to_outside(skb, cfg, &p, task);
+	if (session_reply(p, &way))
+		return reply(skb, cfg, p, &way);
+	if (in_pool(cfg, p->daddr))
+		return to_pool(skb, cfg, p, task);
+	return to_outside(skb, cfg, p, task);
 }
 
 #endif

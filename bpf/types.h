@@ -11,6 +11,7 @@
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
 #include <bpf/bpf_endian.h>
@@ -23,6 +24,22 @@
 #define IP_MF 0x2000
 #define IP_OFFSET 0x1fff
 
+/* IPv6. The cluster's own addresses are its prefix with the IPv4 address in the
+ * last 32 bits, so that endpoints, backends and virtual IPs are known by their
+ * IPv4 address alone. Maps whose keys or values need an address of the outside
+ * have a twin, whose structures begin with those for IPv4.
+ */
+struct addr6 {
+	__be32 w[4];
+};
+
+#define AF_INET 2
+#define AF_INET6 10
+#define LOOPBACK_IFINDEX 1
+
+/* Hosts need not heed a smaller one (RFC 8200, section 5). */
+#define IPV6_MIN_MTU 1280
+
 /* What the node is: one entry, index 0. */
 struct node_config {
 	__be32 underlay;
@@ -30,6 +47,8 @@ struct node_config {
 	__be32 pool_mask;
 	__u32 mtu;	  /* of the uplink */
 	__u64 generation; /* of the plan that is in the maps */
+	__be32 pool6[3];  /* prefix of the cluster's IPv6 addresses; 0: has none */
+	__u32 pad;
 };
 
 /* Flags are enums, so that the type information has their names. */
@@ -60,6 +79,11 @@ struct frontend_key {
 	__be16 port;
 	__u8 proto;
 	__u8 pad;
+};
+
+struct frontend6_key {
+	struct frontend_key k; /* addr is 0 */
+	struct addr6 addr;
 };
 
 struct frontend {
@@ -108,6 +132,12 @@ struct flow_key {
 	__u8 pad[3];
 };
 
+struct flow6_key {
+	struct flow_key k;
+	struct addr6 client;
+	struct addr6 dest;
+};
+
 struct flow {
 	__u32 backend;
 	__be32 addr; /* of that backend, as ids are used again */
@@ -137,13 +167,30 @@ struct session {
 	enum seen flags;
 };
 
+struct session6_key {
+	struct session_key k;
+	struct addr6 client;
+};
+
+struct session6 {
+	struct session s;
+	struct addr6 client;
+	struct addr6 dest;
+};
+
 /* Ports of a fragmented datagram, which only its first fragment carries. */
 struct fragment_key {
 	__be32 saddr;
 	__be32 daddr;
-	__be16 id;
+	__be32 id;
 	__u8 proto;
-	__u8 pad;
+	__u8 pad[3];
+};
+
+struct fragment6_key {
+	struct fragment_key k;
+	struct addr6 saddr;
+	struct addr6 daddr;
 };
 
 struct fragment {
@@ -159,8 +206,8 @@ struct counter {
 /* The last packet that was dropped for a reason. */
 struct example {
 	__u64 when; /* ns since boot, to a few ms */
-	__be32 saddr;
-	__be32 daddr;
+	struct addr6 saddr; /* an IPv4 address as ::ffff:a.b.c.d */
+	struct addr6 daddr;
 	__be16 sport; /* 0: none, or not in this packet */
 	__be16 dport;
 	__u8 proto;
@@ -180,7 +227,7 @@ struct budget {
 	__u32 spent;
 };
 
-_Static_assert(sizeof(struct node_config) == 24, "node_config");
+_Static_assert(sizeof(struct node_config) == 40, "node_config");
 _Static_assert(sizeof(struct endpoint) == 24, "endpoint");
 _Static_assert(sizeof(struct net_pair) == 16, "net_pair");
 _Static_assert(sizeof(struct frontend_key) == 8, "frontend_key");
@@ -191,8 +238,13 @@ _Static_assert(sizeof(struct flow_key) == 16, "flow_key");
 _Static_assert(sizeof(struct flow) == 16, "flow");
 _Static_assert(sizeof(struct session_key) == 16, "session_key");
 _Static_assert(sizeof(struct session) == 24, "session");
-_Static_assert(sizeof(struct fragment_key) == 12, "fragment_key");
-_Static_assert(sizeof(struct example) == 32, "example");
+_Static_assert(sizeof(struct fragment_key) == 16, "fragment_key");
+_Static_assert(sizeof(struct example) == 56, "example");
+_Static_assert(sizeof(struct frontend6_key) == 24, "frontend6_key");
+_Static_assert(sizeof(struct flow6_key) == 48, "flow6_key");
+_Static_assert(sizeof(struct session6_key) == 32, "session6_key");
+_Static_assert(sizeof(struct session6) == 56, "session6");
+_Static_assert(sizeof(struct fragment6_key) == 48, "fragment6_key");
 
 /* Time is kept in ticks of 2^30 ns, about a second. */
 static __always_inline __u32 now_ticks(void)

@@ -5,14 +5,38 @@
 
 #include "deliver.h"
 
-/* Takes the 50 bytes off again and reads the inner packet. */
-static __always_inline bool decapsulate(struct __sk_buff *skb, struct packet *p)
+/* Of linux/bpf.h, since Linux 6.3: there is an IPv6 packet inside. */
+#define DECAP_IPV6 (1ULL << 8)
+
+/* An older kernel takes a packet for IPv6 once its header has been changed to
+ * one, which makes it 20 bytes longer.
+ */
+static __always_inline bool take_off6(struct __sk_buff *skb)
 {
-	if (bpf_skb_adjust_room(skb, -OVERLAY_OVERHEAD, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+	const int longer = sizeof(struct ipv6hdr) - sizeof(struct iphdr);
+	__be16 type = bpf_htons(ETH_P_IPV6);
+
+	if (bpf_skb_adjust_room(skb, -OVERLAY_OVERHEAD, BPF_ADJ_ROOM_MAC,
+				BPF_F_ADJ_ROOM_FIXED_GSO | DECAP_IPV6) &&
+	    (bpf_skb_change_proto(skb, type, 0) ||
+	     bpf_skb_adjust_room(skb, -OVERLAY_OVERHEAD - longer, BPF_ADJ_ROOM_MAC,
+				 BPF_F_ADJ_ROOM_FIXED_GSO)))
 		return false;
-	if (tc_parse(skb, 0, p) != PARSED)
+	return bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &type, sizeof(type),
+				   0) == 0;
+}
+
+/* Takes the 50 bytes off again and reads the inner packet. */
+static __always_inline bool decapsulate(struct __sk_buff *skb, const struct node_config *cfg,
+					const struct tunnelled *h, struct packet *p)
+{
+	if (h->v6 ? !take_off6(skb)
+		  : bpf_skb_adjust_room(skb, -OVERLAY_OVERHEAD, BPF_ADJ_ROOM_MAC,
+					BPF_F_ADJ_ROOM_FIXED_GSO))
 		return false;
-	read_quoted(skb, p);
+	if (tc_parse(skb, cfg, p) != PARSED)
+		return false;
+	read_quoted(skb, cfg, p);
 	return true;
 }
 
@@ -31,70 +55,76 @@ static __noinline int answer_probe(struct __sk_buff *skb, const struct node_conf
 	if ((void *)(h + 1) > (void *)(long)skb->data_end)
 		return drop(skb, DROP_REWRITE);
 	write_encapsulation(h, cfg->underlay, outer->saddr, OVERLAY_PROBE, 0, outer->saddr,
-			    PROBE_BYTES, 0);
+			    PROBE_BYTES, 0, bpf_htons(ETH_P_IP));
 	h->udp.source = OVERLAY_PORT;
 	h->udp.dest = outer->sport;
 	return send_out(skb, cfg->underlay, outer->saddr, ANSWERED_PROBE);
 }
 
+/* p is the outer packet, and then the inner one. */
 static __always_inline int from_overlay(struct __sk_buff *skb, const struct node_config *cfg,
-					const struct packet *outer)
+					struct packet *p)
 {
 	struct target t = {};
 	struct tunnelled h;
-	struct packet p;
 
-	if (!is_member(outer->saddr))
+	if (!is_member(p->saddr))
 		return drop(skb, DROP_NOT_MEMBER);
 	bpf_skb_pull_data(skb, sizeof(struct encapsulation));
 	if (!read_encapsulation((void *)(long)skb->data, (void *)(long)skb->data_end, &h))
 		return drop(skb, DROP_MALFORMED);
 	if (h.kind == OVERLAY_PROBE)
-		return answer_probe(skb, cfg, outer);
-	if (!decapsulate(skb, &p))
+		return answer_probe(skb, cfg, p);
+	if (!decapsulate(skb, cfg, &h, p))
 		return drop(skb, DROP_MALFORMED);
-	if (!find_ports(&p) && h.kind != OVERLAY_DIRECT)
+	if (!find_ports(p) && h.kind != OVERLAY_DIRECT)
 		return drop(skb, DROP_FRAGMENT);
 	if (h.kind == OVERLAY_RETURN)
-		return to_client(skb, &p);
+		return to_client(skb, p);
 	if (h.kind != OVERLAY_CLIENT && h.kind != OVERLAY_DIRECT)
 		return drop(skb, DROP_MALFORMED);
-	t.addr = h.kind == OVERLAY_CLIENT ? h.name : p.daddr;
+	t.addr = h.kind == OVERLAY_CLIENT ? h.name : p->daddr;
 	t.port = h.port;
 	t.endpoint = endpoint(t.addr);
 	if (!t.endpoint || t.endpoint->node != cfg->underlay)
 		return drop(skb, DROP_NOT_HERE);
 	if (h.kind == OVERLAY_DIRECT)
 		return deliver(skb, t.addr, t.endpoint);
-	return translate(skb, &p, &t, h.from);
+	return translate(skb, cfg, p, &t, h.from);
 }
 
 static __always_inline int from_uplink(struct __sk_buff *skb, const struct node_config *cfg)
 {
+	struct packet *p = room_for_packet();
 	struct frontend *fe;
 	struct target t;
-	struct packet p;
 	__u32 backend;
-	int parsed = tc_parse(skb, 0, &p);
+	int parsed;
 
+	if (!p)
+		return PASS;
+	parsed = tc_parse(skb, cfg, p);
 	if (parsed == NOT_IP)
 		return PASS;
-	if (parsed == PARSED && is_overlay(cfg, &p))
-		return from_overlay(skb, cfg, &p);
-	if (in_pool(cfg, p.origin) || in_pool(cfg, p.daddr))
+	if (parsed == PARSED && is_overlay(cfg, p))
+		return from_overlay(skb, cfg, p);
+	if (p->v6 && is_of_link(p))
+		return PASS;
+	if (p->v6 ? in_pool6(cfg, &p->saddr6) || in_pool6(cfg, &p->daddr6)
+		  : in_pool(cfg, p->origin) || in_pool(cfg, p->daddr))
 		return drop(skb, DROP_NOT_ENCAPSULATED);
 	if (parsed == WITH_OPTIONS)
 		return pass(skb, PASSED_OPTIONS);
-	read_quoted(skb, &p);
-	if (!find_ports(&p))
+	read_quoted(skb, cfg, p);
+	if (!find_ports(p))
 		return pass(skb, PASSED_FRAGMENT);
-	fe = find_published(skb, cfg, skb->ifindex, &p, false);
+	fe = find_published(skb, cfg, skb->ifindex, p, false);
 	if (!fe)
 		return PASS;
-	if (!choose(&p, fe, &t, &backend))
+	if (!choose(p, fe, &t, &backend))
 		return pass(skb, PASSED_NO_BACKEND);
 	count_target(fe, backend, tc_packets(skb), skb->len - ETH_HLEN);
-	return to_backend(skb, cfg, &p, &t);
+	return to_backend(skb, cfg, p, &t);
 }
 
 #endif

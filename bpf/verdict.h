@@ -41,6 +41,7 @@ enum verdict {
 	/* Later ones, at the end: counters outlive the programs. */
 	ANSWERED_PROBE, /* another node asked whether this size arrives */
 	DROP_TOO_BIG,	/* for the tunnel, and its sender cannot be told */
+	ABSORBED_LINK_LOCAL, /* IPv6 to neighbours, of which a task has none */
 
 	VERDICTS
 };

@@ -15,6 +15,9 @@ type NetworkPlan struct {
 	// virtual IPs.
 	Underlay netip.Addr
 	Pool     netip.Prefix
+	// Pool6 is the prefix of the cluster's IPv6 addresses, see Address6; unset:
+	// it has none.
+	Pool6 netip.Prefix
 	// Members are all nodes of the cluster, this one included: VXLAN from any
 	// other source is dropped.
 	Members   []Member

@@ -38,11 +38,11 @@ func (k *task) serve(port uint16) {
 	k.must(func() error {
 		config := net.ListenConfig{}
 		config.SetMultipathTCP(false)
-		l, err := config.Listen(context.Background(), "tcp4", fmt.Sprintf(":%d", port))
+		l, err := config.Listen(context.Background(), "tcp", fmt.Sprintf(":%d", port))
 		if err != nil {
 			return err
 		}
-		u, err := net.ListenUDP("udp4", &net.UDPAddr{Port: int(port)})
+		u, err := net.ListenUDP("udp", &net.UDPAddr{Port: int(port)})
 		if err != nil {
 			return err
 		}
@@ -71,7 +71,7 @@ func (k *task) answerDatagrams(u *net.UDPConn) {
 		if err != nil {
 			continue
 		}
-		text := fmt.Sprintf("%s %s %d ", k.name, from.Addr(), n)
+		text := fmt.Sprintf("%s %s %d ", k.name, from.Addr().Unmap(), n)
 		reply := append([]byte(text), make([]byte, max(0, n-len(text)))...)
 		u.WriteToUDPAddrPort(reply, from)
 	}
@@ -88,7 +88,8 @@ func (k *task) answer(c net.Conn) {
 		var n int64
 		switch verb, rest, _ := strings.Cut(strings.TrimSpace(line), " "); verb {
 		case "who":
-			fmt.Fprintf(c, "%s %s\n", k.name, c.RemoteAddr())
+			from := c.RemoteAddr().(*net.TCPAddr).AddrPort()
+			fmt.Fprintf(c, "%s %s\n", k.name, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
 		case "echo":
 			fmt.Fprintf(c, "%s\n", rest)
 		case "send":
@@ -130,7 +131,7 @@ func (s *space) dialFrom(from, addr netip.AddrPort, timeout time.Duration) (c ne
 				return raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
 			}
 		}
-		c, err = d.Dial("tcp4", addr.String())
+		c, err = d.Dial("tcp", addr.String())
 		return err
 	})
 	if err == nil {
@@ -167,7 +168,7 @@ func (s *space) who(addr netip.AddrPort) (name string, client netip.AddrPort, er
 // datagrams opens a connected UDP socket.
 func (s *space) datagrams(addr netip.AddrPort) (c net.Conn, err error) {
 	err = s.do(func() error {
-		c, err = net.Dial("udp4", addr.String())
+		c, err = net.Dial("udp", addr.String())
 		return err
 	})
 	return c, err

@@ -60,7 +60,7 @@ func (d *Dataplane) apply(ctx context.Context, plan api.NetworkPlan) error {
 		return err
 	}
 	d.have = want
-	d.frontends = make(map[bpf.OrchFrontendKey]frontendName)
+	d.frontends = make(map[bpf.OrchFrontend6Key]frontendName)
 	for _, f := range plan.Frontends {
 		d.frontends[frontendKey(f.FrontendKey)] = frontendName{key: f.FrontendKey, service: f.Service}
 	}
@@ -97,12 +97,16 @@ func (d *Dataplane) add(have, want *state) error {
 	if err := d.replaceTables(have.tables, want.tables); err != nil {
 		return err
 	}
-	return put(d.maps["frontends"], have.frontends, want.frontends)
+	have4, have6 := byFamily(have.frontends)
+	want4, want6 := byFamily(want.frontends)
+	return errors.Join(put(d.maps["frontends"], have4, want4), put(d.maps["frontends6"], have6, want6))
 }
 
 // remove takes out what is not wanted, in the opposite order.
 func (d *Dataplane) remove(have, want *state) error {
-	if err := del(d.maps["frontends"], have.frontends, want.frontends); err != nil {
+	have4, have6 := byFamily(have.frontends)
+	want4, want6 := byFamily(want.frontends)
+	if err := errors.Join(del(d.maps["frontends"], have4, want4), del(d.maps["frontends6"], have6, want6)); err != nil {
 		return err
 	}
 	_, tables := diffKeys(have.tables, want.tables)

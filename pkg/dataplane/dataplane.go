@@ -90,7 +90,7 @@ type Dataplane struct {
 	xdp       bool
 	why       string // XDP was not taken, in ModeAuto
 	swept     time.Time
-	frontends map[bpf.OrchFrontendKey]frontendName
+	frontends map[bpf.OrchFrontend6Key]frontendName
 }
 
 // Open loads and verifies every program, then attaches them to the uplink or
@@ -148,15 +148,21 @@ func (d *Dataplane) linksDir() string { return filepath.Join(d.cfg.PinDir, links
 
 // prepareDevices lets the programs ask the routing table about packets that
 // arrived on the uplink, and hand the node's own processes the replies from
-// addresses of the node by way of the loopback device.
+// addresses of the node by way of the loopback device. In IPv6 they ask as from
+// the loopback device, since the uplink of a node that forwards would take no
+// more router advertisements.
 func prepareDevices(uplink string) error {
-	for _, setting := range []string{uplink + "/forwarding", "lo/route_localnet", "lo/accept_local"} {
-		path := filepath.Join("/proc/sys/net/ipv4/conf", setting)
+	settings := []string{"ipv4/conf/" + uplink + "/forwarding", "ipv4/conf/lo/route_localnet", "ipv4/conf/lo/accept_local"}
+	if _, err := os.Stat("/proc/sys/net/ipv6"); err == nil {
+		settings = append(settings, "ipv6/conf/lo/forwarding")
+	}
+	for _, setting := range settings {
+		path := filepath.Join("/proc/sys/net", setting)
 		if now, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(now)) == "1" {
 			continue
 		}
 		if err := os.WriteFile(path, []byte("1"), 0); err != nil {
-			return fmt.Errorf("set net/ipv4/conf/%s: %w", setting, err)
+			return fmt.Errorf("set net/%s: %w", setting, err)
 		}
 	}
 	return nil

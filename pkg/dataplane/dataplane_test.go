@@ -45,7 +45,7 @@ func newClusterOf(t *testing.T, mode dataplane.Mode, mtu int) *cluster {
 
 // plan is the network plan of a node with these backends.
 func (c *cluster) plan(n *node, backends ...api.Backend) api.NetworkPlan {
-	p := api.NetworkPlan{Generation: 1, Node: api.NodeID(n.name), Underlay: n.addr, Pool: pool}
+	p := api.NetworkPlan{Generation: 1, Node: api.NodeID(n.name), Underlay: n.addr, Pool: pool, Pool6: pool6}
 	for _, m := range c.nodes {
 		p.Members = append(p.Members, api.Member{Node: api.NodeID(m.name), Addr: m.addr})
 	}
@@ -111,6 +111,8 @@ func TestDataplane(t *testing.T) {
 				run  func(t *testing.T, c *cluster)
 			}{
 				{"ingress", testIngress},
+				{"ingress by ipv6", testIngress6},
+				{"east west by ipv6", testEastWest6},
 				{"east west", testEastWest},
 				{"task calls itself", testTaskCallsItself},
 				{"task calls published port", testTaskCallsPublishedPort},

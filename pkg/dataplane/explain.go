@@ -35,7 +35,7 @@ func (d *Dataplane) Frontends() ([]api.NetFrontend, error) {
 	if err != nil {
 		return nil, err
 	}
-	flows, err := entries[bpf.OrchFlowKey, bpf.OrchFlow](d.maps["flows"])
+	flows, err := d.flowRecords()
 	if err != nil {
 		return nil, err
 	}
@@ -44,9 +44,9 @@ func (d *Dataplane) Frontends() ([]api.NetFrontend, error) {
 	if err != nil {
 		return nil, err
 	}
-	for k, f := range flows {
-		if s.backends[f.Backend].Addr == f.Addr && !flowEnded(k, f, now) {
-			open[f.Backend]++
+	for _, r := range flows {
+		if s.backends[r.flow.Backend].Addr == r.flow.Addr && !flowEnded(r.key, r.flow, now) {
+			open[r.flow.Backend]++
 		}
 	}
 	list := make([]api.NetFrontend, 0, len(s.frontends))
@@ -61,7 +61,7 @@ func (d *Dataplane) Frontends() ([]api.NetFrontend, error) {
 	return list, nil
 }
 
-func (d *Dataplane) frontend(s *state, key bpf.OrchFrontendKey, fe bpf.OrchFrontend, open map[uint32]int) (api.NetFrontend, error) {
+func (d *Dataplane) frontend(s *state, key bpf.OrchFrontend6Key, fe bpf.OrchFrontend, open map[uint32]int) (api.NetFrontend, error) {
 	k := apiKey(key)
 	sum, err := sumStats(d.maps["frontend_stats"], fe.Id)
 	if err != nil {
@@ -201,8 +201,8 @@ func (d *Dataplane) lastExample(verdict uint32) (*api.NetExample, error) {
 	}
 	e := &api.NetExample{
 		Ago:         time.Duration(now.Nano() - int64(last.When)),
-		Source:      netip.AddrPortFrom(addrOf(last.Saddr), be16(last.Sport)),
-		Destination: netip.AddrPortFrom(addrOf(last.Daddr), be16(last.Dport)),
+		Source:      netip.AddrPortFrom(addrOf6(last.Saddr), be16(last.Sport)),
+		Destination: netip.AddrPortFrom(addrOf6(last.Daddr), be16(last.Dport)),
 		Protocol:    protocolName(last.Proto),
 		Device:      fmt.Sprint("#", last.Ifindex),
 		Length:      int(last.Len),
@@ -219,7 +219,7 @@ func protocolName(n uint8) string {
 		return "tcp"
 	case unix.IPPROTO_UDP:
 		return "udp"
-	case unix.IPPROTO_ICMP:
+	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
 		return "icmp"
 	}
 	return fmt.Sprint("protocol ", n)

@@ -49,6 +49,9 @@ type node struct {
 	dp   *dataplane.Dataplane
 }
 
+// minMTU6 is the smallest that a device can have for IPv6 (RFC 8200, section 5).
+const minMTU6 = 1280
+
 type task struct {
 	*space
 	name    string
@@ -62,6 +65,16 @@ var (
 	pool       = netip.MustParsePrefix("10.128.0.0/10")
 	clientAddr = netip.MustParseAddr("172.31.77.100")
 )
+
+// pool6 is the prefix of the tasks' IPv6 addresses.
+var pool6 = api.Pool6("data plane test")
+
+// outer6 is the IPv6 address of a node or of the client beside its IPv4 address.
+func outer6(addr netip.Addr) netip.Addr {
+	return netip.MustParseAddr(fmt.Sprintf("2001:db8:77::%d", addr.As4()[3]))
+}
+
+func inner6(addr netip.Addr) netip.Addr { return api.Address6(pool6, addr) }
 
 func run(t *testing.T, command string, args ...string) string {
 	t.Helper()
@@ -154,7 +167,7 @@ func (f *fabric) plug(sw, s *space, addr netip.Addr) {
 	f.t.Helper()
 	port := strings.TrimPrefix(s.name, f.prefix+"-")
 	sw.ip(fmt.Sprintf("link add %s mtu %d type veth peer name eth0 mtu %d netns %s\nlink set %s master br0 up\n", port, f.mtu, f.mtu, s.name, port))
-	s.ip(fmt.Sprintf("addr add %s dev eth0\nlink set eth0 up\n", netip.PrefixFrom(addr, underlay.Bits())))
+	s.ip(fmt.Sprintf("addr add %s dev eth0\naddr add %s/64 dev eth0 nodad\nlink set eth0 up\n", netip.PrefixFrom(addr, underlay.Bits()), outer6(addr)))
 }
 
 // prepareForXDP gives the switch's end of a veth what the other end needs to
@@ -234,6 +247,10 @@ func (f *fabric) addTask(n *node, name, addr string) *task {
 		"addr add 169.254.20.53/32 dev %s\nroute add %s dev %s\n", dev, f.mtu-api.OverlayOverhead, k.space.name, dev, dev, k.addr, dev))
 	k.ip(fmt.Sprintf("link set eth0 address %s mtu %d up\naddr add %s/32 dev eth0\n"+
 		"route add 169.254.20.53 dev eth0\nroute add default via 169.254.20.53\n", hw, f.mtu-api.OverlayOverhead, k.addr))
+	if f.mtu-api.OverlayOverhead >= minMTU6 {
+		n.ip(fmt.Sprintf("neigh add %s lladdr %s dev %s\nroute add %s dev %s\n", inner6(k.addr), hw, dev, inner6(k.addr), dev))
+		k.ip(fmt.Sprintf("addr add %s/128 dev eth0 nodad\nneigh add fe80::1 lladdr 02:00:00:00:00:01 dev eth0\nroute add default via fe80::1 dev eth0\n", inner6(k.addr)))
+	}
 	k.ifindex = f.index(n.space, dev)
 	return k
 }

@@ -54,16 +54,17 @@ func (d *Dataplane) flows() (map[flowID]*api.NetFlow, error) {
 		return nil, err
 	}
 	all := make(map[flowID]*api.NetFlow)
-	flows, err := entries[bpf.OrchFlowKey, bpf.OrchFlow](d.maps["flows"])
+	flows, err := d.flowRecords()
 	if err != nil {
 		return nil, err
 	}
-	for k, f := range flows {
+	for _, r := range flows {
+		k, f := r.key, r.flow
 		b := s.backends[f.Backend]
 		if b.Addr != f.Addr || flowEnded(k, f, now) {
 			continue
 		}
-		id := flowID{addrPort(k.Client, k.ClientPort), addrPort(k.Dest, k.DestPort), k.Proto}
+		id := r.id
 		nf := &api.NetFlow{
 			Protocol: protocolOf(k.Proto), Client: id.client, Frontend: id.dest, Service: d.serviceAt(id.dest, k.Proto),
 			Backend: addrPort(b.Addr, b.Port), Ingress: true, State: "open", Idle: idle(now, f.Seen),
@@ -76,15 +77,15 @@ func (d *Dataplane) flows() (map[flowID]*api.NetFlow, error) {
 		}
 		all[id] = nf
 	}
-	sessions, err := entries[bpf.OrchSessionKey, bpf.OrchSession](d.maps["sessions"])
+	sessions, err := d.sessionRecords()
 	if err != nil {
 		return nil, err
 	}
-	for k, v := range sessions {
+	for _, r := range sessions {
+		k, v, id := r.key, r.session, r.id
 		if !s.serves(k, v) || sessionEnded(k, v, now) {
 			continue
 		}
-		id := flowID{addrPort(v.Client, v.ClientPort), addrPort(v.Dest, v.DestPort), k.Proto}
 		nf := all[id]
 		if nf == nil {
 			nf = &api.NetFlow{Protocol: protocolOf(k.Proto), Client: id.client, Frontend: id.dest, Service: d.serviceAt(id.dest, k.Proto), Idle: idle(now, v.Seen)}
@@ -114,11 +115,11 @@ func sessionState(k bpf.OrchSessionKey, s bpf.OrchSession) string {
 // serviceAt names the service that answers at an address: a published port of
 // this or another node, or a virtual IP.
 func (d *Dataplane) serviceAt(dest netip.AddrPort, proto uint8) string {
-	for _, key := range []bpf.OrchFrontendKey{
-		{Addr: be32(dest.Addr()), Port: be16(dest.Port()), Proto: proto},
-		{Addr: be32(dest.Addr())},
-		{Port: be16(dest.Port()), Proto: proto},
-	} {
+	at := api.FrontendKey{Addr: dest.Addr(), Port: dest.Port(), Protocol: protocolOf(proto)}
+	anywhere := at
+	anywhere.Addr = netip.IPv4Unspecified()
+	virtual := api.FrontendKey{Addr: d.in4(dest.Addr())}
+	for _, key := range []bpf.OrchFrontend6Key{frontendKey(at), frontendKey(virtual), frontendKey(anywhere)} {
 		if f, ok := d.frontends[key]; ok {
 			return f.service
 		}

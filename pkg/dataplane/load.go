@@ -16,6 +16,10 @@ import (
 	"github.com/orch-dev/orch/bpf"
 )
 
+// ipv6Share is how many times as many IPv4 flows are remembered as IPv6 ones,
+// whose entries are larger.
+const ipv6Share = 4
+
 // prepareSpec gives the programs and maps their sizes and constants.
 func prepareSpec(cfg Config, uplink int) (*ebpf.CollectionSpec, error) {
 	spec, err := bpf.LoadOrch()
@@ -24,8 +28,9 @@ func prepareSpec(cfg Config, uplink int) (*ebpf.CollectionSpec, error) {
 	}
 	for name, size := range map[string]uint32{
 		"flows": cfg.MaxFlows, "sessions": cfg.MaxSessions,
+		"flows6": max(1, cfg.MaxFlows/ipv6Share), "sessions6": max(1, cfg.MaxSessions/ipv6Share),
 		"endpoints": cfg.MaxEndpoints, "members": cfg.MaxMembers,
-		"frontends": cfg.MaxFrontends, "tables": cfg.MaxFrontends, "frontend_stats": cfg.MaxFrontends,
+		"frontends": cfg.MaxFrontends, "frontends6": cfg.MaxFrontends, "tables": cfg.MaxFrontends, "frontend_stats": cfg.MaxFrontends,
 		"backends": cfg.MaxBackends, "backend_stats": cfg.MaxBackends,
 	} {
 		spec.Maps[name].MaxEntries = size

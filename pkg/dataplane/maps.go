@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -102,15 +103,20 @@ func clearStats(m *ebpf.Map, id uint32) error {
 // read gives the state that is in the maps.
 func (d *Dataplane) read() (*state, error) {
 	s := &state{tables: make(map[uint32][]uint32)}
-	var errs [6]error
+	var errs [7]error
 	errs[0] = d.maps["node_config"].Lookup(uint32(0), &s.node)
 	s.members, errs[1] = entries[uint32, uint32](d.maps["members"])
 	s.endpoints, errs[2] = entries[uint32, bpf.OrchEndpoint](d.maps["endpoints"])
 	s.pairs, errs[3] = entries[bpf.OrchNetPair, uint32](d.maps["net_pairs"])
-	s.frontends, errs[4] = entries[bpf.OrchFrontendKey, bpf.OrchFrontend](d.maps["frontends"])
+	v4, err := entries[bpf.OrchFrontendKey, bpf.OrchFrontend](d.maps["frontends"])
+	errs[4] = err
+	s.frontends, errs[6] = entries[bpf.OrchFrontend6Key, bpf.OrchFrontend](d.maps["frontends6"])
 	s.backends, errs[5] = entries[uint32, bpf.OrchBackend](d.maps["backends"])
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
+	}
+	for k, f := range v4 {
+		s.frontends[bpf.OrchFrontend6Key{K: k}] = f
 	}
 	for id, b := range s.backends {
 		if b == (bpf.OrchBackend{}) {
@@ -138,9 +144,26 @@ func (d *Dataplane) Entries() (map[string]int, error) {
 		"frontends": len(s.frontends), "backends": len(s.backends), "tables": len(s.tables),
 		"tasks": len(d.tasks),
 	}
-	flows, err1 := entries[bpf.OrchFlowKey, bpf.OrchFlow](d.maps["flows"])
-	sessions, err2 := entries[bpf.OrchSessionKey, bpf.OrchSession](d.maps["sessions"])
-	fragments, err3 := entries[bpf.OrchFragmentKey, bpf.OrchFragment](d.maps["fragments"])
-	count["flows"], count["sessions"], count["fragments"] = len(flows), len(sessions), len(fragments)
-	return count, errors.Join(err1, err2, err3)
+	for _, name := range []string{"flows", "flows6", "sessions", "sessions6", "fragments", "fragments6"} {
+		n, countErr := countKeys(d.maps[name])
+		count[name], err = n, errors.Join(err, countErr)
+	}
+	return count, err
+}
+
+// countKeys counts a map's entries.
+func countKeys(m *ebpf.Map) (n int, err error) {
+	var previous any
+	next := make([]byte, m.KeySize())
+	for {
+		err := m.NextKey(previous, next)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return n, nil
+		}
+		if err != nil {
+			return n, fmt.Errorf("count %s: %w", m, err)
+		}
+		n++
+		previous = bytes.Clone(next)
+	}
 }

@@ -19,7 +19,7 @@ type state struct {
 	members   map[uint32]uint32
 	endpoints map[uint32]bpf.OrchEndpoint
 	pairs     map[bpf.OrchNetPair]uint32
-	frontends map[bpf.OrchFrontendKey]bpf.OrchFrontend
+	frontends map[bpf.OrchFrontend6Key]bpf.OrchFrontend
 	backends  map[uint32]bpf.OrchBackend
 	// tables has the Maglev table of each frontend, by id, with its size first;
 	// nil stands for one whose content is not known.
@@ -46,6 +46,9 @@ func check(plan api.NetworkPlan, cfg Config) error {
 	if !empty || plan.Underlay.IsValid() {
 		addr("underlay address", plan.Underlay)
 		addr("pool", plan.Pool.Addr())
+		if plan.Pool6.IsValid() && (plan.Pool6.Addr().Is4() || plan.Pool6.Bits() != api.Pool6Bits) {
+			err = errors.Join(err, fmt.Errorf("IPv6 pool %s: want a prefix of %d bits", plan.Pool6, api.Pool6Bits))
+		}
 	}
 	for _, m := range plan.Members {
 		addr("address of member "+string(m.Node), m.Addr)
@@ -61,8 +64,8 @@ func check(plan api.NetworkPlan, cfg Config) error {
 			err = errors.Join(err, fmt.Errorf("frontend %s is there twice", describeKey(f.FrontendKey)))
 		}
 		seen[f.FrontendKey] = true
-		if !f.Addr.IsUnspecified() || f.Virtual() {
-			addr("frontend", f.Addr)
+		if f.Virtual() {
+			addr("virtual address", f.Addr)
 		}
 		for _, b := range f.Backends {
 			addr("backend of "+describeKey(f.FrontendKey), b.Addr)
@@ -99,7 +102,7 @@ func wanted(plan api.NetworkPlan, have *state, mtu int) *state {
 		members:   make(map[uint32]uint32),
 		endpoints: make(map[uint32]bpf.OrchEndpoint),
 		pairs:     make(map[bpf.OrchNetPair]uint32),
-		frontends: make(map[bpf.OrchFrontendKey]bpf.OrchFrontend),
+		frontends: make(map[bpf.OrchFrontend6Key]bpf.OrchFrontend),
 		backends:  make(map[uint32]bpf.OrchBackend),
 		tables:    make(map[uint32][]uint32),
 
@@ -115,6 +118,10 @@ func wanted(plan api.NetworkPlan, have *state, mtu int) *state {
 			PoolMask:   binary.NativeEndian.Uint32(mask[:]),
 			Mtu:        uint32(mtu),
 			Generation: uint64(plan.Generation),
+		}
+		if plan.Pool6.IsValid() {
+			w := addr6(plan.Pool6.Addr()).W
+			s.node.Pool6 = [3]uint32(w[:3])
 		}
 	}
 	for _, m := range plan.Members {

@@ -71,9 +71,9 @@ func TestWanted(t *testing.T) {
 			be32(task3): {Node: be32(node1), Netset: three},
 		},
 		pairs: map[bpf.OrchNetPair]uint32{{A: one, B: both}: 1, {A: both, B: one}: 1},
-		frontends: map[bpf.OrchFrontendKey]bpf.OrchFrontend{
-			{Port: be16(8080), Proto: 6}: {Id: 1},
-			{Addr: be32(vip)}:            {Id: 2, Netset: both},
+		frontends: map[bpf.OrchFrontend6Key]bpf.OrchFrontend{
+			frontendKey(published(8080).FrontendKey): {Id: 1},
+			frontendKey(virtual.FrontendKey):         {Id: 2, Netset: both},
 		},
 		backends: map[uint32]bpf.OrchBackend{
 			1: {Addr: be32(task1), Port: be16(80), Frontend: 1},
@@ -83,7 +83,7 @@ func TestWanted(t *testing.T) {
 		},
 	}
 	opts := []cmp.Option{cmp.AllowUnexported(state{}), cmpopts.IgnoreFields(state{}, "tables", "candidates"),
-		cmpopts.IgnoreUnexported(bpf.OrchNodeConfig{}, bpf.OrchEndpoint{}, bpf.OrchNetPair{}, bpf.OrchFrontend{}, bpf.OrchFrontendKey{}, bpf.OrchBackend{})}
+		cmpopts.IgnoreUnexported(bpf.OrchNodeConfig{}, bpf.OrchEndpoint{}, bpf.OrchNetPair{}, bpf.OrchFrontend{}, bpf.OrchFrontendKey{}, bpf.OrchFrontend6Key{}, bpf.OrchAddr6{}, bpf.OrchBackend{})}
 	if diff := cmp.Diff(want, got, opts...); diff != "" {
 		t.Errorf("state (-want +got):\n%s", diff)
 	}
@@ -103,7 +103,7 @@ func TestWanted(t *testing.T) {
 func TestIDsAreStable(t *testing.T) {
 	first := wanted(base(published(80, backend(task1)), published(81, backend(task1), backend(task2))), &state{}, 1500)
 	second := wanted(base(published(79, backend(task2)), published(81, backend(task2))), first, 1500)
-	key := bpf.OrchFrontendKey{Port: be16(81), Proto: 6}
+	key := frontendKey(published(81).FrontendKey)
 	if first.frontends[key].Id != second.frontends[key].Id {
 		t.Errorf("frontend %d became %d", first.frontends[key].Id, second.frontends[key].Id)
 	}

@@ -1,9 +1,11 @@
 package dataplane
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/orch-dev/orch/bpf"
@@ -34,34 +36,46 @@ func (d *Dataplane) sweep() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	flows, err := entries[bpf.OrchFlowKey, bpf.OrchFlow](d.maps["flows"])
-	if err != nil {
-		return 0, err
+	flow := func(k bpf.OrchFlowKey, f bpf.OrchFlow) bool {
+		return d.have.backends[f.Backend].Addr != f.Addr || flowEnded(k, f, now)
 	}
-	var ended []bpf.OrchFlowKey
-	for k, f := range flows {
-		if b := d.have.backends[f.Backend]; b.Addr != f.Addr || flowEnded(k, f, now) {
-			ended = append(ended, k)
+	session := func(k bpf.OrchSessionKey, s bpf.OrchSession) bool {
+		return !d.have.serves(k, s) || sessionEnded(k, s, now)
+	}
+	swept := 0
+	for _, sweep := range []func() (int, error){
+		func() (int, error) { return sweepMap(d.maps["flows"], flow) },
+		func() (int, error) {
+			return sweepMap(d.maps["flows6"], func(k bpf.OrchFlow6Key, f bpf.OrchFlow) bool { return flow(k.K, f) })
+		},
+		func() (int, error) { return sweepMap(d.maps["sessions"], session) },
+		func() (int, error) {
+			return sweepMap(d.maps["sessions6"], func(k bpf.OrchSession6Key, s bpf.OrchSession6) bool { return session(k.K, s.S) })
+		},
+	} {
+		n, err := sweep()
+		if err != nil {
+			return swept, err
 		}
-	}
-	if err := deleteKeys(d.maps["flows"], ended); err != nil {
-		return 0, err
-	}
-	sessions, err := entries[bpf.OrchSessionKey, bpf.OrchSession](d.maps["sessions"])
-	if err != nil {
-		return 0, err
-	}
-	var closed []bpf.OrchSessionKey
-	for k, s := range sessions {
-		if !d.have.serves(k, s) || sessionEnded(k, s, now) {
-			closed = append(closed, k)
-		}
-	}
-	if err := deleteKeys(d.maps["sessions"], closed); err != nil {
-		return 0, err
+		swept += n
 	}
 	d.swept = time.Now()
-	return len(ended) + len(closed), d.sweepFragments()
+	return swept, d.sweepFragments()
+}
+
+// sweepMap deletes the entries that have ended, and counts them.
+func sweepMap[K comparable, V any](m *ebpf.Map, ended func(K, V) bool) (int, error) {
+	all, err := entries[K, V](m)
+	if err != nil {
+		return 0, err
+	}
+	var keys []K
+	for k, v := range all {
+		if ended(k, v) {
+			keys = append(keys, k)
+		}
+	}
+	return len(keys), deleteKeys(m, keys)
 }
 
 // sweepFragments forgets fragments once there is nobody to receive any; until
@@ -70,12 +84,9 @@ func (d *Dataplane) sweepFragments() error {
 	if len(d.have.endpoints) > 0 {
 		return nil
 	}
-	fragments, err := entries[bpf.OrchFragmentKey, bpf.OrchFragment](d.maps["fragments"])
-	if err != nil {
-		return err
-	}
-	keys, _ := diffKeys(nil, fragments)
-	return deleteKeys(d.maps["fragments"], keys)
+	_, err := sweepMap(d.maps["fragments"], func(bpf.OrchFragmentKey, bpf.OrchFragment) bool { return true })
+	_, err6 := sweepMap(d.maps["fragments6"], func(bpf.OrchFragment6Key, bpf.OrchFragment) bool { return true })
+	return errors.Join(err, err6)
 }
 
 // serves reports whether both ends of a session can still exist.

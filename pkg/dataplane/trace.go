@@ -30,15 +30,17 @@ func (d *Dataplane) Trace(req api.NetTraceRequest) (*api.NetTrace, error) {
 		return &api.NetTrace{Verdict: NotOurs, Path: "the node has no plan yet: every packet is the kernel's"}, nil
 	}
 	if !req.Addr.IsValid() {
-		req.Addr = addrOf(s.node.Underlay)
+		if req.Addr, err = d.ownAddr(s, req.Client.Addr()); err != nil {
+			return nil, err
+		}
 	}
-	if !req.Client.Addr().Is4() || !req.Addr.Is4() || protocolNumber(req.Protocol) == 0 {
-		return nil, api.Errorf(api.CodeInvalid, "a trace takes IPv4 addresses and tcp or udp")
+	if req.Client.Addr().Is4() != req.Addr.Is4() || protocolNumber(req.Protocol) == 0 {
+		return nil, api.Errorf(api.CodeInvalid, "a trace takes two addresses of one family, and tcp or udp: %s to %s", req.Client.Addr(), req.Addr)
 	}
 	t := &tracer{d: d, s: s, req: req, out: &api.NetTrace{}}
 	t.p = packet{
-		saddr: be32(req.Client.Addr()), sport: be16(req.Client.Port()),
-		daddr: be32(req.Addr), dport: be16(req.Port), proto: protocolNumber(req.Protocol),
+		saddr: s.short(req.Client.Addr()), sport: be16(req.Client.Port()),
+		daddr: s.short(req.Addr), dport: be16(req.Port), proto: protocolNumber(req.Protocol),
 	}
 	if s.inPool(t.p.saddr) {
 		err = t.fromTask()
@@ -75,6 +77,27 @@ func (s *state) shareNetwork(a, b uint64) bool {
 	}
 	_, ok := s.pairs[bpf.OrchNetPair{A: a, B: b}]
 	return ok
+}
+
+// ownAddr is the address of the node that a client of that family may call.
+func (d *Dataplane) ownAddr(s *state, client netip.Addr) (netip.Addr, error) {
+	if client.Is4() {
+		return addrOf(s.node.Underlay), nil
+	}
+	dev, err := net.InterfaceByIndex(d.uplink)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("look up uplink: %w", err)
+	}
+	addrs, err := dev.Addrs()
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr().Is6() && prefix.Addr().IsGlobalUnicast() {
+			return prefix.Addr(), nil
+		}
+	}
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("list addresses of %s: %w", dev.Name, err)
+	}
+	return netip.Addr{}, api.Errorf(api.CodeInvalid, "%s has no IPv6 address: say which one the client calls", dev.Name)
 }
 
 type tracer struct {
@@ -130,7 +153,7 @@ func (t *tracer) fromTask() error {
 
 // toPool is to_pool of task.h.
 func (t *tracer) toPool(task bpf.OrchEndpoint) error {
-	key := bpf.OrchFrontendKey{Addr: t.p.daddr}
+	key := frontendKey(api.FrontendKey{Addr: addrOf(t.p.daddr)})
 	if fe, ok := t.s.frontends[key]; ok {
 		if !t.s.shareNetwork(task.Netset, fe.Netset) {
 			t.name(key)
@@ -151,12 +174,14 @@ func (t *tracer) toPool(task bpf.OrchEndpoint) error {
 }
 
 // published is find_published of frontend.h.
-func (t *tracer) published(fromTask bool) (bpf.OrchFrontendKey, bpf.OrchFrontend, bool) {
-	key := bpf.OrchFrontendKey{Addr: t.p.daddr, Port: t.p.dport, Proto: t.p.proto}
+func (t *tracer) published(fromTask bool) (bpf.OrchFrontend6Key, bpf.OrchFrontend, bool) {
+	at := api.FrontendKey{Addr: t.req.Addr, Port: t.req.Port, Protocol: t.req.Protocol}
+	key := frontendKey(at)
 	if fe, ok := t.s.frontends[key]; ok {
 		return key, fe, true
 	}
-	key.Addr = 0
+	at.Addr = netip.IPv4Unspecified()
+	key = frontendKey(at)
 	fe, ok := t.s.frontends[key]
 	if !ok {
 		return key, fe, false
@@ -176,7 +201,7 @@ func (t *tracer) isLocal() bool {
 	})
 }
 
-func (t *tracer) name(key bpf.OrchFrontendKey) {
+func (t *tracer) name(key bpf.OrchFrontend6Key) {
 	k := apiKey(key)
 	t.out.Frontend, t.out.Service = describeKey(k), t.d.frontends[key].service
 	if !k.Virtual() && k.Addr.IsUnspecified() {
@@ -185,7 +210,7 @@ func (t *tracer) name(key bpf.OrchFrontendKey) {
 }
 
 // balance is choose of frontend.h, and to_backend of deliver.h.
-func (t *tracer) balance(key bpf.OrchFrontendKey, fe bpf.OrchFrontend, none, noneMeans string) error {
+func (t *tracer) balance(key bpf.OrchFrontend6Key, fe bpf.OrchFrontend, none, noneMeans string) error {
 	t.name(key)
 	candidates, err := t.d.backendsOf(t.s, fe.Id, nil)
 	if err != nil {
@@ -239,7 +264,12 @@ func (t *tracer) remembered(fe bpf.OrchFrontend) (bpf.OrchBackend, bool, error) 
 	}
 	var f bpf.OrchFlow
 	key := bpf.OrchFlowKey{Client: t.p.saddr, Dest: t.p.daddr, ClientPort: t.p.sport, DestPort: t.p.dport, Proto: t.p.proto}
-	if err := t.d.maps["flows"].Lookup(key, &f); err != nil {
+	if client := t.req.Client.Addr(); client.Is4() {
+		err = t.d.maps["flows"].Lookup(key, &f)
+	} else {
+		err = t.d.maps["flows6"].Lookup(bpf.OrchFlow6Key{K: key, Client: addr6(client), Dest: addr6(t.req.Addr)}, &f)
+	}
+	if err != nil {
 		return bpf.OrchBackend{}, false, nil // not there
 	}
 	b := t.s.backends[f.Backend]
