@@ -137,6 +137,8 @@ func (d *daemon) nodeInfo(ctx context.Context, m *member) api.NodeInfo {
 		}
 		info.Datapath = m.plane.Describe()
 		info.Issuer = d.credentials().Issuer
+		id := d.identity()
+		info.GossipRing = api.GossipRingID(id.gossipRing())
 		if m.replica != nil {
 			info.ElectionTimeout = m.replica.Raft.ElectionTimeout()
 		}

@@ -39,13 +39,12 @@ func (d *daemon) Init(ctx context.Context, req *api.InitRequest) (*api.InitRespo
 	if err != nil {
 		return nil, err
 	}
-	key := make([]byte, 32)
-	_, _ = rand.Read(key)
+	key := api.NewGossipKey(rand.Reader)
 	id.ClusterID, id.Role, id.Addr, id.Pool, id.GossipKey = api.NewID(rand.Reader), api.RoleManager, addr, pool.String(), key
 	id.Managers = []string{d.apiAddr(addr)}
 
 	cluster := &api.Cluster{
-		ID: id.ClusterID, Pool: id.Pool, GossipKey: key, LeaseTimeout: d.lease, CertificateLife: d.certificateLife,
+		ID: id.ClusterID, Pool: id.Pool, GossipKey: key, GossipKeySince: time.Now(), LeaseTimeout: d.lease, CertificateLife: d.certificateLife,
 		WorkerToken: api.NewID(rand.Reader), ManagerToken: api.NewID(rand.Reader),
 	}
 	var unlock string
@@ -147,7 +146,7 @@ func (d *daemon) admit(ctx context.Context, id *identity, token pki.Token) error
 		return err
 	}
 	id.ClusterID, id.Role, id.Pool, id.GossipKey, id.Managers = admitted.ClusterID, admitted.Role, admitted.Pool, admitted.GossipKey, admitted.Managers
-	id.ElectionTimeout = admitted.ElectionTimeout
+	id.OtherGossipKeys, id.ElectionTimeout = admitted.OtherGossipKeys, admitted.ElectionTimeout
 	return id.certify(id.Key, admitted.Certificate)
 }
 

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,14 +24,15 @@ const (
 // tasks were seen to die.
 type gossip struct {
 	members *membership.Members
+	keep    func(keys [][]byte) // takes other keys
 
 	mu      sync.Mutex
 	died    map[api.TaskID]time.Time // when it was heard
 	changed chan struct{}
 }
 
-func newGossip(members *membership.Members) *gossip {
-	return &gossip{members: members, died: make(map[api.TaskID]time.Time), changed: make(chan struct{})}
+func newGossip(members *membership.Members, keep func([][]byte)) *gossip {
+	return &gossip{members: members, keep: keep, died: make(map[api.TaskID]time.Time), changed: make(chan struct{})}
 }
 
 func (g *gossip) alive() map[api.NodeID]bool { return g.members.Alive() }
@@ -68,6 +71,9 @@ func (g *gossip) Broadcast(task api.TaskID) {
 	g.note(task)
 	g.members.Broadcast(task)
 }
+
+// SetKeys implements agent.Gossip.
+func (g *gossip) SetKeys(keys [][]byte) { g.keep(keys) }
 
 func (g *gossip) note(task api.TaskID) {
 	g.mu.Lock()
@@ -115,4 +121,34 @@ func (g *gossip) run(ctx context.Context) error {
 			g.mu.Unlock()
 		}
 	}
+}
+
+// useGossipKeys has this node gossip with other keys, keeps them for the next start,
+// and tells the managers that it has them.
+func (m *member) useGossipKeys(keys [][]byte) {
+	id := m.d.identity()
+	if slices.EqualFunc(id.gossipRing(), keys, bytes.Equal) {
+		return
+	}
+	if err := m.gossip.members.SetKeys(keys); err != nil {
+		m.d.log.Error("cannot gossip with the cluster's keys", "err", err)
+		return
+	}
+	if err := m.d.saveGossipKeys(keys); err != nil {
+		m.d.log.Error("cannot keep the gossip keys", "err", err)
+		return
+	}
+	m.agent.Changed()
+}
+
+func (d *daemon) saveGossipKeys(keys [][]byte) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	before := d.id
+	d.id.GossipKey, d.id.OtherGossipKeys = keys[0], keys[1:]
+	err := d.id.save(d.stateDir)
+	if err != nil {
+		d.id = before // for the next attempt
+	}
+	return err
 }

@@ -24,7 +24,9 @@ type identity struct {
 	Addr      netip.Addr `json:"addr,omitzero"`
 	Pool      string     `json:"pool,omitempty"`
 	GossipKey []byte     `json:"gossipKey,omitempty"`
-	Managers  []string   `json:"managers,omitempty"` // API addresses
+	// OtherGossipKeys decrypt, while the key is replaced.
+	OtherGossipKeys [][]byte `json:"otherGossipKeys,omitempty"`
+	Managers        []string `json:"managers,omitempty"` // API addresses
 	// ElectionTimeout is the last that is known, for a manager's next start.
 	ElectionTimeout time.Duration `json:"electionTimeout,omitempty"`
 	// Joining: a manager that may not be in the Raft group yet.
@@ -38,7 +40,7 @@ type identity struct {
 	Roots       [][]byte `json:"roots,omitempty"`
 
 	// Sealed is, in the file alone, what a manager that is to be unlocked keeps
-	// under its ring instead: Key and GossipKey.
+	// under its ring instead: Key, GossipKey and OtherGossipKeys.
 	Sealed []byte     `json:"sealed,omitempty"`
 	ring   *seal.Ring // nil: nothing is sealed
 
@@ -50,6 +52,11 @@ func (id *identity) certify(key []byte, issued api.Certificate) (err error) {
 	id.Key, id.Certificate, id.Chain, id.Roots = key, issued.Node, issued.Chain, issued.Roots
 	id.credentials, err = pki.NewCredentials(id.Key, issued)
 	return err
+}
+
+// gossipRing are the keys of the gossip, of which the first encrypts.
+func (id *identity) gossipRing() [][]byte {
+	return append([][]byte{id.GossipKey}, id.OtherGossipKeys...)
 }
 
 // member reports whether the node is in a cluster.
@@ -90,7 +97,10 @@ func loadIdentity(stateDir string) (*identity, error) {
 }
 
 // sealedIdentity is what is in identity.Sealed.
-type sealedIdentity struct{ Key, GossipKey []byte }
+type sealedIdentity struct {
+	Key, GossipKey  []byte
+	OtherGossipKeys [][]byte
+}
 
 var identityContext = []byte("orch node identity")
 
@@ -110,7 +120,7 @@ func (id *identity) open(ring *seal.Ring) error {
 	if err != nil {
 		return fmt.Errorf("the node's identity: %w", err)
 	}
-	id.GossipKey, id.Sealed, id.ring = kept.GossipKey, nil, ring
+	id.GossipKey, id.OtherGossipKeys, id.Sealed, id.ring = kept.GossipKey, kept.OtherGossipKeys, nil, ring
 	return nil
 }
 
@@ -118,11 +128,11 @@ func (id *identity) open(ring *seal.Ring) error {
 func (id *identity) save(stateDir string) error {
 	kept := *id
 	if id.ring != nil && id.Role == api.RoleManager {
-		plain, err := json.Marshal(sealedIdentity{id.Key, id.GossipKey})
+		plain, err := json.Marshal(sealedIdentity{id.Key, id.GossipKey, id.OtherGossipKeys})
 		if err != nil {
 			return err
 		}
-		kept.Key, kept.GossipKey = nil, nil
+		kept.Key, kept.GossipKey, kept.OtherGossipKeys = nil, nil, nil
 		kept.Sealed = id.ring.NewBox().Seal(plain, identityContext)
 	}
 	data, err := json.MarshalIndent(kept, "", "  ")

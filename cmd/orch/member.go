@@ -152,12 +152,12 @@ func ownerTag(clusterID string) string { return "orch-" + clusterID[:8] }
 func (m *member) initGossip() error {
 	members, err := membership.New(membership.Config{
 		ID: m.id.Node, BindAddr: m.id.Addr.String(), Port: int(m.d.gossipPort),
-		Key: m.id.GossipKey, Log: m.d.log.With("part", "gossip"),
+		Keys: m.id.gossipRing(), Log: m.d.log.With("part", "gossip"),
 	})
 	if err != nil {
 		return err
 	}
-	m.gossip = newGossip(members)
+	m.gossip = newGossip(members, m.useGossipKeys)
 	m.run("gossip", func(ctx context.Context) error { return members.Run(ctx, m.gossipPeers) })
 	m.run("gossip hints", m.gossip.run)
 	return nil
@@ -228,7 +228,7 @@ func (m *member) initManager() error {
 		Node: m.id.Node, Replica: m.replica, Tracker: m.tracker, Peers: m.d.peers,
 		NewID: newID, Rand: rand.Reader, Now: time.Now, Log: m.d.log,
 	})
-	loop := manager.New(m.replica, m.tracker, newID, time.Now, m.d.log.With("part", "manager"))
+	loop := manager.New(m.replica, m.tracker, newID, rand.Reader, time.Now, m.d.log.With("part", "manager"))
 	m.run("manager", loop.Run)
 	m.run("gossip watch", m.watchGossip)
 	members := &manager.Members{Replica: m.replica, Tracker: m.tracker, Applied: m.d.appliedBy, Log: m.d.log.With("part", "members")}

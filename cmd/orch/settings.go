@@ -14,7 +14,7 @@ import (
 
 func newClusterCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{Use: "cluster", Short: "Show and change what holds for the whole cluster", Args: noSuchCommand, RunE: showHelp}
-	cmd.AddCommand(newClusterInspectCommand(c), newClusterUpdateCommand(c))
+	cmd.AddCommand(newClusterInspectCommand(c), newClusterUpdateCommand(c), newRotateGossipKeyCommand(c))
 	return cmd
 }
 
@@ -52,8 +52,54 @@ func settingsRows(s *api.ClusterSettings) [][]string {
 		{"  Election after", election},
 		{"  Certificates", fmt.Sprintf("good for %s, renewed after two thirds of that", days(s.CertificateLife))},
 		{"  Authority", s.Authority},
+		{"  Gossip key", gossipKey(s)},
 		{"  Autolock", autolock},
 	}
+}
+
+func gossipKey(s *api.ClusterSettings) string {
+	text := "replaced every " + days(s.GossipKeyLife)
+	if !s.GossipKeySince.IsZero() {
+		text += ", last on " + s.GossipKeySince.Local().Format("2006-01-02 15:04")
+	}
+	if s.Gossip != "" {
+		text += "; " + gossipProgress(s)
+	}
+	return text
+}
+
+func gossipProgress(s *api.ClusterSettings) string {
+	line := fmt.Sprintf("%d of %d nodes %s", s.Nodes-len(s.Rekeying), s.Nodes, s.Gossip)
+	if len(s.Rekeying) > 0 {
+		line += ", waiting for " + oneLine(strings.Join(s.Rekeying, ", "), 60)
+	}
+	return line
+}
+
+func newRotateGossipKeyCommand(c *cli) *cobra.Command {
+	var detach bool
+	cmd := &cobra.Command{
+		Use:   "rotate-gossip-key",
+		Short: "Replace the key of the gossip between the nodes",
+		Long: `Replace the key that encrypts the gossip between the nodes. First every node gets the
+new one, then all use it, then the old one is dropped; at no time do two nodes not
+understand each other. Nodes that are down get it from a manager when they come back.
+The cluster does this by itself too: see --gossip-key-life of ` + "`orch cluster update`.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := call[api.Empty, api.Empty](cmd, c, api.ProcRotateGossipKey, &api.Empty{}); err != nil || detach {
+				return err
+			}
+			return followSettings(cmd, c, func(s *api.ClusterSettings) (line string, done bool) {
+				if s.Gossip == "" {
+					return "the gossip key was replaced", true
+				}
+				return gossipProgress(s), false
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "do not wait for the nodes")
+	return cmd
 }
 
 // days is a long time in days, a short one as it is.
@@ -67,7 +113,7 @@ func days(d time.Duration) string {
 
 func newClusterUpdateCommand(c *cli) *cobra.Command {
 	var autolock, detach bool
-	var election, lease, life time.Duration
+	var election, lease, life, gossipLife time.Duration
 	cmd := &cobra.Command{
 		Use:   "update",
 		Short: "Change the cluster's settings",
@@ -92,6 +138,9 @@ renew certificates at once that were made for longer than they are to live now.`
 			if changed("certificate-life") {
 				req.CertificateLife = &life
 			}
+			if changed("gossip-key-life") {
+				req.GossipKeyLife = &gossipLife
+			}
 			res, err := call[api.UpdateClusterRequest, api.UpdateClusterResponse](cmd, c, api.ProcUpdateCluster, req)
 			if err != nil {
 				return err
@@ -113,6 +162,7 @@ renew certificates at once that were made for longer than they are to live now.`
 	f.DurationVar(&election, "election-timeout", api.DefaultElectionTimeout, "the leader's silence after which managers choose another, at most twice as long; longer for slow disks and long links")
 	f.DurationVar(&lease, "lease", api.DefaultLease, "how long a node may be silent before its tasks are replaced")
 	f.DurationVar(&life, "certificate-life", 0, "how long nodes' and users' certificates are good, which are renewed after two thirds of it")
+	f.DurationVar(&gossipLife, "gossip-key-life", api.DefaultGossipKeyLife, "how long the key of the gossip between the nodes is used, until it is replaced")
 	f.BoolVarP(&detach, "detach", "d", false, "do not wait for the managers to take another election timeout")
 	return cmd
 }

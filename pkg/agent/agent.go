@@ -74,6 +74,8 @@ type Gossip interface {
 	// Changed returns a channel that is closed when either changes.
 	Changed() <-chan struct{}
 	Broadcast(task api.TaskID)
+	// SetKeys makes these the keys of the gossip, of which the first encrypts.
+	SetKeys(keys [][]byte)
 }
 
 // Managers is the way to the cluster's managers.

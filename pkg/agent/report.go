@@ -134,6 +134,9 @@ func (a *Agent) sendReports(ctx context.Context) error {
 			continue
 		}
 		a.reports.accepted(report)
+		if len(res.GossipKeys) > 0 {
+			a.Gossip.SetKeys(res.GossipKeys)
+		}
 		if res.Fence > 0 {
 			if err := a.Fence.Renew(sent + res.Fence); err != nil {
 				a.Log.Error("cannot renew the lease of singletons", "err", err)

@@ -79,6 +79,7 @@ var access = map[string]Access{
 	ProcJoinTokens:      AccessAdmin,
 	ProcRotateToken:     AccessAdmin,
 	ProcRotateAuthority: AccessAdmin,
+	ProcRotateGossipKey: AccessAdmin,
 	ProcFinishRotation:  AccessAdmin,
 	ProcUsers:           AccessAdmin,
 	ProcAddUser:         AccessAdmin,

@@ -150,8 +150,10 @@ type AdmitResponse struct {
 	Role        Role        `json:"role"`
 	Certificate Certificate `json:"certificate"`
 	GossipKey   []byte      `json:"gossipKey"`
-	Pool        string      `json:"pool"`
-	Managers    []string    `json:"managers"` // API addresses
+	// OtherGossipKeys decrypt, while the key is replaced.
+	OtherGossipKeys [][]byte `json:"otherGossipKeys,omitempty"`
+	Pool            string   `json:"pool"`
+	Managers        []string `json:"managers"` // API addresses
 	// ElectionTimeout is for managers.
 	ElectionTimeout time.Duration `json:"electionTimeout,omitempty"`
 }
@@ -506,6 +508,9 @@ type ReportResponse struct {
 	// a quorum has confirmed since the report came.
 	Fence time.Duration `json:"fence,omitempty"`
 	Index Index         `json:"index"`
+	// GossipKeys are the cluster's, of which the first encrypts, for a node that has
+	// not said that it goes by them.
+	GossipKeys [][]byte `json:"gossipKeys,omitempty"`
 }
 
 // Paths are absolute paths on a node.

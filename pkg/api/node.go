@@ -77,6 +77,8 @@ type NodeInfo struct {
 	Datapath string `json:"datapath"`
 	// Issuer is the ID of the authority that signed the node's certificate.
 	Issuer string `json:"issuer,omitempty"`
+	// GossipRing is the ID of the gossip keys that it goes by.
+	GossipRing string `json:"gossipRing,omitempty"`
 	// ElectionTimeout is what its Raft goes by, if it is a manager.
 	ElectionTimeout time.Duration `json:"electionTimeout,omitempty"`
 

@@ -51,8 +51,16 @@ type Cluster struct {
 	// Users may call managers from other machines. They are sorted by name.
 	Users []User `json:"users,omitempty"`
 
-	// GossipKey is the AES key of the gossip ring, 32 bytes.
-	GossipKey []byte `json:"gossipKey"`
+	// GossipKey encrypts the gossip: AES, 32 bytes. NextGossipKey is what is to
+	// replace it, once all nodes have it, and OldGossipKey what it has replaced, until
+	// all nodes use it.
+	GossipKey     []byte `json:"gossipKey"`
+	NextGossipKey []byte `json:"nextGossipKey,omitempty"`
+	OldGossipKey  []byte `json:"oldGossipKey,omitempty"`
+	// GossipKeySince is when GossipKey came into use; it is replaced after
+	// GossipKeyLife. Zero: DefaultGossipKeyLife.
+	GossipKeySince time.Time     `json:"gossipKeySince,omitzero"`
+	GossipKeyLife  time.Duration `json:"gossipKeyLife,omitempty"`
 
 	// UnlockKey is what managers need after a restart; nil: nothing. 32 bytes.
 	UnlockKey []byte `json:"unlockKey,omitempty"`

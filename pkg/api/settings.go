@@ -10,6 +10,7 @@ const (
 	ProcUnlock          = "/orch.node/Unlock"             // UnlockRequest -> Empty
 	ProcUpdateCluster   = "/orch.cluster/UpdateCluster"   // UpdateClusterRequest -> UpdateClusterResponse
 	ProcClusterSettings = "/orch.cluster/ClusterSettings" // Empty -> ClusterSettings
+	ProcRotateGossipKey = "/orch.cluster/RotateGossipKey" // Empty -> Empty
 	ProcUnlockKey       = "/orch.cluster/UnlockKey"       // UnlockKeyRequest -> UnlockKey
 
 	// Of a manager's disk, for managers.
@@ -51,6 +52,7 @@ func (c *Cluster) ValidateSettings() error {
 	}{
 		{"election timeout", c.Election(), MinElectionTimeout, MaxElectionTimeout},
 		{"lease", c.LeaseTimeout, MinLease, MaxLease},
+		{"gossip key life", c.GossipLife(), MinGossipKeyLife, MaxGossipKeyLife},
 		{"certificate life", c.CertificateLife, MinCertificateLife, MaxCertificateLife},
 	} {
 		if s.have < s.least || s.have > s.most {
@@ -112,6 +114,7 @@ type UpdateClusterRequest struct {
 	ElectionTimeout *time.Duration `json:"electionTimeout,omitempty"`
 	Lease           *time.Duration `json:"lease,omitempty"`
 	CertificateLife *time.Duration `json:"certificateLife,omitempty"`
+	GossipKeyLife   *time.Duration `json:"gossipKeyLife,omitempty"`
 }
 
 // UpdateClusterResponse has the unlock key if autolock was switched on.
@@ -131,6 +134,13 @@ type ClusterSettings struct {
 	Autolock        bool          `json:"autolock"`
 	Nodes           int           `json:"nodes"`
 	Managers        int           `json:"managers"`
+	// GossipKeySince is when the gossip key came into use, which is replaced after
+	// GossipKeyLife. Gossip says how far that is, if it is going on, and Rekeying are
+	// the nodes that are waited for.
+	GossipKeySince time.Time     `json:"gossipKeySince,omitzero"`
+	GossipKeyLife  time.Duration `json:"gossipKeyLife"`
+	Gossip         GossipStep    `json:"gossip,omitempty"`
+	Rekeying       []string      `json:"rekeying,omitempty"`
 	// Retiming are the managers that are up and do not go by ElectionTimeout yet.
 	Retiming []string `json:"retiming,omitempty"`
 }

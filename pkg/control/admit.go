@@ -49,12 +49,13 @@ func (s *Server) Admit(ctx context.Context, req *api.AdmitRequest) (*api.AdmitRe
 	}
 	s.Log.Info("node admitted", "node", node.Hostname, "id", node.ID, "role", node.Role)
 	return &api.AdmitResponse{
-		ClusterID:   snap.Cluster.ID,
-		Role:        node.Role,
-		Certificate: *certificate,
-		GossipKey:   snap.Cluster.GossipKey,
-		Pool:        snap.Cluster.Pool,
-		Managers:    managerAddrs(snap),
+		ClusterID:       snap.Cluster.ID,
+		Role:            node.Role,
+		Certificate:     *certificate,
+		GossipKey:       snap.Cluster.GossipKey,
+		OtherGossipKeys: snap.Cluster.GossipRing()[1:],
+		Pool:            snap.Cluster.Pool,
+		Managers:        managerAddrs(snap),
 
 		ElectionTimeout: snap.Cluster.ElectionTimeout,
 	}, nil

@@ -194,7 +194,8 @@ func TestViewHasNoSecrets(t *testing.T) {
 	const secret = "PLANTED"
 	snap := state()
 	snap.Cluster.WorkerToken, snap.Cluster.ManagerToken = secret, secret
-	snap.Cluster.GossipKey, snap.Cluster.Authority.Key, snap.Cluster.RotatedTokens = []byte(secret), []byte(secret), [][]byte{[]byte(secret)}
+	snap.Cluster.UnlockKey, snap.Cluster.Authority.Key, snap.Cluster.RotatedTokens = []byte(secret), []byte(secret), [][]byte{[]byte(secret)}
+	snap.Cluster.GossipKey, snap.Cluster.NextGossipKey, snap.Cluster.OldGossipKey = []byte(secret), []byte(secret), []byte(secret)
 	snap.Services["web"].Spec.Task.Env = []string{"PASSWORD=" + secret}
 	task := func(id api.TaskID, node api.NodeID) *api.Task {
 		return &api.Task{ID: id, ServiceID: "web", NodeID: node, Networks: []api.NetworkID{"net"},

@@ -144,7 +144,7 @@ func (g *group) run(t *testing.T, id api.NodeID, dir, addr string, role api.Role
 	}}
 	running.Go(func() { _ = members.Run(ctx) })
 	running.Go(func() { g.signsOfLife(ctx, p) })
-	running.Go(func() { _ = manager.New(replica, tracker, newID, time.Now, log).Run(ctx) })
+	running.Go(func() { _ = manager.New(replica, tracker, newID, rand.Reader, time.Now, log).Run(ctx) })
 	p.ended = make(chan struct{})
 	p.stop = sync.OnceFunc(func() {
 		close(p.ended)

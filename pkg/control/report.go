@@ -26,6 +26,9 @@ func (s *Server) Report(ctx context.Context, req *api.Report) (*api.ReportRespon
 		return nil, err
 	}
 	res := &api.ReportResponse{Lease: snap.Cluster.LeaseTimeout, Index: snap.Index}
+	if ring := snap.Cluster.GossipRing(); snap.Nodes[req.Node].Info.GossipRing != api.GossipRingID(ring) {
+		res.GossipKeys = ring
+	}
 	if runsSingleton(s.Replica.TasksByNode(req.Node)) {
 		// A leader that has lost its quorum, or was paused, may not extend the
 		// fence: another may lead by now and not know of it.

@@ -74,6 +74,7 @@ func New(cfg Config) *Server {
 	rpc.Handle(s.mux, api.ProcImageHolders, s.ImageHolders)
 	rpc.Handle(s.mux, api.ProcUpdateCluster, s.UpdateCluster)
 	rpc.Handle(s.mux, api.ProcClusterSettings, s.ClusterSettings)
+	rpc.Handle(s.mux, api.ProcRotateGossipKey, s.RotateGossipKey)
 	rpc.Handle(s.mux, api.ProcUnlockKey, s.UnlockKey)
 	rpc.Handle(s.mux, api.ProcCreateFile, s.CreateFile)
 	rpc.Handle(s.mux, api.ProcFiles, s.Files)

@@ -25,10 +25,34 @@ func (s *Server) ClusterSettings(context.Context, *api.Empty) (*api.ClusterSetti
 		ID: c.ID, Pool: c.Pool, Lease: c.LeaseTimeout, ElectionTimeout: c.Election(), CertificateLife: c.CertificateLife,
 		Authority: c.Issuer().ID(), Autolock: c.UnlockKey != nil, Nodes: len(snap.Nodes), Managers: len(managerAddrs(snap)),
 	}
-	for _, n := range manager.Retiming(snap) {
-		settings.Retiming = append(settings.Retiming, n.Hostname)
+	settings.GossipKeySince, settings.GossipKeyLife, settings.Gossip = c.GossipKeySince, c.GossipLife(), c.GossipStep()
+	if settings.Gossip != "" {
+		settings.Rekeying = hostnames(manager.Rekeying(snap))
 	}
+	settings.Retiming = hostnames(manager.Retiming(snap))
 	return settings, nil
+}
+
+func hostnames(nodes []*api.Node) (names []string) {
+	for _, n := range nodes {
+		names = append(names, n.Hostname)
+	}
+	return names
+}
+
+// RotateGossipKey begins to replace the key of the gossip. The rest is the leader's
+// and the nodes' to do.
+func (s *Server) RotateGossipKey(ctx context.Context, _ *api.Empty) (*api.Empty, error) {
+	_, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
+		if snap.Cluster.GossipStep() != "" {
+			return nil, api.Errorf(api.CodeConflict, "the gossip key is being replaced already: `orch cluster inspect` shows how far that is")
+		}
+		return manager.BeginGossipKey(snap, api.NewGossipKey(s.Rand)), nil
+	})
+	if err == nil {
+		s.Log.Info("replacing the gossip key")
+	}
+	return &api.Empty{}, err
 }
 
 // UpdateCluster changes what holds for the whole cluster.
@@ -56,7 +80,7 @@ func (s *Server) UpdateCluster(ctx context.Context, req *api.UpdateClusterReques
 	c := s.Replica.Snapshot().Cluster
 	if changed {
 		s.Log.Info("the cluster's settings were changed", "election timeout", c.Election(), "lease", c.LeaseTimeout,
-			"certificate life", c.CertificateLife, "autolock", c.UnlockKey != nil)
+			"certificate life", c.CertificateLife, "gossip key life", c.GossipLife(), "autolock", c.UnlockKey != nil)
 	}
 	if req.ElectionTimeout != nil {
 		res.Warnings = s.slowDisks(ctx, c.Election())
@@ -86,6 +110,9 @@ func set(c *api.Cluster, req *api.UpdateClusterRequest) {
 	if req.CertificateLife != nil {
 		c.CertificateLife = *req.CertificateLife
 	}
+	if req.GossipKeyLife != nil {
+		c.GossipKeyLife = *req.GossipKeyLife
+	}
 	if req.Lease != nil {
 		// Nodes may go by the old one until the leader has waited for that.
 		c.LongLease = max(c.LeaseTimeout, c.LongLease)
@@ -97,7 +124,7 @@ func set(c *api.Cluster, req *api.UpdateClusterRequest) {
 
 func sameSettings(a, b *api.Cluster) bool {
 	return a.Election() == b.Election() && a.CertificateLife == b.CertificateLife && a.LeaseTimeout == b.LeaseTimeout &&
-		(a.UnlockKey == nil) == (b.UnlockKey == nil)
+		a.GossipLife() == b.GossipLife() && (a.UnlockKey == nil) == (b.UnlockKey == nil)
 }
 
 // diskTimeout bounds what a manager may take to say how fast its disk is.

@@ -1,11 +1,15 @@
 package control
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/rpc"
 )
 
 func TestUpdateCluster(t *testing.T) {
@@ -50,5 +54,33 @@ func TestUpdateCluster(t *testing.T) {
 	must(s.UpdateCluster(ctx, &api.UpdateClusterRequest{Lease: d(2 * time.Minute)}))
 	if c := s.Replica.Snapshot().Cluster; c.LongLease != 0 || c.ElectionTimeout != time.Second {
 		t.Errorf("a longer lease: long lease %v, election timeout %v", c.LongLease, c.ElectionTimeout)
+	}
+}
+
+// A node is given the gossip keys that it does not go by yet, in answer to its
+// report, and no key otherwise.
+func TestGossipKeysAreGiven(t *testing.T) {
+	s := newSite(t)
+	worker := s.member(t, api.RoleWorker)
+	report := func(ring string) [][]byte {
+		t.Helper()
+		req := &api.Report{Node: worker.node.ID, Info: &api.NodeInfo{GossipRing: ring}}
+		return must(rpc.Call[api.Report, api.ReportResponse](deadline(t), worker.client, api.ProcReport, req)).GossipKeys
+	}
+	first := s.Replica.Snapshot().Cluster.GossipRing()
+	report(api.GossipRingID(first))
+	if keys := report(api.GossipRingID(first)); keys != nil {
+		t.Errorf("%d keys are sent that it has", len(keys))
+	}
+	must(s.RotateGossipKey(t.Context(), &api.Empty{}))
+	if _, err := s.RotateGossipKey(t.Context(), &api.Empty{}); api.CodeOf(err) != api.CodeConflict {
+		t.Errorf("replaced while it is replaced: %v", err)
+	}
+	keys := report(api.GossipRingID(first))
+	if diff := cmp.Diff(s.Replica.Snapshot().Cluster.GossipRing(), keys); diff != "" || len(keys) != 2 || !bytes.Equal(keys[0], first[0]) {
+		t.Errorf("keys (-want +got):\n%s", diff)
+	}
+	if status := must(s.ClusterSettings(t.Context(), &api.Empty{})); status.Gossip != api.GossipTakes {
+		t.Errorf("shown: %+v", status)
 	}
 }

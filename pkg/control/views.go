@@ -197,7 +197,8 @@ func commonView(c api.Change) api.Change {
 	case c.Cluster != nil:
 		stripped := *c.Cluster
 		stripped.WorkerToken, stripped.ManagerToken, stripped.RotatedTokens = "", "", nil
-		stripped.GossipKey, stripped.Authority.Key, stripped.Users, stripped.UnlockKey = nil, nil, nil, nil
+		stripped.GossipKey, stripped.NextGossipKey, stripped.OldGossipKey = nil, nil, nil
+		stripped.Authority.Key, stripped.Users, stripped.UnlockKey = nil, nil, nil
 		if c.Cluster.Rotation != nil {
 			rotation := *c.Cluster.Rotation
 			rotation.Next.Key = nil

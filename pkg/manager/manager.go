@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
@@ -18,12 +19,13 @@ type Manager struct {
 	replica *Replica
 	tracker *Tracker
 	newID   func() string
+	rand    io.Reader // for keys
 	now     func() time.Time
 	log     *slog.Logger
 }
 
-func New(replica *Replica, tracker *Tracker, newID func() string, now func() time.Time, log *slog.Logger) *Manager {
-	return &Manager{replica: replica, tracker: tracker, newID: newID, now: now, log: log}
+func New(replica *Replica, tracker *Tracker, newID func() string, rand io.Reader, now func() time.Time, log *slog.Logger) *Manager {
+	return &Manager{replica: replica, tracker: tracker, newID: newID, rand: rand, now: now, log: log}
 }
 
 // Run follows leadership until ctx ends, and reconciles in each term that this
@@ -161,6 +163,10 @@ func (m *Manager) plan(snap *api.Snapshot, now time.Time) Planned {
 		},
 		NewID: func() api.TaskID { return api.TaskID(m.newID()) },
 	})
-	planned.Changes = api.Merge(leases, m.tracker.EndLongLease(snap, now), planned.Changes)
+	planned.Changes = api.Merge(leases, planned.Changes)
+	settings := m.tracker.EndLongLease(snap.With(planned.Changes), now)
+	planned.Changes = api.Merge(planned.Changes, settings)
+	gossip := planGossipKey(snap.With(planned.Changes), now, m.rand)
+	planned.Changes = api.Merge(planned.Changes, gossip)
 	return planned
 }

@@ -39,7 +39,7 @@ func lead(t *testing.T) (*Replica, *Tracker) {
 	ctx, cancel := context.WithCancel(context.Background())
 	replica, tracker := &Replica{Store: state, Raft: raft}, NewTracker()
 	done := make(chan error, 1)
-	m := New(replica, tracker, func() string { return api.NewID(rand.Reader) }, time.Now, log)
+	m := New(replica, tracker, func() string { return api.NewID(rand.Reader) }, rand.Reader, time.Now, log)
 	go func() { done <- m.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()

@@ -30,7 +30,7 @@ func (m *Members) Broadcast(task api.TaskID) {
 	m.mu.Unlock()
 	delete(addrs, m.cfg.ID)
 	for id, addr := range addrs {
-		if err := m.list.SendToAddress(memberlist.Address{Addr: addr, Name: string(id)}, msg); err != nil {
+		if err := m.list.Load().SendToAddress(memberlist.Address{Addr: addr, Name: string(id)}, msg); err != nil {
 			m.cfg.Log.Debug("gossip: send hint", "node", id, "err", err)
 		}
 	}
@@ -64,7 +64,7 @@ func (h *hints) init(log *slog.Logger, nodes func() int) {
 	h.log = log
 	h.out = make(chan api.TaskID, hintsWaiting)
 	h.queue.NumNodes = nodes
-	h.queue.RetransmitMult = 4
+	h.queue.RetransmitMult = retransmitMult
 	h.seen = map[api.TaskID]bool{}
 	h.old = make([]api.TaskID, hintsSeen)
 }

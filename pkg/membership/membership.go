@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -29,23 +30,10 @@ type Config struct {
 	Port     int    // UDP and TCP; 0 takes a free one
 	// AdvertiseAddr is the IP address that others use; empty: BindAddr.
 	AdvertiseAddr string
-	// Key encrypts all gossip: 16, 24 or 32 bytes, the same on every node.
-	Key []byte
-	Log *slog.Logger
+	// Keys encrypt all gossip, 16, 24 or 32 bytes each: see Members.SetKeys.
+	Keys [][]byte
+	Log  *slog.Logger
 }
-
-// A dead node is known to all about 1 s after its death: one probe round until
-// it is missed, then the suspicion, 3 * max(1, log10(nodes)) rounds, in which it
-// or its friends can object (SWIM, with Lifeguard's extensions).
-const (
-	probeInterval  = 200 * time.Millisecond
-	probeTimeout   = 100 * time.Millisecond
-	suspicionMult  = 3
-	gossipInterval = 50 * time.Millisecond
-	// suspicionMax bounds the suspicion, in multiples of the above, where
-	// nobody is left to confirm it: two dead of three nodes are known in 2.5 s.
-	suspicionMax = 3
-)
 
 const (
 	// rejoinInterval is how often nodes that should be members and are not
@@ -54,6 +42,9 @@ const (
 	rejoinAtOnce   = 3
 	// streamTimeout bounds one call.
 	streamTimeout = time.Second
+	// reopenPatience is how long nodes count as alive that are not heard of again
+	// since the gossip was begun anew, with another timing.
+	reopenPatience = 3 * time.Second
 )
 
 // Members is this node's part in the gossip. All methods are safe for
@@ -61,14 +52,18 @@ const (
 type Members struct {
 	cfg     Config
 	hints   hints
-	started chan struct{} // closed when list is set
-	list    *memberlist.Memberlist
+	ring    *memberlist.Keyring
+	started chan struct{} // closed when there is a list
+	list    atomic.Pointer[memberlist.Memberlist]
 
 	mu      sync.Mutex
 	alive   map[api.NodeID]bool
 	addrs   map[api.NodeID]string // of those alive; memberlist's own records change while they are read
 	changed chan struct{}
 	left    bool
+	// reopened is when the gossip was begun anew, until who has not been heard of
+	// since is forgotten.
+	reopened time.Time
 }
 
 // New returns a member that does nothing until Run.
@@ -79,14 +74,16 @@ func New(cfg Config) (*Members, error) {
 	if _, err := netip.ParseAddr(cfg.BindAddr); err != nil {
 		return nil, fmt.Errorf("gossip: bind address: %w", err)
 	}
-	if err := memberlist.ValidateKey(cfg.Key); err != nil {
-		return nil, fmt.Errorf("gossip: key of %d bytes: %w", len(cfg.Key), err)
+	ring, err := newKeyring(cfg.Keys)
+	if err != nil {
+		return nil, err
 	}
 	if cfg.AdvertiseAddr == "" {
 		cfg.AdvertiseAddr = cfg.BindAddr
 	}
 	m := &Members{
 		cfg:     cfg,
+		ring:    ring,
 		started: make(chan struct{}),
 		alive:   map[api.NodeID]bool{},
 		addrs:   map[api.NodeID]string{},
@@ -103,21 +100,29 @@ func New(cfg Config) (*Members, error) {
 // When it ends it tells nobody, so that a daemon that restarts within a second
 // is not missed. A node that goes for good calls Leave first.
 func (m *Members) Run(ctx context.Context, peers func() []string) error {
-	list, err := memberlist.Create(m.config())
-	if err != nil {
-		return fmt.Errorf("gossip on %s port %d: %w", m.cfg.BindAddr, m.cfg.Port, err)
+	known := peers()
+	timing := TimingFor(len(known) + 1)
+	if err := m.open(timing, m.cfg.Port); err != nil {
+		return err
 	}
-	m.list = list
 	close(m.started)
 
 	tick := time.NewTicker(rejoinInterval)
 	defer tick.Stop()
 	for {
-		m.rejoin(peers())
+		if next := TimingFor(len(known) + 1); next != timing && !m.hasLeft() {
+			timing = next
+			if err := m.reopen(timing); err != nil {
+				return err
+			}
+		}
+		m.rejoin(known)
 		select {
 		case <-tick.C:
+			m.forget(time.Now())
+			known = peers()
 		case <-ctx.Done():
-			if err := list.Shutdown(); err != nil {
+			if err := m.list.Load().Shutdown(); err != nil {
 				return fmt.Errorf("stop gossip: %w", err)
 			}
 			return nil
@@ -125,15 +130,54 @@ func (m *Members) Run(ctx context.Context, peers func() []string) error {
 	}
 }
 
-func (m *Members) config() *memberlist.Config {
+// open begins to gossip.
+func (m *Members) open(timing Timing, port int) error {
+	list, err := memberlist.Create(m.config(timing, port))
+	if err != nil {
+		return fmt.Errorf("gossip on %s port %d: %w", m.cfg.BindAddr, port, err)
+	}
+	m.list.Store(list)
+	return nil
+}
+
+// reopen begins to gossip anew, with another timing. The others do not miss it, and
+// it does not miss them: who was alive is called again, and counts as alive for as
+// long as that takes.
+func (m *Members) reopen(timing Timing) error {
+	old := m.list.Load()
+	if err := old.Shutdown(); err != nil {
+		return fmt.Errorf("gossip with another timing: %w", err)
+	}
+	m.mu.Lock()
+	clear(m.addrs)
+	m.reopened = time.Now()
+	m.mu.Unlock()
+	m.cfg.Log.Info("the size of the cluster has another timing of gossip", "probe", timing.Probe)
+	return m.open(timing, int(old.LocalNode().Port))
+}
+
+// forget takes for dead who was not heard of again since the gossip was begun anew.
+func (m *Members) forget(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.reopened.IsZero() || now.Sub(m.reopened) < reopenPatience {
+		return
+	}
+	m.reopened = time.Time{}
+	for id, alive := range m.alive {
+		if alive && m.addrs[id] == "" {
+			m.note(id, false)
+		}
+	}
+}
+
+func (m *Members) config(timing Timing, port int) *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
 	c.Name = string(m.cfg.ID)
-	c.BindAddr, c.BindPort = m.cfg.BindAddr, m.cfg.Port
-	c.AdvertiseAddr, c.AdvertisePort = m.cfg.AdvertiseAddr, m.cfg.Port
-	c.SecretKey = m.cfg.Key
-	c.ProbeInterval, c.ProbeTimeout = probeInterval, probeTimeout
-	c.SuspicionMult, c.SuspicionMaxTimeoutMult = suspicionMult, suspicionMax
-	c.GossipInterval = gossipInterval
+	c.BindAddr, c.BindPort = m.cfg.BindAddr, port
+	c.AdvertiseAddr, c.AdvertisePort = m.cfg.AdvertiseAddr, port
+	c.Keyring = m.ring
+	timing.set(c)
 	c.TCPTimeout = streamTimeout
 	// Messages are small, and each would cost the compressor's tables.
 	c.EnableCompression = false
@@ -148,16 +192,15 @@ func (m *Members) config() *memberlist.Config {
 
 // rejoin calls some of the peers that are not alive.
 func (m *Members) rejoin(peers []string) {
+	if m.hasLeft() {
+		return
+	}
 	here := map[string]bool{}
 	m.mu.Lock()
-	left := m.left
 	for _, addr := range m.addrs {
 		here[addr] = true
 	}
 	m.mu.Unlock()
-	if left {
-		return
-	}
 	var missing []string
 	for _, p := range peers {
 		if !here[p] {
@@ -168,7 +211,7 @@ func (m *Members) rejoin(peers []string) {
 	var calls sync.WaitGroup
 	for _, addr := range missing[:min(len(missing), rejoinAtOnce)] {
 		calls.Go(func() {
-			if _, err := m.list.Join([]string{addr}); err != nil {
+			if _, err := m.list.Load().Join([]string{addr}); err != nil {
 				m.cfg.Log.Debug("gossip: no answer", "addr", addr, "err", err)
 			}
 		})
@@ -185,7 +228,7 @@ func (m *Members) Join(ctx context.Context, addrs []string) error {
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := m.list.Join(addrs)
+		_, err := m.list.Load().Join(addrs)
 		done <- err
 	}()
 	select {
@@ -210,10 +253,16 @@ func (m *Members) Leave(timeout time.Duration) error {
 	default:
 		return nil
 	}
-	if err := m.list.Leave(timeout); err != nil {
+	if err := m.list.Load().Leave(timeout); err != nil {
 		return fmt.Errorf("leave gossip: %w", err)
 	}
 	return nil
+}
+
+func (m *Members) hasLeft() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.left
 }
 
 // Addr is the address that others gossip with, once Run listens.
@@ -221,7 +270,7 @@ func (m *Members) Addr(ctx context.Context) (string, error) {
 	if err := m.wait(ctx); err != nil {
 		return "", fmt.Errorf("gossip address: %w", err)
 	}
-	return m.list.LocalNode().Address(), nil
+	return m.list.Load().LocalNode().Address(), nil
 }
 
 func (m *Members) wait(ctx context.Context) error {
@@ -268,6 +317,11 @@ func (m *Members) set(id api.NodeID, addr string) {
 	} else {
 		delete(m.addrs, id)
 	}
+	m.note(id, alive)
+}
+
+// note notes whether a node is alive, under mu.
+func (m *Members) note(id api.NodeID, alive bool) {
 	if was, known := m.alive[id]; known && was == alive {
 		return
 	}
@@ -304,7 +358,7 @@ func (m *Members) Ping(id api.NodeID, addr netip.AddrPort) error {
 	default:
 		return errors.New("gossip has not started")
 	}
-	if _, err := m.list.Ping(string(id), net.UDPAddrFromAddrPort(addr)); err != nil {
+	if _, err := m.list.Load().Ping(string(id), net.UDPAddrFromAddrPort(addr)); err != nil {
 		return fmt.Errorf("ping %s: %w", addr, err)
 	}
 	return nil

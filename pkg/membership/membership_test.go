@@ -47,7 +47,7 @@ func (r *ring) peers() []string {
 func (r *ring) start(id api.NodeID, port int, key []byte) *member {
 	r.t.Helper()
 	m, err := membership.New(membership.Config{
-		ID: id, BindAddr: "127.0.0.1", Port: port, Key: key, Log: slog.New(slog.DiscardHandler),
+		ID: id, BindAddr: "127.0.0.1", Port: port, Keys: [][]byte{key}, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -208,10 +208,10 @@ func TestHintReachesEveryOtherNodeOnce(t *testing.T) {
 
 func TestNewRefusesAConfigThatCannotWork(t *testing.T) {
 	for name, cfg := range map[string]membership.Config{
-		"no ID":       {BindAddr: "127.0.0.1", Key: key},
+		"no ID":       {BindAddr: "127.0.0.1", Keys: [][]byte{key}},
 		"no key":      {ID: "a", BindAddr: "127.0.0.1"},
-		"short key":   {ID: "a", BindAddr: "127.0.0.1", Key: key[:15]},
-		"bad address": {ID: "a", BindAddr: "localhost", Key: key},
+		"short key":   {ID: "a", BindAddr: "127.0.0.1", Keys: [][]byte{key, key[:15]}},
+		"bad address": {ID: "a", BindAddr: "localhost", Keys: [][]byte{key}},
 	} {
 		if _, err := membership.New(cfg); err == nil {
 			t.Errorf("%s: no error", name)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
@@ -9,12 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/orch-dev/orch/pkg/api"
 )
 
-// testSettings changes the managers' timers and the life of certificates while
-// clients call. The timers hold on every manager at once, also on one that was
-// restarted, and every node renews.
+// testSettings changes the managers' timers, the life of certificates and the gossip
+// key while clients call. The timers hold on every manager at once, also on one that
+// was restarted, every node renews, and has the new key alone in the end.
 func testSettings(t *testing.T, c *cluster) {
 	load := c.startLoad(t, c.names(), blogPort)
 	start, lost := time.Now(), lostStreams(t, c)
@@ -46,8 +49,25 @@ func testSettings(t *testing.T, c *cluster) {
 			return err
 		})
 	}
+
+	old := c.identity(t, "n1").GossipKey
+	begun = time.Now()
+	says(t, c.run(t, "n1", "cluster", "rotate-gossip-key"), []string{"was replaced"})
+	rekeyed := time.Since(begun)
+	for _, node := range c.names() {
+		want := kept{GossipKey: c.identity(t, "n1").GossipKey}
+		await(t, patience, node+" has the new gossip key alone", func() error {
+			id := c.identity(t, node)
+			if diff := cmp.Diff(want, kept{GossipKey: id.GossipKey, OtherGossipKeys: id.OtherGossipKeys}); diff != "" || bytes.Equal(id.GossipKey, old) {
+				return fmt.Errorf("(-want +got):\n%s", diff)
+			}
+			return nil
+		})
+	}
+
 	c.run(t, "n1", "cluster", "update", "--certificate-life", "2160h", "--election-timeout", api.DefaultElectionTimeout.String())
-	t.Logf("all managers went by another election timeout after %v", took.Round(10*time.Millisecond))
+	t.Logf("all managers went by another election timeout after %v, all nodes by another gossip key after %v",
+		took.Round(10*time.Millisecond), rekeyed.Round(10*time.Millisecond))
 
 	for name, args := range map[string][]string{
 		"give one from 50ms to 30s":     {"--election-timeout", "1ms"},
@@ -70,6 +90,8 @@ func testSettings(t *testing.T, c *cluster) {
 // kept is what a node keeps of itself, as far as tests want to know it.
 type kept struct {
 	Certificate     []byte
+	GossipKey       []byte
+	OtherGossipKeys [][]byte
 	ElectionTimeout time.Duration
 }
 
