@@ -116,6 +116,20 @@ func (c *cluster) write(ctx context.Context, through *lab.Node, value string) er
 	return err
 }
 
+// accepted writes until it is told that it was done: what a leader had received when
+// it died may or may not be. It returns how often it was told so.
+func (c *cluster) accepted(ctx context.Context, through *lab.Node, value string) (again int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		err := c.write(ctx, through, value)
+		if err == nil || api.CodeOf(err) != api.CodeUnavailable || ctx.Err() != nil {
+			return again, err
+		}
+		again++
+	}
+}
+
 // other is a manager that is not n.
 func (c *cluster) other(n *lab.Node) *lab.Node {
 	if n.Name == "n1" {
@@ -128,6 +142,7 @@ func (c *cluster) other(n *lab.Node) *lab.Node {
 // has the next write accepted.
 func (c *cluster) killed(ctx context.Context, out io.Writer, opt options) error {
 	var took spread
+	unknown := 0
 	for i := range opt.kills {
 		if err := c.settled(ctx); err != nil {
 			return err
@@ -140,26 +155,25 @@ func (c *cluster) killed(ctx context.Context, out io.Writer, opt options) error 
 			return err
 		}
 		began := time.Now()
-		limit, cancel := context.WithTimeout(ctx, patience)
-		err = c.write(limit, c.other(leader), fmt.Sprint("killed-", i))
-		cancel()
+		again, err := c.accepted(ctx, c.other(leader), fmt.Sprint("killed-", i))
 		if err != nil {
 			return fmt.Errorf("the write after a leader was killed: %w", err)
 		}
+		unknown += again
 		took = append(took, time.Since(began))
 		if err := c.Start(ctx, leader.Name); err != nil {
 			return err
 		}
 	}
 	if len(took) > 0 {
-		fmt.Fprintf(out, "leader killed -> next write accepted, 3 managers: %s\n", took)
+		fmt.Fprintf(out, "leader killed -> next write accepted, 3 managers: %s; sent again because the dead leader had it: %d\n", took, unknown)
 	}
 	return nil
 }
 
 // stopped stops the leader politely under a stream of writes.
 func (c *cluster) stopped(ctx context.Context, out io.Writer, opt options) error {
-	var all spread
+	var all, slowest spread
 	failed := 0
 	for i := range opt.stops {
 		if err := c.settled(ctx); err != nil {
@@ -172,6 +186,7 @@ func (c *cluster) stopped(ctx context.Context, out io.Writer, opt options) error
 		through := c.other(leader)
 		over := make(chan struct{})
 		var wg sync.WaitGroup
+		var slow time.Duration
 		wg.Go(func() {
 			for n := 0; ; n++ {
 				select {
@@ -185,7 +200,8 @@ func (c *cluster) stopped(ctx context.Context, out io.Writer, opt options) error
 					failed++
 				}
 				cancel()
-				all = append(all, time.Since(began))
+				took := time.Since(began)
+				all, slow = append(all, took), max(slow, took)
 			}
 		})
 		pause(ctx, 500*time.Millisecond)
@@ -198,12 +214,13 @@ func (c *cluster) stopped(ctx context.Context, out io.Writer, opt options) error
 		pause(ctx, 500*time.Millisecond)
 		close(over)
 		wg.Wait()
+		slowest = append(slowest, slow)
 		if err := c.Start(ctx, leader.Name); err != nil {
 			return err
 		}
 	}
 	if len(all) > 0 {
-		fmt.Fprintf(out, "leader stopped politely, writes meanwhile: %d failed, %s\n", failed, all)
+		fmt.Fprintf(out, "leader stopped politely, writes meanwhile: %d failed, %s; the slowest of each stop: %s\n", failed, all, slowest)
 	}
 	return nil
 }
