@@ -196,8 +196,9 @@ func (c *cluster) stopped(ctx context.Context, out io.Writer, opt options) error
 				}
 				began := time.Now()
 				limit, cancel := context.WithTimeout(ctx, patience)
-				if c.write(limit, through, fmt.Sprintf("stopped-%d-%d", i, n)) != nil {
+				if err := c.write(limit, through, fmt.Sprintf("stopped-%d-%d", i, n)); err != nil {
 					failed++
+					fmt.Fprintf(out, "a write failed while %s was stopped: %v\n", leader.Name, err)
 				}
 				cancel()
 				took := time.Since(began)
