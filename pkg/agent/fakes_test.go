@@ -24,6 +24,7 @@ type machine struct {
 	links  map[api.TaskID]int
 	plans  []api.NetworkPlan
 	done   []string
+	images []string // that were asked for
 	notify func(api.TaskID)
 	open   int // connections to tasks
 	asked  int // how often they were counted
@@ -103,9 +104,10 @@ func (m *machine) Probe(context.Context, string) (bool, error) {
 	return m.probes >= m.healthyAfter && m.healthyAfter > 0, nil
 }
 
-func (m *machine) EnsureImage(context.Context, *api.TaskSpec) error {
+func (m *machine) EnsureImage(_ context.Context, spec *api.TaskSpec) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.images = append(m.images, spec.Image)
 	return m.imageErr
 }
 

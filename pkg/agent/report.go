@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// heartbeat is the longest time between two reports: a quarter of the
-	// default lease.
+	// heartbeat is the longest time between two reports, a quarter of the lease
+	// where that is less.
 	heartbeat = time.Second
 	// infoInterval is how often the node looks at what it is.
 	infoInterval = 30 * time.Second
@@ -120,7 +120,8 @@ func (a *Agent) Changed() {
 // sendReports reports news at once, and that the node lives at every heartbeat.
 func (a *Agent) sendReports(ctx context.Context) error {
 	lag := lag{patience: lagPatience}
-	ticker := time.NewTicker(heartbeat)
+	beat := heartbeat
+	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		report := a.reports.next(a.Node)
@@ -143,6 +144,10 @@ func (a *Agent) sendReports(ctx context.Context) error {
 			}
 		}
 		a.newest.Set(res.Index)
+		if next := min(heartbeat, res.Lease/4); res.Lease > 0 && next != beat {
+			beat = next
+			ticker.Reset(beat)
+		}
 		if lag.tooLong(a.known(), res.Index, a.Now()) {
 			a.Log.Info("the manager lags behind the leader, looking for another", "have", a.known(), "newest", res.Index)
 			a.Managers.MoveOn()

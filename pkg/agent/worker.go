@@ -26,6 +26,10 @@ type worker struct {
 	events chan struct{} // holds one token after an event of the runtime
 	status api.TaskStatus
 	probes probes
+	// fetching is the round of the last fetch that was begun, fetched how the last
+	// one ended.
+	fetching int64
+	fetched  cell[fetched]
 	// stopping is since when the task waits for the end of its connections, and
 	// lookAgain that the next step is to see about them.
 	stopping  time.Time
@@ -133,6 +137,7 @@ func (w *worker) advance(ctx context.Context, t *api.Task) (finished bool, err e
 	wanted, cancel := w.whileWanted(ctx)
 	defer cancel()
 	if state.Phase == api.ContainerRunning {
+		w.fetch(ctx, t)
 		err = w.observe(wanted, t, state)
 	} else {
 		err = w.start(wanted, t)
@@ -352,12 +357,15 @@ func (w *worker) remove(ctx context.Context) (finished bool, err error) {
 
 // report notes a status and sends it if it says something new.
 func (w *worker) report(s api.TaskStatus) {
+	w.tellFetched(&s)
 	next := w.status.Advance(s)
 	next.At = w.status.At
 	if next == w.status {
 		return
 	}
-	next.At = w.agent.Now().UTC().Round(0)
+	if next.Fetched == w.status.Fetched {
+		next.At = w.agent.Now().UTC().Round(0)
+	}
 	w.status = next
 	w.agent.reports.status(w.id, next)
 }

@@ -46,12 +46,24 @@ type Task struct {
 	DrainingSince time.Time `json:"drainingSince,omitzero"`
 	EndedAt       time.Time `json:"endedAt,omitzero"`
 
+	// Fetch asks the task's node to have an image before the task is stopped for
+	// the one that takes its place: what it takes to get it is no outage then.
+	Fetch *Fetch `json:"fetch,omitempty"`
 	// Moving says why the task is to make room for one on another node, empty if
 	// it is not.
 	Moving string `json:"moving,omitempty"`
 
 	// History is what happened to the task, in order; see Note.
 	History []Event `json:"history,omitempty"`
+}
+
+// Fetch is an image that a node is to have.
+type Fetch struct {
+	// Round tells one request from the next; the answer names it.
+	Round        int64         `json:"round"`
+	Image        string        `json:"image"`
+	Pin          ImagePin      `json:"pin,omitzero"`
+	RegistryAuth *RegistryAuth `json:"registryAuth,omitempty"`
 }
 
 // Event is one thing that happened to a task.
@@ -166,6 +178,10 @@ type TaskStatus struct {
 	Removed bool `json:"removed,omitempty"`
 	// NoImage: it was rejected because the node could not get its image.
 	NoImage bool `json:"noImage,omitempty"`
+	// Fetched is the round of Task.Fetch that came to its end, badly if FetchError
+	// says why.
+	Fetched    int64  `json:"fetched,omitempty"`
+	FetchError string `json:"fetchError,omitempty"`
 }
 
 // Advance returns the status after next was reported: a task never moves back,

@@ -202,12 +202,16 @@ func (s *Server) ImageSources(ctx context.Context, req *api.ImageSourcesRequest)
 	if task == nil || task.NodeID != req.Node {
 		return nil, api.Errorf(api.CodeNotFound, "task %s is not one of node %s", req.Task, req.Node)
 	}
-	if task.Spec.Pin.ID == "" {
-		return nil, api.Errorf(api.CodeNotFound, "no node had image %s when it was deployed", task.Spec.Image)
+	image, pin := task.Spec.Image, task.Spec.Pin
+	if task.Fetch != nil { // it has its own image already
+		image, pin = task.Fetch.Image, task.Fetch.Pin
+	}
+	if pin.ID == "" {
+		return nil, api.Errorf(api.CodeNotFound, "no node had image %s when it was deployed", image)
 	}
 	ctx, cancel := context.WithTimeout(ctx, imageTimeout)
 	defer cancel()
-	ask := &api.ImageStatusRequest{Image: task.Spec.Pin.ID, Ask: api.AskNever, Grant: req.Node}
+	ask := &api.ImageStatusRequest{Image: pin.ID, Ask: api.AskNever, Grant: req.Node}
 	sources := &api.ImageSources{Nodes: []api.Node{}}
 	for _, a := range s.askImage(ctx, ask, req.Node) {
 		if a.status.Present {

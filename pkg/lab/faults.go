@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // State is what a node of a lab is doing.
@@ -74,7 +76,19 @@ func (l *Lab) KillDaemon(ctx context.Context, node string) error {
 	return n.killDaemon(ctx)
 }
 
-func (n *Node) killDaemon(ctx context.Context) error {
+// StopDaemon has a node's daemon end politely, as for an upgrade, and waits until
+// it has.
+func (l *Lab) StopDaemon(ctx context.Context, node string) error {
+	n, err := l.Find(node)
+	if err != nil {
+		return err
+	}
+	return n.endDaemon(ctx, unix.SIGTERM)
+}
+
+func (n *Node) killDaemon(ctx context.Context) error { return n.endDaemon(ctx, unix.SIGKILL) }
+
+func (n *Node) endDaemon(ctx context.Context, sig unix.Signal) error {
 	p := n.daemon()
 	if p == nil {
 		return nil
@@ -82,8 +96,30 @@ func (n *Node) killDaemon(ctx context.Context) error {
 	defer p.close()
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := p.kill(ctx); err != nil {
-		return fmt.Errorf("kill daemon of %s: %w", n.Name, err)
+	if err := p.end(ctx, sig); err != nil {
+		return fmt.Errorf("end daemon of %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// Pause stops a node's daemon where it is, as if it hung; Resume lets it go on.
+func (l *Lab) Pause(node string) error { return l.signal(node, unix.SIGSTOP) }
+
+// Resume lets a daemon go on that Pause has stopped.
+func (l *Lab) Resume(node string) error { return l.signal(node, unix.SIGCONT) }
+
+func (l *Lab) signal(node string, sig unix.Signal) error {
+	n, err := l.Find(node)
+	if err != nil {
+		return err
+	}
+	p := n.daemon()
+	if p == nil {
+		return fmt.Errorf("signal the daemon of %s: it does not run", node)
+	}
+	defer p.close()
+	if err := unix.PidfdSendSignal(p.pidfd, sig, nil, 0); err != nil {
+		return fmt.Errorf("signal the daemon of %s: %w", node, err)
 	}
 	return nil
 }

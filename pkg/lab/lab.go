@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
 )
@@ -77,6 +78,9 @@ type Options struct {
 	Datapath Datapath `json:"datapath"`
 	// MTU of the underlay in bytes, 1500 by default.
 	MTU int `json:"mtu"`
+	// Lease is how long a node may be silent before its tasks are replaced, the
+	// daemon's default if it is 0.
+	Lease time.Duration `json:"lease,omitempty"`
 	// Binary is the orch program that the nodes run, by default this one.
 	Binary string `json:"binary"`
 }

@@ -63,9 +63,12 @@ func readList(path string) ([]string, error) {
 func (p *process) close() { unix.Close(p.pidfd) }
 
 // kill sends SIGKILL and waits until the process is gone.
-func (p *process) kill(ctx context.Context) error {
-	if err := unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("kill process %d: %w", p.pid, err)
+func (p *process) kill(ctx context.Context) error { return p.end(ctx, unix.SIGKILL) }
+
+// end sends a signal that the process ends by, and waits until it is gone.
+func (p *process) end(ctx context.Context, sig unix.Signal) error {
+	if err := unix.PidfdSendSignal(p.pidfd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("send %v to process %d: %w", sig, p.pid, err)
 	}
 	for {
 		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}, 20)
@@ -157,7 +160,7 @@ func processesOf(lab string) []*process {
 
 // daemonArgs is the command line of a node's daemon.
 func (l *Lab) daemonArgs(n *Node) []string {
-	return []string{
+	args := []string{
 		"daemon",
 		"--lab", l.options.Name,
 		"--hostname", n.Name,
@@ -169,6 +172,10 @@ func (l *Lab) daemonArgs(n *Node) []string {
 		"--datapath", string(l.options.Datapath),
 		"--resolv-conf", n.resolvFile,
 	}
+	if l.options.Lease > 0 {
+		args = append(args, "--lease", l.options.Lease.String())
+	}
+	return args
 }
 
 // startDaemon starts a node's daemon and returns when it answers on its socket.

@@ -202,6 +202,8 @@ func (c *cluster) next(t *api.Task) (api.TaskStatus, bool) {
 		return s, s.Removed && !wasRemoved
 	case t.Desired == api.DesiredStop || t.Desired == api.DesiredRemove:
 		s.State = api.TaskShutdown
+	case t.Fetch != nil && s.Fetched != t.Fetch.Round:
+		s.Fetched, s.FetchError = t.Fetch.Round, ""
 	case s.State == api.TaskAssigned:
 		s.State = api.TaskPreparing
 	case s.State == api.TaskPreparing:

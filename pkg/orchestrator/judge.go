@@ -54,7 +54,7 @@ func (p *planner) failures(svc *api.Service, slots []*slot) (n int, why string) 
 // overdue reports whether the update has failed in a slot whose task is still
 // on its way: it is not waited for any more.
 func (p *planner) overdue(svc *api.Service, s *slot) bool {
-	if !svc.Update.Running() || s.phase != coming {
+	if !svc.Update.Running() || s.phase != coming && s.phase != outdated {
 		return false
 	}
 	_, why := p.failure(svc, s)
@@ -71,6 +71,9 @@ func (p *planner) failure(svc *api.Service, s *slot) (at time.Time, why string) 
 		}
 	}
 	for _, t := range s.active() {
+		if at, why := p.fetchFailure(svc, t); why != "" {
+			return at, why
+		}
 		due := progressDue(svc, t.Task)
 		if due.IsZero() || due.After(p.Now) || isOutdated(svc, t) || s.hopes(svc) == unfilled {
 			continue

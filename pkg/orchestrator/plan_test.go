@@ -86,7 +86,7 @@ func edit(t *api.Task, changes ...func(*api.Task)) *api.Task {
 	return &c
 }
 
-func old(t *api.Task)     { t.SpecVersion, t.Spec.Image = 9, "web:0" }
+func old(t *api.Task)     { t.SpecVersion, t.Spec.Env = 9, []string{"OLD=yes"} }
 func live(t *api.Task)    { t.Desired, t.Status.Removed, t.EndedAt = api.DesiredRun, false, time.Time{} }
 func unacked(t *api.Task) { t.Endpoint.Since = 60 }
 

@@ -39,9 +39,29 @@ func (p *planner) rollout(svc *api.Service, slots []*slot) {
 	if updateDue(svc, p.tasksOf(slots)).After(p.Now) {
 		return
 	}
-	for _, s := range first(batch, at[outdated]) {
+	for _, s := range first(batch, p.withImage(svc, at[outdated])) {
 		p.replace(svc, s)
 	}
+}
+
+// withImage are the slots in which nothing is waited for before the old task is
+// stopped; nodes that lack the new image are told to get it.
+func (p *planner) withImage(svc *api.Service, slots []*slot) []*slot {
+	if p.startsFirst(svc) {
+		return slots
+	}
+	var ready []*slot
+	for _, s := range slots {
+		if p.fetched(svc, s.active()[0]) {
+			ready = append(ready, s)
+		}
+	}
+	return ready
+}
+
+// startsFirst reports whether a new task is made before the old one ends.
+func (p *planner) startsFirst(svc *api.Service) bool {
+	return svc.Rules().Order == api.StartFirst && !svc.Spec.Task.Singleton
 }
 
 func first(n int, slots []*slot) []*slot {
@@ -54,8 +74,7 @@ func first(n int, slots []*slot) []*slot {
 func (p *planner) replace(svc *api.Service, s *slot) {
 	old := s.active()[0]
 	reason := p.staleReason(svc, old)
-	startFirst := svc.Rules().Order == api.StartFirst && !svc.Spec.Task.Singleton
-	if startFirst || old.Moving != "" && reason == old.Moving {
+	if p.startsFirst(svc) || old.Moving != "" && reason == old.Moving {
 		p.create(svc, s, reason, time.Time{})
 		return
 	}
