@@ -16,7 +16,7 @@ TEST_FLAGS = -count=1 -p 1 -timeout 20m
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps engine go build install generate check lint generated test test-faults fuzz bench demo clean-lab clean
+.PHONY: help deps engine go build install generate check lint generated test test-faults test-long fuzz bench demo clean-lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,13 @@ FUZZTIME ?= 30s
 FAULTS ?= 30m
 test-faults: deps ## for FAULTS (30m): managers killed, stopped, cut off, their disks full and hung (root)
 	ORCH_FAULTS=$(FAULTS) $(GO) test ./tests/faults -count=1 -timeout 24h -v
+
+ROUNDS ?= 20
+REQUESTS ?= 1000000
+TRIALS ?= 200
+test-long: deps ## ROUNDS (20) of changes under REQUESTS (1000000) that may not fail, TRIALS (200) of singletons (root)
+	ORCH_ROUNDS=$(ROUNDS) ORCH_REQUESTS=$(REQUESTS) ORCH_SINGLETON_TRIALS=$(TRIALS) \
+		$(GO) test ./tests/e2e -run '^(TestLossless|TestScheduling)$$' -count=1 -timeout 24h -v
 
 fuzz: go ## every fuzz target, each for FUZZTIME (30s)
 	@grep -rlE '^func Fuzz' --include=*_test.go . | while read -r file; do \

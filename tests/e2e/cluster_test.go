@@ -374,13 +374,15 @@ func (c *cluster) settled(ctx context.Context) error {
 		if !s.Status.Converged {
 			return fmt.Errorf("%s: %d of %d run: %s", s.Spec.Name, s.Status.Updated, s.Status.Desired, s.Status.Reason)
 		}
-		wanted[s.Spec.Name] = s.Status.Desired
+		if !s.Spec.Mode.Job() { // that is done by now
+			wanted[s.Spec.Name] = s.Status.Desired
+		}
 	}
 	return c.once(ctx, wanted)
 }
 
 // once checks that so many containers of tasks of each service run, no two of
-// them for one slot.
+// them for one slot: one of a global service is on each node.
 func (c *cluster) once(ctx context.Context, wanted map[string]int) error {
 	containers, err := c.engine.containers(ctx, c.Options().Name, false, labelRole+"="+roleTask)
 	if err != nil {
@@ -391,6 +393,9 @@ func (c *cluster) once(ctx context.Context, wanted map[string]int) error {
 	for _, found := range containers {
 		service, node := found.Labels[labelService], found.Labels[labelNode]
 		slot := service + "." + found.Labels[labelSlot]
+		if found.Labels[labelSlot] == "0" {
+			slot += "." + node
+		}
 		if first, twice := slots[slot]; twice {
 			return fmt.Errorf("%s runs twice, on %s and %s", slot, first, node)
 		}

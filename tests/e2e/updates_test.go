@@ -39,31 +39,52 @@ func TestUpdates(t *testing.T) {
 		{"stop-first", c.testStopFirst},
 		{"rollback asked for", c.testRollback},
 		{"pause and resume", c.testPause},
-		{"drain a node", c.testDrain},
-		{"scale up and down", func(t *testing.T) {
-			c.run(t, "n1", "service", "scale", "updates_abrupt=5", "updates_slow=5")
-			c.run(t, "n1", "service", "scale", "updates_abrupt=3", "updates_slow=3")
-		}},
+		{"drain a node", func(t *testing.T) { c.testDrain(t, "n2") }},
+		{"scale up and down", c.testScaleUpdated},
+		{"stop the leader", c.testStopLeader},
 	}
 	for _, step := range steps {
 		t.Run(step.name, func(t *testing.T) {
 			start := time.Now()
-			load := map[string]*askers{}
-			for service, port := range map[string]int{"abrupt": abruptPort, "slow": slowPort} {
-				load[service+", new connections"] = c.startAskers(c.names(), port, "/whoami", false)
-				load[service+", kept connections"] = c.startAskers(c.names(), port, "/whoami", true)
-				load[service+", answers that take a while"] = c.startAskers(c.names(), port, "/think?for=1700ms", false)
-			}
-			defer func() {
-				for _, what := range slices.Sorted(maps.Keys(load)) {
-					load[what].end()
-					load[what].noFailures(t, what, start)
-				}
-			}()
+			load := c.startCrowd()
+			defer load.noFailures(t, start)
 			step.run(t)
 			c.settle(t)
 			t.Logf("took %.1f s", time.Since(start).Seconds())
 		})
+	}
+}
+
+// crowd is askers of every kind, by what they do.
+type crowd map[string]*askers
+
+func (c *cluster) startCrowd() crowd {
+	load := crowd{}
+	for service, port := range map[string]int{"abrupt": abruptPort, "slow": slowPort} {
+		load[service+", new connections"] = c.startAskers(c.names(), port, "/whoami", false)
+		load[service+", kept connections"] = c.startAskers(c.names(), port, "/whoami", true)
+		load[service+", answers that take a while"] = c.startAskers(c.names(), port, "/think?for=1700ms", false)
+	}
+	return load
+}
+
+// count is how many requests they have made, and how many of them failed.
+func (l crowd) count() (requests, failed int) {
+	for _, k := range l {
+		k.mu.Lock()
+		requests += k.requests
+		failed += len(k.failed)
+		k.mu.Unlock()
+	}
+	return requests, failed
+}
+
+// noFailures ends them, and fails the test if any request has failed.
+func (l crowd) noFailures(t *testing.T, start time.Time) {
+	t.Helper()
+	for _, what := range slices.Sorted(maps.Keys(l)) {
+		l[what].end()
+		l[what].noFailures(t, what, start)
 	}
 }
 
@@ -153,20 +174,38 @@ func (c *cluster) testPause(t *testing.T) {
 	c.answersWith(t, "v2")
 }
 
-func (c *cluster) testDrain(t *testing.T) {
-	c.run(t, "n1", "node", "update", "--availability", "drain", "n2")
-	await(t, patience, "n2 is empty", func() error {
+func (c *cluster) testDrain(t *testing.T, node string) {
+	c.run(t, "n1", "node", "update", "--availability", "drain", node)
+	await(t, patience, node+" is empty", func() error {
 		tasks, err := c.tasks(t.Context(), "n1", updates)
 		if err != nil {
 			return err
 		}
 		for _, task := range tasks {
-			if task.NodeName == "n2" && !task.Status.State.Terminal() {
+			if task.NodeName == node && !task.Status.State.Terminal() {
 				return fmt.Errorf("%s is %s there", task.Name(), task.Status.State)
 			}
 		}
 		return nil
 	})
 	c.settle(t)
-	c.run(t, "n1", "node", "update", "--availability", "active", "n2")
+	c.run(t, "n1", "node", "update", "--availability", "active", node)
+}
+
+func (c *cluster) testScaleUpdated(t *testing.T) {
+	c.run(t, "n1", "service", "scale", "updates_abrupt=5", "updates_slow=5")
+	c.run(t, "n1", "service", "scale", "updates_abrupt=3", "updates_slow=3")
+}
+
+// testStopLeader ends the leader's daemon politely and starts it again. Its tasks
+// serve on meanwhile.
+func (c *cluster) testStopLeader(t *testing.T) {
+	leader := c.leader(t, "n1")
+	if err := c.StopDaemon(t.Context(), leader); err != nil {
+		t.Fatal(err)
+	}
+	c.leader(t, c.names(leader)[0])
+	if err := c.Start(t.Context(), leader); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -3,6 +3,8 @@
 //
 //	probe          serves HTTP and UDP on :8080
 //	probe check    asks the one that serves here whether it is healthy
+//	probe job      does its work, which is none, and ends
+//	probe hold F   writes to the file F that it runs, for as long as it does
 //
 // It ends at once when it is told to, without caring for open connections, so
 // that what loses nothing then is orch's doing; or slowly, see STOP_TIME.
@@ -42,8 +44,15 @@ const sick = "sick"
 
 func main() {
 	run := serve
-	if len(os.Args) > 1 && os.Args[1] == "check" {
-		run = check
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "check":
+			run = check
+		case "hold":
+			run = hold
+		case "job":
+			run = func() error { return nil }
+		}
 	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "probe:", err)

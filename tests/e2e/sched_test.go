@@ -1,0 +1,120 @@
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/lab"
+)
+
+const sched = "sched"
+
+// TestScheduling is about where tasks run and whether they do: jobs, a node that
+// goes and comes back, and singletons.
+func TestScheduling(t *testing.T) {
+	c := newCluster(t, lab.Options{Datapath: lab.DatapathTC, Lease: singletonLease})
+	t.Run("job", func(t *testing.T) { testJob(t, c) })
+	t.Run("rebalance", func(t *testing.T) { testRebalance(t, c) })
+	c.run(t, "n1", "stack", "rm", sched)
+	t.Run("singleton", func(t *testing.T) { testSingleton(t, c) })
+}
+
+// testJob checks that a deploy waits for a job's completions, in which no more
+// tasks run at the same time than may, and that none of it is done again.
+func testJob(t *testing.T, c *cluster) {
+	said := c.deploy(t, sched, "v1")
+	says(t, said, []string{"4 of 4 completed"})
+	finished := func() []string {
+		tasks, err := list[api.TaskEntry](t.Context(), c, "n1", "service", "ps", "sched_job")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ids []string
+		for _, task := range tasks {
+			if task.Status.State != api.TaskComplete {
+				t.Errorf("%s is %s after the deploy", task.Name(), task.Status.State)
+			}
+			ids = append(ids, string(task.ID))
+		}
+		slices.Sort(ids)
+		return ids
+	}
+	before := finished()
+	if len(before) != 4 {
+		t.Errorf("%d tasks ran for 4 completions", len(before))
+	}
+	says(t, c.run(t, "n2", "service", "ls"), []string{"0/2 (4/4 completed)"})
+	c.deploy(t, sched, "v1")
+	if diff := cmp.Diff(before, finished()); diff != "" {
+		t.Errorf("tasks of the job after it was deployed again (-before +after):\n%s", diff)
+	}
+}
+
+// spreadOf counts a service's tasks on each node.
+func (c *cluster) spreadOf(t *testing.T, service string) map[string]int {
+	t.Helper()
+	tasks, err := c.serving(t.Context(), "n1", service)
+	if err != nil {
+		t.Fatal(err)
+	}
+	on := map[string]int{}
+	for _, task := range tasks {
+		on[task.NodeName]++
+	}
+	return on
+}
+
+// testRebalance takes a node away and brings it back: it gets its part again.
+func testRebalance(t *testing.T, c *cluster) {
+	even := map[string]int{"n1": 3, "n2": 3, "n3": 3}
+	if diff := cmp.Diff(even, c.spreadOf(t, "sched_spread")); diff != "" {
+		t.Fatalf("nine on three nodes (-want +got):\n%s", diff)
+	}
+	if err := c.Kill(t.Context(), "n3"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 3*patience, "all run on the other two", func() error {
+		if on := c.spreadOf(t, "sched_spread"); on["n1"]+on["n2"] != 9 || on["n3"] != 0 || on["n1"] > 5 || on["n2"] > 5 {
+			return fmt.Errorf("%v", on)
+		}
+		return nil
+	})
+	says(t, c.run(t, "n1", "why", "n3"), []string{"down: nothing was heard"})
+	says(t, c.run(t, "n1", "why", "sched_spread"), []string{"9 of 9 tasks run", "placed on n", "made: node n3 was lost"})
+	if err := c.Start(t.Context(), "n3"); err != nil {
+		t.Fatal(err)
+	}
+	most := 0
+	took := await(t, 3*patience, "it has its part again", func() error {
+		on := c.spreadOf(t, "sched_spread")
+		most = max(most, on["n1"]+on["n2"]+on["n3"])
+		if !cmp.Equal(even, on) {
+			return fmt.Errorf("%v", on)
+		}
+		return nil
+	})
+	c.settle(t)
+	if most > 10 {
+		t.Errorf("up to %d tasks served at the same time: more than one moved", most)
+	}
+	t.Logf("rebalanced %.1f s after the node was started", took.Seconds())
+	if diff := cmp.Diff(map[string]int{"n1": 1, "n2": 1, "n3": 1}, c.spreadOf(t, "sched_everywhere")); diff != "" {
+		t.Errorf("the global service (-want +got):\n%s", diff)
+	}
+	if moves, err := list[api.TaskMove](t.Context(), c, "n2", "rebalance", "--plan"); err != nil || len(moves) > 0 {
+		t.Errorf("left to move: %v, %v", moves, err)
+	}
+	spread, err := list[api.TaskEntry](t.Context(), c, "n1", "service", "ps", "sched_spread")
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := slices.ContainsFunc(spread, func(task api.TaskEntry) bool { return strings.Contains(task.Reason, "rebalanced: ") })
+	if !moved {
+		t.Error("no task says that it was moved")
+	}
+}
