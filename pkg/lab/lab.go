@@ -81,6 +81,9 @@ type Options struct {
 	// Lease is how long a node may be silent before its tasks are replaced, the
 	// daemon's default if it is 0.
 	Lease time.Duration `json:"lease,omitempty"`
+	// Engines are the sockets, unix://PATH, of the Docker Engines of nodes that do
+	// not use the machine's, by the node's name.
+	Engines map[string]string `json:"engines,omitempty"`
 	// Binary is the orch program that the nodes run, by default this one.
 	Binary string `json:"binary"`
 }

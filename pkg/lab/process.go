@@ -175,6 +175,9 @@ func (l *Lab) daemonArgs(n *Node) []string {
 	if l.options.Lease > 0 {
 		args = append(args, "--lease", l.options.Lease.String())
 	}
+	if socket := l.options.Engines[n.Name]; socket != "" {
+		args = append(args, "--docker-host", socket)
+	}
 	return args
 }
 

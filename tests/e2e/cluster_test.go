@@ -59,7 +59,7 @@ func newCluster(t *testing.T, options lab.Options) *cluster {
 		t.Fatal(err)
 	}
 	took := time.Since(start)
-	t.Logf("three nodes ready in %.1f s", took.Seconds())
+	t.Logf("%d nodes ready in %.1f s", len(l.Nodes()), took.Seconds())
 	if took > upLimit {
 		t.Errorf("the lab took %v to come up, want less than %v", took, upLimit)
 	}
