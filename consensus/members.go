@@ -99,6 +99,11 @@ type Peer struct {
 	Voter bool
 }
 
+// Has reports whether a node is a member.
+func (s Stats) Has(id api.NodeID) bool {
+	return slices.ContainsFunc(s.Peers, func(p Peer) bool { return p.ID == id })
+}
+
 // Votes reports whether a node is a member that has a vote.
 func (s Stats) Votes(id api.NodeID) bool {
 	return slices.ContainsFunc(s.Peers, func(p Peer) bool { return p.ID == id && p.Voter })

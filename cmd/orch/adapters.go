@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/orch-dev/orch/consensus"
 	"github.com/orch-dev/orch/pkg/agent"
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/dns"
@@ -71,11 +72,10 @@ func (d *daemon) allows(caller rpc.Caller, procedure string) error {
 	if caller.Role != api.RoleUser {
 		return nil
 	}
-	m := d.currentMember()
-	if m == nil || m.control == nil {
-		return api.Errorf(api.CodeDenied, "node %s is not a manager: users ask managers", d.hostname)
+	if g := d.manages(); g != nil {
+		return g.control.AuthorizeUser(caller.Node, procedure)
 	}
-	return m.control.AuthorizeUser(caller.Node, procedure)
+	return api.Errorf(api.CodeDenied, "node %s is not a manager: users ask managers", d.hostname)
 }
 
 // member returns what answers, if the caller still is a manager as far as this
@@ -139,8 +139,8 @@ func (d *daemon) nodeInfo(ctx context.Context, m *member) api.NodeInfo {
 		info.Issuer = d.credentials().Issuer
 		id := d.identity()
 		info.GossipRing = api.GossipRingID(id.gossipRing())
-		if m.replica != nil {
-			info.ElectionTimeout = m.replica.Raft.ElectionTimeout()
+		if g := m.managing.Load(); g != nil {
+			info.ElectionTimeout = g.replica.Raft.ElectionTimeout()
 		}
 	}
 	info.OrchVersion = version
@@ -160,15 +160,21 @@ func (d *daemon) Raft(ctx context.Context, _ *api.Empty) (*api.RaftInfo, error) 
 	if err != nil {
 		return nil, err
 	}
-	if m.replica == nil {
+	stats, ok := m.raftStats()
+	if !ok {
 		return nil, api.Errorf(api.CodeUnavailable, "node %s is not a manager", d.hostname)
 	}
-	return m.raftInfo(), nil
+	return raftInfo(stats), nil
 }
 
-func (m *member) raftInfo() *api.RaftInfo {
-	stats := m.replica.Raft.Stats()
-	return &api.RaftInfo{State: stats.State, Term: stats.Term, Applied: stats.AppliedIndex}
+func raftInfo(stats consensus.Stats) *api.RaftInfo {
+	info := &api.RaftInfo{State: stats.State, Term: stats.Term, Applied: stats.AppliedIndex}
+	for _, p := range stats.Peers {
+		if p.Voter {
+			info.Voters++
+		}
+	}
+	return info
 }
 
 // Info says what this node is and what it knows of its cluster.
@@ -184,11 +190,11 @@ func (d *daemon) Info(ctx context.Context, _ *api.Empty) (*api.Info, error) {
 	}
 	info.CertificateEnds = id.credentials.Expires()
 	view := m.agent.View()
-	if m.replica != nil {
-		view = m.replica.Snapshot()
-		info.Election, info.Disk = m.replica.Raft.ElectionTimeout(), d.diskAtStart()
-		info.Raft = m.raftInfo()
-		if leader, _, ok := m.replica.Raft.Leader(); ok && view.Nodes[leader] != nil {
+	if g := m.managing.Load(); g != nil {
+		view = g.replica.Snapshot()
+		info.Election, info.Disk = g.replica.Raft.ElectionTimeout(), d.diskAtStart()
+		info.Raft = raftInfo(g.replica.Raft.Stats())
+		if leader, _, ok := g.replica.Raft.Leader(); ok && view.Nodes[leader] != nil {
 			info.Leader = view.Nodes[leader].Hostname
 		}
 	}

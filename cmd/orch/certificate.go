@@ -33,6 +33,11 @@ func (m *member) renewCertificate(ctx context.Context) error {
 		}
 		wait = certificateCheck
 		own, view := m.d.credentials(), m.agent.View()
+		if err := m.followRole(view); err != nil {
+			m.d.log.Error("cannot follow this node's role", "err", err)
+			wait = renewRetry
+			continue
+		}
 		if !m.due(own, view, time.Now()) {
 			if err := m.followRoots(own, view); err != nil {
 				m.d.log.Error("cannot follow the cluster's authority", "err", err)
@@ -45,9 +50,15 @@ func (m *member) renewCertificate(ctx context.Context) error {
 		case err == nil:
 			m.agent.Changed()
 			m.d.log.Info("certificate renewed", "role", renewed.Identity.Role, "until", renewed.Expires())
+			if err := m.followRole(view); err != nil {
+				m.d.log.Error("cannot follow this node's role", "err", err)
+				wait = renewRetry
+			}
 		case ctx.Err() == nil:
 			m.d.log.Error("cannot renew this node's certificate, without which no other node will talk to it", "ends", own.Expires(), "err", err)
-			wait = renewRetry
+			if wait = renewRetry; m.changesRole(own, view) {
+				wait = certificateCheck // it is refused until the managers have let go of it
+			}
 		}
 	}
 }
@@ -63,7 +74,36 @@ func (m *member) due(own *pki.Credentials, view *api.Snapshot, now time.Time) bo
 		return false
 	}
 	const rounded = time.Second // as times in certificates are
-	return own.Life() > view.Cluster.CertificateLife+rounded || view.Nodes[m.id.Node].Role != own.Identity.Role || view.Cluster.Issuer().ID() != own.Issuer
+	return own.Life() > view.Cluster.CertificateLife+rounded || m.changesRole(own, view) || view.Cluster.Issuer().ID() != own.Issuer
+}
+
+// changesRole reports whether the node has another role now than its certificate says.
+func (m *member) changesRole(own *pki.Credentials, view *api.Snapshot) bool {
+	return view != nil && view.Nodes[m.id.Node] != nil && view.Nodes[m.id.Node].Role != own.Identity.Role
+}
+
+// followRole has the node do what its role says. A manager that is to be a worker
+// asks others at once, stays in the Raft group until it is released, and is a worker
+// with the certificate that says so: see control.Server.Renew.
+func (m *member) followRole(view *api.Snapshot) error {
+	id, g := m.d.identity(), m.managing.Load()
+	switch {
+	case id.Role == api.RoleManager && g == nil:
+		if err := m.startManaging(); err != nil {
+			return err
+		}
+		m.d.log.Info("this node is a manager now")
+		g = m.managing.Load()
+		g.follow()
+		g.run("join", g.finishJoin)
+	case id.Role == api.RoleWorker && g != nil:
+		m.stopManaging()
+		m.d.log.Info("this node is a worker now")
+		return m.d.forgetRaft()
+	case g != nil && !id.Joining && g.isOut(view):
+		m.managers.SetHome("")
+	}
+	return nil
 }
 
 // followRoots makes the authorities that the node trusts those of the cluster:
@@ -119,6 +159,9 @@ func (d *daemon) certify(key []byte, issued api.Certificate) (*pki.Credentials, 
 	next := d.id
 	if err := next.certify(key, issued); err != nil {
 		return nil, err
+	}
+	if next.Role != d.id.Role {
+		next.Joining, next.ring = next.Role == api.RoleManager, nil
 	}
 	if err := next.save(d.stateDir); err != nil {
 		return nil, err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -109,6 +108,16 @@ func exactArgs(n int, what string) cobra.PositionalArgs {
 	}
 }
 
+// someArgs asks for one argument or more and says what they are if there is none.
+func someArgs(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return fmt.Errorf("%s takes %s (see `%s --help`)", cmd.CommandPath(), what, cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
 // noSuchCommand refuses what is none of a command's own commands.
 func noSuchCommand(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
@@ -137,6 +146,18 @@ func newInfoCommand(c *cli) *cobra.Command {
 	return cmd
 }
 
+// quorum says how many managers there are, and how many of them may fail.
+func quorum(info *api.Info) string {
+	line := fmt.Sprintf("%d, quorum %d, failures tolerated %d", info.Managers, api.Quorum(info.Managers), api.Tolerates(info.Managers))
+	if r := info.Raft; r != nil && r.Voters != info.Managers {
+		line += fmt.Sprintf("; %d have a vote", r.Voters)
+	}
+	if advice := api.AdviseManagers(info.Managers); advice != "" {
+		line += " (" + advice + ")"
+	}
+	return line
+}
+
 func infoRows(info *api.Info) [][]string {
 	n := &info.Node
 	engine := n.Info.EngineVersion
@@ -162,7 +183,8 @@ func infoRows(info *api.Info) [][]string {
 		[]string{"  Data path", n.Info.Datapath},
 		[]string{"  Certificate", "until " + info.CertificateEnds.Local().Format("2006-01-02 15:04")},
 		[]string{"Cluster", info.ClusterID},
-		[]string{"  Nodes", fmt.Sprintf("%d (%d managers)", info.Nodes, info.Managers)},
+		[]string{"  Nodes", fmt.Sprint(info.Nodes)},
+		[]string{"  Managers", quorum(info)},
 		[]string{"  Pool", info.Pool},
 		[]string{"  Lease", info.Lease.String()},
 		[]string{"  Stacks, services, tasks", fmt.Sprintf("%d, %d, %d", info.Stacks, info.Services, info.Tasks)},
@@ -175,7 +197,6 @@ func infoRows(info *api.Info) [][]string {
 		rows = append(rows,
 			[]string{"  Leader", leader},
 			[]string{"  Raft", fmt.Sprintf("%s in term %d, index %d", r.State, r.Term, r.Applied)},
-			[]string{"  Managers' failures tolerated", fmt.Sprintf("%d of %d%s", (info.Managers-1)/2, info.Managers, managersHint(info.Managers))},
 			[]string{"  Election after", fmt.Sprintf("%v to %v", info.Election, 2*info.Election)},
 		)
 		if warning := api.DiskWarning(n.Hostname, info.Disk, info.Election); warning != "" {
@@ -183,83 +204,4 @@ func infoRows(info *api.Info) [][]string {
 		}
 	}
 	return rows
-}
-
-// managersHint points out a number of managers that gains nothing.
-func managersHint(managers int) string {
-	switch {
-	case managers == 1:
-		return " (a single point of failure: use 3 or 5 managers)"
-	case managers%2 == 0:
-		return fmt.Sprintf(" (as many as with %d: use an odd number)", managers-1)
-	}
-	return ""
-}
-
-func newNodeCommand(c *cli) *cobra.Command {
-	cmd := &cobra.Command{Use: "node", Short: "List nodes and change what runs on them", Args: noSuchCommand, RunE: showHelp}
-	cmd.AddCommand(newNodeListCommand(c), newNodeUpdateCommand(c))
-	return cmd
-}
-
-func newNodeListCommand(c *cli) *cobra.Command {
-	l := &list{}
-	cmd := &cobra.Command{
-		Use:   "ls",
-		Short: "List the nodes",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			nodes, err := call[api.Empty, api.NodeList](cmd, c, api.ProcNodes, &api.Empty{})
-			if err != nil {
-				return err
-			}
-			var rows [][]string
-			var keys []string
-			for _, n := range nodes.Nodes {
-				role := string(n.Role)
-				if n.Leader {
-					role += " (leader)"
-				}
-				rows = append(rows, []string{shortID(n.ID), n.Hostname, role, string(n.State), string(n.Availability), n.Addr.String(), n.Info.EngineVersion, n.Info.Datapath, labels(n.Labels)})
-				keys = append(keys, string(n.ID))
-			}
-			return l.print(cmd.OutOrStdout(), nodes.Nodes, []string{"ID", "NAME", "ROLE", "STATE", "AVAILABILITY", "ADDRESS", "ENGINE", "DATA PATH", "LABELS"}, rows, keys)
-		},
-	}
-	l.flags(cmd)
-	return cmd
-}
-
-func labels(m map[string]string) string {
-	var out []string
-	for _, k := range api.SortedKeys(m) {
-		out = append(out, k+"="+m[k])
-	}
-	return strings.Join(out, ",")
-}
-
-func newNodeUpdateCommand(c *cli) *cobra.Command {
-	var availability string
-	var add, remove []string
-	cmd := &cobra.Command{
-		Use:   "update NODE",
-		Short: "Set a node's availability and labels",
-		Args:  exactArgs(1, "the name or ID of a node"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			req := &api.UpdateNodeRequest{Node: args[0], Availability: api.Availability(availability), RemoveLabels: remove, AddLabels: make(map[string]string)}
-			for _, label := range add {
-				k, v, ok := strings.Cut(label, "=")
-				if !ok || k == "" {
-					return fmt.Errorf("--label-add %q: give KEY=VALUE", label)
-				}
-				req.AddLabels[k] = v
-			}
-			_, err := call[api.UpdateNodeRequest, api.Empty](cmd, c, api.ProcUpdateNode, req)
-			return err
-		},
-	}
-	cmd.Flags().StringVar(&availability, "availability", "", "active, pause (takes no new tasks) or drain (its tasks move elsewhere)")
-	cmd.Flags().StringArrayVar(&add, "label-add", nil, "add or change a label, KEY=VALUE")
-	cmd.Flags().StringArrayVar(&remove, "label-rm", nil, "remove a label, KEY")
-	return cmd
 }

@@ -148,13 +148,13 @@ func runDaemon(ctx context.Context, o *options) error {
 const handOverTime = 5 * time.Second
 
 func (d *daemon) handOver() {
-	m := d.currentMember()
-	if m == nil || m.control == nil {
+	g := d.manages()
+	if g == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(d.ctx, handOverTime)
 	defer cancel()
-	if err := m.control.HandOver(ctx); err != nil {
+	if err := g.control.HandOver(ctx); err != nil {
 		d.log.Warn("this manager is stopped before another leads", "err", err)
 	}
 }
@@ -222,6 +222,14 @@ func (d *daemon) currentMember() *member {
 	return d.member
 }
 
+// manages returns what the node runs as a manager, nil if it is none.
+func (d *daemon) manages() *managing {
+	if m := d.currentMember(); m != nil {
+		return m.managing.Load()
+	}
+	return nil
+}
+
 func (d *daemon) setMember(id identity, m *member) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -254,12 +262,11 @@ func (d *daemon) saveManagers(addrs []string) {
 // serveCluster answers the cluster's API on a manager. A worker passes nothing
 // on: who takes over a worker's machine gets no say in the cluster.
 func (d *daemon) serveCluster(w http.ResponseWriter, r *http.Request) {
-	m := d.currentMember()
-	switch {
+	switch m, g := d.currentMember(), d.manages(); {
 	case m == nil:
 		rpc.WriteError(w, r, d.notMember())
-	case m.control != nil:
-		m.control.ServeHTTP(w, r)
+	case g != nil:
+		g.control.ServeHTTP(w, r)
 	default:
 		rpc.WriteError(w, r, api.Errorf(api.CodeDenied, "node %s is a worker: run this on a manager (%s)", d.hostname, m.managerNames()))
 	}

@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -57,10 +55,11 @@ func (d *daemon) Init(ctx context.Context, req *api.InitRequest) (*api.InitRespo
 	}
 	var tokens *api.JoinTokens
 	err = d.enroll(id, func(m *member) (err error) {
-		if err := m.bootstrap(ctx, cluster, d.nodeObject(ctx, id, m)); err != nil {
+		g := m.managing.Load()
+		if err := g.bootstrap(ctx, cluster, d.nodeObject(ctx, id, m)); err != nil {
 			return err
 		}
-		if tokens, err = m.control.JoinTokens(ctx, &api.Empty{}); err != nil {
+		if tokens, err = g.control.JoinTokens(ctx, &api.Empty{}); err != nil {
 			return err
 		}
 		return id.save(d.stateDir)
@@ -120,7 +119,7 @@ func (d *daemon) Join(ctx context.Context, req *api.JoinRequest) (*api.JoinRespo
 		if id.Role != api.RoleManager {
 			return id.save(d.stateDir)
 		}
-		return m.joinManagers(ctx, token.Addr)
+		return m.managing.Load().joinGroup(ctx, token.Addr)
 	})
 	if err != nil {
 		return nil, err
@@ -154,8 +153,8 @@ func (d *daemon) admit(ctx context.Context, id *identity, token pki.Token) error
 // identity. If anything fails the node is what it was before, unless others may
 // count on it already.
 func (d *daemon) enroll(id identity, finish func(*member) error) error {
-	if err := os.RemoveAll(d.raftDir()); err != nil { // of an attempt that was killed
-		return fmt.Errorf("remove raft state: %w", err)
+	if err := d.forgetRaft(); err != nil { // of an attempt that was killed
+		return err
 	}
 	before := d.identity()
 	d.setMember(id, nil) // the credentials are needed from here on
@@ -170,60 +169,19 @@ func (d *daemon) enroll(id identity, finish func(*member) error) error {
 	}
 	if err != nil && !id.Joining {
 		d.setMember(before, nil)
-		return errors.Join(err, before.save(d.stateDir), os.RemoveAll(d.raftDir()))
+		return errors.Join(err, before.save(d.stateDir), d.forgetRaft())
 	}
 	d.setMember(id, m)
 	m.startAgent()
 	if id.Joining {
-		m.run("join", m.finishJoin)
+		g := m.managing.Load()
+		g.run("join", g.finishJoin)
 	}
 	return err
 }
 
 // unfinished is why a node does not know yet whether it is in the Raft group.
 type unfinished struct{ error }
-
-// joinManagers gets this manager into the Raft group. Its identity is kept
-// before it asks: once it is in the group the others need its vote, and a group
-// of one that became two is lost without it.
-func (m *member) joinManagers(ctx context.Context, remote string) error {
-	if err := m.d.saveJoining(true); err != nil {
-		return err
-	}
-	_, err := rpc.Call[api.AddMemberRequest, api.Empty](ctx, m.d.peers.Manager(remote), api.ProcAddMember, &api.AddMemberRequest{Node: m.id.Node})
-	if err == nil {
-		err = m.awaitVote(ctx)
-	}
-	switch api.CodeOf(err) {
-	case api.CodeInvalid, api.CodeDenied, api.CodeNotFound:
-		return fmt.Errorf("join through %s: %w", remote, err)
-	}
-	if err == nil {
-		if err = m.d.saveJoining(false); err == nil {
-			return nil
-		}
-	}
-	return unfinished{fmt.Errorf("this node was admitted, but is not known to be among the managers yet; it goes on trying (see `orch info`): %w", err)}
-}
-
-// finishJoin goes on until this manager is in the Raft group.
-func (m *member) finishJoin(ctx context.Context) error {
-	others := slices.DeleteFunc(slices.Clone(m.id.Managers), func(addr string) bool { return addr == m.d.apiAddr(m.id.Addr) })
-	for i := 0; len(others) > 0 && ctx.Err() == nil; i++ {
-		try, cancel := context.WithTimeout(ctx, enrollTimeout)
-		err := m.joinManagers(try, others[i%len(others)])
-		cancel()
-		if err == nil {
-			return nil
-		}
-		m.d.log.Warn("cannot join the managers", "err", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
-	}
-	return nil
-}
 
 func (d *daemon) raftDir() string { return filepath.Join(d.stateDir, "raft") }
 

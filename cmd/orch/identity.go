@@ -47,11 +47,14 @@ type identity struct {
 	credentials *pki.Credentials // of these four
 }
 
-// certify gives the node a certificate for a key.
+// certify gives the node a certificate for a key, and with it its role.
 func (id *identity) certify(key []byte, issued api.Certificate) (err error) {
 	id.Key, id.Certificate, id.Chain, id.Roots = key, issued.Node, issued.Chain, issued.Roots
-	id.credentials, err = pki.NewCredentials(id.Key, issued)
-	return err
+	if id.credentials, err = pki.NewCredentials(id.Key, issued); err != nil {
+		return err
+	}
+	id.Role = id.credentials.Identity.Role
+	return nil
 }
 
 // gossipRing are the keys of the gossip, of which the first encrypts.

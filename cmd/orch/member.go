@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -10,20 +9,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/orch-dev/orch/consensus"
-	"github.com/orch-dev/orch/consensus/store"
 	"github.com/orch-dev/orch/pkg/agent"
 	"github.com/orch-dev/orch/pkg/api"
-	"github.com/orch-dev/orch/pkg/control"
 	"github.com/orch-dev/orch/pkg/dataplane"
 	"github.com/orch-dev/orch/pkg/dns"
 	"github.com/orch-dev/orch/pkg/docker"
 	"github.com/orch-dev/orch/pkg/fence"
-	"github.com/orch-dev/orch/pkg/manager"
 	"github.com/orch-dev/orch/pkg/membership"
 	"github.com/orch-dev/orch/pkg/metrics"
 	"github.com/orch-dev/orch/pkg/netdev"
@@ -36,8 +30,8 @@ var dnsAddr = netip.MustParseAddr("169.254.20.53")
 
 // member is all that runs while a node is in a cluster.
 type member struct {
-	d  *daemon
-	id identity
+	parts
+	id identity // when it started
 
 	fence    *fence.Fence
 	engine   *docker.Engine
@@ -48,25 +42,14 @@ type member struct {
 	managers *agent.Directory
 	agent    *agent.Agent
 
-	// Managers only; else nil.
-	keys    *keyring
-	replica *manager.Replica
-	tracker *manager.Tracker
-	control *control.Server
-	raft    *consensus.StreamLayer
-
-	ctx    context.Context
-	cancel context.CancelFunc
-	group  *errgroup.Group
+	managing atomic.Pointer[managing] // nil on a worker
 }
 
 // startMember makes the parts of a member and runs them. The agent, which needs
 // the cluster to know the node, is started at once only if withAgent: without,
 // the node is to become a member, and what was made is taken away on failure.
 func (d *daemon) startMember(id identity, withAgent bool) (*member, error) {
-	m := &member{d: d, id: id}
-	m.ctx, m.cancel = context.WithCancel(d.ctx)
-	m.group, m.ctx = errgroup.WithContext(m.ctx)
+	m := &member{parts: d.newParts(), id: id}
 	steps := []struct {
 		name string
 		do   func() error
@@ -167,8 +150,8 @@ func (m *member) initGossip() error {
 // knows of any.
 func (m *member) gossipPeers() []string {
 	var nodes map[api.NodeID]*api.Node
-	if m.replica != nil {
-		nodes = m.replica.Snapshot().Nodes
+	if g := m.managing.Load(); g != nil {
+		nodes = g.replica.Snapshot().Nodes
 	}
 	if m.agent != nil && len(nodes) == 0 {
 		if view := m.agent.View(); view != nil {
@@ -191,79 +174,9 @@ func (m *member) gossipPeers() []string {
 	return peers
 }
 
-// initManager starts Raft, the leader's loop and the API, on a manager.
-func (m *member) initManager() error {
-	if m.id.Role != api.RoleManager {
-		return nil
-	}
-	keys, err := openKeyring(m.d.keyFile(), m.d.unlockKey)
-	if err != nil {
-		return err
-	}
-	addr := netip.AddrPortFrom(m.id.Addr, m.d.apiPort)
-	state := store.New()
-	m.raft = consensus.NewStreamLayer(net.TCPAddrFromAddrPort(addr), func(ctx context.Context, addr string) (net.Conn, error) {
-		return rpc.DialRaft(ctx, m.d.sec, addr)
-	})
-	raft, err := consensus.New(consensus.Config{
-		ID: m.id.Node, Addr: addr.String(), Dir: m.d.raftDir(),
-		Transport: m.raft, FSM: state, Keys: keys.keys(), Log: m.d.log.With("part", "raft"),
-		ElectionTimeout: m.id.ElectionTimeout,
-	})
-	if err != nil {
-		return err
-	}
-	m.keys = keys
-	if err := m.d.dropOldKeys(keys); err != nil {
-		return err
-	}
-	m.run("raft", func(ctx context.Context) error {
-		<-ctx.Done()
-		return raft.Shutdown()
-	})
-	newID := func() string { return api.NewID(rand.Reader) }
-	m.replica = &manager.Replica{Store: state, Raft: raft}
-	m.tracker = manager.NewTracker()
-	m.control = control.New(control.Config{
-		Node: m.id.Node, Replica: m.replica, Tracker: m.tracker, Peers: m.d.peers,
-		NewID: newID, Rand: rand.Reader, Now: time.Now, Log: m.d.log,
-	})
-	loop := manager.New(m.replica, m.tracker, newID, rand.Reader, time.Now, m.d.log.With("part", "manager"))
-	m.run("manager", loop.Run)
-	m.run("gossip watch", m.watchGossip)
-	members := &manager.Members{Replica: m.replica, Tracker: m.tracker, Applied: m.d.appliedBy, Log: m.d.log.With("part", "members")}
-	m.run("members", members.Run)
-	return nil
-}
-
-// appliedBy asks a manager how much of the Raft log it has applied.
-func (d *daemon) appliedBy(ctx context.Context, node *api.Node) (api.Index, error) {
-	info, err := rpc.Call[api.Empty, api.RaftInfo](ctx, d.peers.Manager(node.APIAddr()), api.ProcRaft, &api.Empty{})
-	if err != nil {
-		return 0, err
-	}
-	return info.Applied, nil
-}
-
-// gossipSample is how often a manager notes who is alive by gossip.
-const gossipSample = 250 * time.Millisecond
-
-func (m *member) watchGossip(ctx context.Context) error {
-	ticker := time.NewTicker(gossipSample)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-ticker.C:
-			m.tracker.Gossiped(m.gossip.alive(), now)
-		}
-	}
-}
-
 func (m *member) initAgent() error {
 	home := ""
-	if m.id.Role == api.RoleManager {
+	if m.id.Role == api.RoleManager && !m.id.Joining {
 		home = m.d.apiAddr(m.id.Addr)
 	}
 	if home == "" && len(m.id.Managers) == 0 {
@@ -283,9 +196,8 @@ func (m *member) initAgent() error {
 func (m *member) startAgent() {
 	m.run("agent", m.agent.Run)
 	m.run("certificate", m.renewCertificate)
-	if m.keys != nil {
-		m.run("unlock key", m.followUnlockKey)
-		m.run("timers", m.followTimers)
+	if g := m.managing.Load(); g != nil {
+		g.follow()
 	}
 }
 
@@ -312,12 +224,8 @@ func (m *member) serveAPI() error {
 	if err != nil {
 		return err
 	}
-	var raft func(net.Conn)
-	if m.raft != nil {
-		raft = m.raft.Deliver
-	}
 	server := rpc.NewServer(m.d.mux, m.d.sec, m.d.log.With("part", "api"))
-	m.run("api", func(ctx context.Context) error { return server.ServePeers(ctx, l, raft) })
+	m.run("api", func(ctx context.Context) error { return server.ServePeers(ctx, l, m.deliverRaft) })
 	return nil
 }
 
@@ -329,34 +237,18 @@ func (m *member) serveMetrics() error {
 	if err != nil {
 		return err
 	}
-	src := metrics.Sources{Node: m.id.Node, Version: version, Dataplane: m.plane, View: m.agent.View}
-	if m.replica != nil {
-		src.Raft = m.replica.Raft
-	}
+	src := metrics.Sources{Node: m.id.Node, Version: version, Dataplane: m.plane, View: m.agent.View, Raft: m.raftStats}
 	m.run("metrics", func(ctx context.Context) error { return metrics.Serve(ctx, l, src) })
 	return nil
-}
-
-// run runs one part until the member stops. The daemon does not outlive a part
-// that fails: its supervisor starts it afresh, and nothing notices.
-func (m *member) run(name string, part func(context.Context) error) {
-	m.group.Go(func() error {
-		if err := part(m.ctx); err != nil && m.ctx.Err() == nil {
-			err = fmt.Errorf("%s: %w", name, err)
-			m.d.log.Error("a part of the daemon failed", "err", err)
-			m.d.group.Go(func() error { return err })
-			return err
-		}
-		return nil
-	})
 }
 
 // stop ends all parts. The kernel's programs and the containers go on.
 func (m *member) stop() {
 	m.cancel()
-	if err := m.group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-		m.d.log.Warn("stop", "err", err)
+	if g := m.managing.Swap(nil); g != nil {
+		g.stop()
 	}
+	m.parts.stop()
 	if m.plane != nil {
 		_ = m.plane.Close()
 	}
@@ -373,45 +265,5 @@ func (m *member) purge() {
 	ctx := context.Background()
 	if err := errors.Join(m.links.Purge(ctx), dataplane.Purge(m.d.pinDir)); err != nil {
 		m.d.log.Warn("clean up", "err", err)
-	}
-}
-
-// bootstrap makes the first state of a new cluster.
-func (m *member) bootstrap(ctx context.Context, cluster *api.Cluster, self *api.Node) error {
-	if err := m.replica.Raft.Bootstrap(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, enrollTimeout)
-	defer cancel()
-	if _, _, err := m.replica.Raft.WaitLeader(ctx); err != nil {
-		return err
-	}
-	if _, err := m.replica.Commit(ctx, []api.Change{{Cluster: cluster}, {Node: self}}); err != nil {
-		return fmt.Errorf("write the cluster's first state: %w", err)
-	}
-	return nil
-}
-
-// votePoll is how often a new manager looks whether it has its vote.
-const votePoll = 50 * time.Millisecond
-
-// awaitVote waits until a new manager has its copy of the cluster's state, and
-// for that a vote.
-func (m *member) awaitVote(ctx context.Context) error {
-	poll := time.NewTicker(votePoll)
-	defer poll.Stop()
-	for {
-		known := m.replica.Snapshot().Nodes[m.id.Node] != nil
-		if known && m.replica.Raft.Stats().Votes(m.id.Node) {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			if !known {
-				return api.Errorf(api.CodeUnavailable, "the cluster's state did not arrive: can the managers reach %s?", m.d.apiAddr(m.id.Addr))
-			}
-			return api.Errorf(api.CodeUnavailable, "the managers have not given it a vote yet: can they reach %s?", m.d.apiAddr(m.id.Addr))
-		case <-poll.C:
-		}
 	}
 }

@@ -184,21 +184,30 @@ func awaitTimers(cmd *cobra.Command, c *cli) error {
 
 // followSettings shows what progress says of the settings until it is done.
 func followSettings(cmd *cobra.Command, c *cli, progress func(*api.ClusterSettings) (line string, done bool)) error {
+	return follow(cmd, func() (line string, done bool, err error) {
+		s, err := call[api.Empty, api.ClusterSettings](cmd, c, api.ProcClusterSettings, &api.Empty{})
+		if err != nil {
+			return "", false, err
+		}
+		line, done = progress(s)
+		return line, done, nil
+	})
+}
+
+// follow shows what look says until it is done.
+func follow(cmd *cobra.Command, look func() (line string, done bool, err error)) error {
 	out, said := cmd.OutOrStdout(), ""
 	for {
-		s, err := call[api.Empty, api.ClusterSettings](cmd, c, api.ProcClusterSettings, &api.Empty{})
+		line, done, err := look()
 		if err != nil && api.CodeOf(err) != api.CodeUnavailable { // a leader that has just changed is asked again
 			return err
 		}
-		if err == nil {
-			line, done := progress(s)
-			if line != said {
-				said = line
-				showLine(out, line, done)
-			}
-			if done {
-				return nil
-			}
+		if err == nil && line != said {
+			said = line
+			showLine(out, line, done)
+		}
+		if err == nil && done {
+			return nil
 		}
 		if err := pauseFor(cmd.Context(), settingsPoll); err != nil {
 			return err

@@ -11,15 +11,15 @@ import (
 // followTimers has this manager's Raft go by the cluster's election timeout, when it
 // is its turn, and keeps that for the next start. It begins once the state is as new
 // as the leader's.
-func (m *member) followTimers(ctx context.Context) error {
-	m.measureDisk()
+func (g *managing) followTimers(ctx context.Context) error {
+	g.measureDisk()
 	for ctx.Err() == nil {
-		changed, led := m.replica.Changed(), m.replica.Raft.LeaderChanged()
+		changed, led := g.replica.Changed(), g.replica.Raft.LeaderChanged()
 		var again <-chan time.Time
-		if !m.current() {
+		if !g.current() {
 			again = time.After(viewPoll)
-		} else if err := m.retime(); err != nil {
-			m.d.log.Error("cannot go by the cluster's election timeout", "err", err)
+		} else if err := g.retime(); err != nil {
+			g.d.log.Error("cannot go by the cluster's election timeout", "err", err)
 			again = time.After(renewRetry)
 		}
 		select {
@@ -32,40 +32,40 @@ func (m *member) followTimers(ctx context.Context) error {
 	return nil
 }
 
-func (m *member) retime() error {
-	snap, raft := m.replica.Snapshot(), m.replica.Raft
+func (g *managing) retime() error {
+	snap, raft := g.replica.Snapshot(), g.replica.Raft
 	want := snap.Cluster.Election()
-	if err := m.d.saveElectionTimeout(want); err != nil {
+	if err := g.d.saveElectionTimeout(want); err != nil {
 		return err
 	}
 	leader, _, _ := raft.Leader()
-	if raft.ElectionTimeout() == want || !manager.MayRetime(snap, m.id.Node, leader) {
+	if raft.ElectionTimeout() == want || !manager.MayRetime(snap, g.node.id.Node, leader) {
 		return nil
 	}
 	if err := raft.Retime(want); err != nil {
 		return err
 	}
-	m.agent.Changed()
-	m.warnDisk(want)
+	g.node.agent.Changed()
+	g.warnDisk(want)
 	return nil
 }
 
 // measureDisk finds out how fast the disk is, and says when that is too slow.
-func (m *member) measureDisk() {
-	write, err := measureFsync(m.d.stateDir)
+func (g *managing) measureDisk() {
+	write, err := measureFsync(g.d.stateDir)
 	if err != nil {
-		m.d.log.Warn("cannot measure the state directory's disk", "err", err)
+		g.d.log.Warn("cannot measure the state directory's disk", "err", err)
 		return
 	}
-	m.d.mu.Lock()
-	m.d.disk = write
-	m.d.mu.Unlock()
-	m.warnDisk(m.replica.Raft.ElectionTimeout())
+	g.d.mu.Lock()
+	g.d.disk = write
+	g.d.mu.Unlock()
+	g.warnDisk(g.replica.Raft.ElectionTimeout())
 }
 
-func (m *member) warnDisk(timeout time.Duration) {
-	if warning := api.DiskWarning(m.d.hostname, m.d.diskAtStart(), timeout); warning != "" {
-		m.d.log.Warn("the disk is slow for the managers' timers", "disk", warning)
+func (g *managing) warnDisk(timeout time.Duration) {
+	if warning := api.DiskWarning(g.d.hostname, g.d.diskAtStart(), timeout); warning != "" {
+		g.d.log.Warn("the disk is slow for the managers' timers", "disk", warning)
 	}
 }
 

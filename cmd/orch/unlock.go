@@ -39,7 +39,8 @@ func (d *daemon) rejoin(under seal.UnlockKey) error {
 	}
 	d.setMember(id, m)
 	if id.Joining {
-		m.run("join", m.finishJoin)
+		g := m.managing.Load()
+		g.run("join", g.finishJoin)
 	}
 	return nil
 }
@@ -86,14 +87,14 @@ const viewPoll = 200 * time.Millisecond
 // followUnlockKey keeps what this manager has on disk under the cluster's unlock
 // key. It begins once the state is as new as the leader's: on the way there it is
 // that of earlier days, with the keys of then.
-func (m *member) followUnlockKey(ctx context.Context) error {
+func (g *managing) followUnlockKey(ctx context.Context) error {
 	for ctx.Err() == nil {
-		changed := m.replica.Changed()
+		changed := g.replica.Changed()
 		var again <-chan time.Time
-		if !m.current() {
+		if !g.current() {
 			again = time.After(viewPoll)
-		} else if err := m.keepUnder(m.replica.Cluster().UnlockKey); err != nil {
-			m.d.log.Error("cannot put the keys of this manager under the cluster's unlock key", "err", err)
+		} else if err := g.keepUnder(g.replica.Cluster().UnlockKey); err != nil {
+			g.d.log.Error("cannot put the keys of this manager under the cluster's unlock key", "err", err)
 			again = time.After(renewRetry)
 		}
 		select {
@@ -107,14 +108,14 @@ func (m *member) followUnlockKey(ctx context.Context) error {
 
 // current reports whether this manager's state is as new as the leader's was when
 // the node last heard of it.
-func (m *member) current() bool {
-	view := m.agent.View()
-	return view != nil && m.replica.Index() >= view.Index
+func (g *managing) current() bool {
+	view := g.node.agent.View()
+	return view != nil && g.replica.Index() >= view.Index
 }
 
 // keepUnder puts the keys under the unlock key, and the node's own key under those.
-func (m *member) keepUnder(under seal.UnlockKey) error {
-	d := m.d
+func (g *managing) keepUnder(under seal.UnlockKey) error {
+	d := g.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.unlockKey = under
@@ -124,7 +125,7 @@ func (m *member) keepUnder(under seal.UnlockKey) error {
 			return err
 		}
 	}
-	changed, err := m.keys.keepUnder(under)
+	changed, err := g.keys.keepUnder(under)
 	if err != nil {
 		return err
 	}
@@ -134,7 +135,7 @@ func (m *member) keepUnder(under seal.UnlockKey) error {
 	if under == nil || !changed && d.id.ring != nil {
 		return nil
 	}
-	d.id.ring = m.keys.keys()
+	d.id.ring = g.keys.keys()
 	return d.id.save(d.stateDir)
 }
 

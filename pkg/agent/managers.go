@@ -22,10 +22,11 @@ const reportTimeout = 2 * time.Second
 type Directory struct {
 	node  api.NodeID
 	peers *rpc.Pool
-	home  string               // this node's own API if it is a manager, else ""
 	save  func(addrs []string) // keeps the addresses for the next start
 
 	mu      sync.Mutex
+	home    string // this node's own API if it is a manager, else ""
+	misses  int    // reports in a row that home could not pass on
 	addrs   []string
 	current string
 	drop    context.CancelFunc // ends the session with current
@@ -50,6 +51,18 @@ func (d *Directory) Know(addrs []string) {
 	}
 	d.addrs = slices.Clone(addrs)
 	d.save(d.addrs)
+}
+
+// SetHome says that the node is a manager now, by its own address, or, by none, that
+// it is none any more.
+func (d *Directory) SetHome(addr string) {
+	d.mu.Lock()
+	was := d.home
+	d.home = addr
+	d.mu.Unlock()
+	if addr == "" && was != "" {
+		d.leave(was)
+	}
 }
 
 // Addr returns the manager that calls go to now.
@@ -79,15 +92,48 @@ func (d *Directory) Session(ctx context.Context, each func(*api.Update) error) e
 func (d *Directory) Report(ctx context.Context, report *api.Report) (*api.ReportResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
-	addr := d.home
-	if addr == "" {
-		addr = d.Addr()
-	}
+	addr := d.reportTo()
 	res, err := rpc.Call[api.Report, api.ReportResponse](ctx, d.peers.Manager(addr), api.ProcReport, report)
-	if err != nil && d.home == "" && !answered(err) {
+	d.reported(addr, err == nil || answered(err))
+	return res, err
+}
+
+// homePatience is how many reports in a row a manager's own process may fail to pass
+// on. From then on others are asked every other time: it may be no manager any more
+// and have missed that, having been down.
+const homePatience = 3
+
+func (d *Directory) reportTo() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.home == "":
+		return d.current
+	case d.misses < homePatience || d.misses%2 == 0:
+		return d.home
+	}
+	others := slices.DeleteFunc(slices.Clone(d.addrs), func(addr string) bool { return addr == d.home })
+	if len(others) == 0 {
+		return d.home
+	}
+	return others[d.misses/2%len(others)]
+}
+
+// reported notes whether the manager that was reported to had the cluster's answer.
+func (d *Directory) reported(addr string, answered bool) {
+	d.mu.Lock()
+	home := d.home
+	switch {
+	case home == "":
+	case answered && addr == home:
+		d.misses = 0
+	default:
+		d.misses++
+	}
+	d.mu.Unlock()
+	if home == "" && !answered {
 		d.leave(addr)
 	}
-	return res, err
 }
 
 // filesTimeout bounds how long a manager may take to give a task's files.

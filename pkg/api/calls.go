@@ -43,7 +43,7 @@ const (
 	// Replace the authority; and end that at once, whoever is not ready.
 	ProcRotateAuthority = "/orch.cluster/RotateAuthority" // RotateAuthorityRequest -> AuthorityStatus
 	ProcFinishRotation  = "/orch.cluster/FinishRotation"  // Empty -> AuthorityStatus
-	ProcNodes           = "/orch.cluster/Nodes"           // Empty -> NodeList
+	ProcNodes           = "/orch.cluster/Nodes"           // NodesRequest -> NodeList
 	ProcUpdateNode      = "/orch.cluster/UpdateNode"      // UpdateNodeRequest -> Empty
 	ProcRemoveNode      = "/orch.cluster/RemoveNode"      // RemoveNodeRequest -> Empty
 	ProcDepart          = "/orch.cluster/Depart"          // DepartRequest -> Empty
@@ -193,9 +193,16 @@ type RaftInfo struct {
 	State   string `json:"state"` // leader, follower, candidate
 	Term    uint64 `json:"term"`
 	Applied Index  `json:"applied"`
+	Voters  int    `json:"voters"` // members that have a vote
 }
 
-// NodeList is every node with what the leader knows beside the store.
+// NodesRequest asks for nodes, by ID, unambiguous prefix of it, or hostname, or for
+// all.
+type NodesRequest struct {
+	Nodes []string `json:"nodes,omitempty"`
+}
+
+// NodeList is nodes with what the leader knows beside the store.
 type NodeList struct {
 	Nodes []NodeEntry `json:"nodes"`
 }
@@ -363,10 +370,11 @@ type ServiceEntry struct {
 	Status ServiceStatus `json:"status"`
 }
 
-// TasksRequest lists the tasks of a stack or of a service.
+// TasksRequest lists the tasks of a stack, of a service, on a node, or all.
 type TasksRequest struct {
 	Stack   string `json:"stack,omitempty"`
 	Service string `json:"service,omitempty"` // ID, prefix of it, or name
+	Node    string `json:"node,omitempty"`    // the same
 }
 
 // TaskList is tasks, newest first within a slot.

@@ -109,6 +109,10 @@ func (s *Server) Renew(ctx context.Context, req *api.RenewRequest) (*api.Certifi
 	if node == nil {
 		return nil, notMember(rpc.CallerOf(ctx).Node)
 	}
+	if node.Role == api.RoleWorker && s.Replica.Raft.Stats().Has(node.ID) {
+		// A worker's certificate is what a manager ends its part in Raft for.
+		return nil, api.Errorf(api.CodeUnavailable, "node %s is a worker and not out of the managers' group yet: try again in a moment", node.Hostname)
+	}
 	return s.issue(snap, req.Request, node)
 }
 

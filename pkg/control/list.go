@@ -92,7 +92,7 @@ func shown(svc *api.Service) *api.Service {
 	return &out
 }
 
-// Tasks lists the tasks of a stack, of a service or of all, by service and
+// Tasks lists the tasks of a stack, of a service, on a node, or all, by service and
 // slot, the newest of a slot first.
 func (s *Server) Tasks(_ context.Context, req *api.TasksRequest) (*api.TaskList, error) {
 	snap := s.Replica.Snapshot()
@@ -104,9 +104,17 @@ func (s *Server) Tasks(_ context.Context, req *api.TasksRequest) (*api.TaskList,
 		}
 		only = svc.ID
 	}
+	var on api.NodeID
+	if req.Node != "" {
+		node, err := findNode(snap, req.Node)
+		if err != nil {
+			return nil, err
+		}
+		on = node.ID
+	}
 	list := &api.TaskList{Tasks: []api.TaskEntry{}}
 	for _, t := range snap.Tasks {
-		if (only == "" || t.ServiceID == only) && (req.Stack == "" || t.Stack == req.Stack) {
+		if (only == "" || t.ServiceID == only) && (on == "" || t.NodeID == on) && (req.Stack == "" || t.Stack == req.Stack) {
 			entry := api.TaskEntry{Task: *t}
 			entry.Spec.RegistryAuth = nil
 			if n := snap.Nodes[t.NodeID]; n != nil {

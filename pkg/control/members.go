@@ -78,19 +78,44 @@ func (s *Server) remove(ctx context.Context, node *api.Node) error {
 		}
 		return []api.Change{{Node: now, Delete: true}}, nil
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return s.expel(ctx, node)
 }
 
-// prepareDemotion refuses that a node is made a worker, if it may not be.
-func (s *Server) prepareDemotion(ctx context.Context, ref string) error {
-	node, err := findNode(s.Replica.Snapshot(), ref)
-	if err != nil || node.Role != api.RoleManager {
+// expel takes a manager that is none any more out of the Raft group. If it fails the
+// leader goes on trying: see manager.Members.
+func (s *Server) expel(ctx context.Context, node *api.Node) error {
+	if !s.Replica.Raft.Stats().Has(node.ID) {
+		return nil
+	}
+	if err := s.Replica.Raft.RemoveServer(ctx, node.ID); err != nil {
+		return fmt.Errorf("%s is no manager any more, but the others have not let go of it yet: %w", node.Hostname, err)
+	}
+	return nil
+}
+
+// demote makes a node a worker, with what else the request changes of it.
+func (s *Server) demote(ctx context.Context, req *api.UpdateNodeRequest) error {
+	s.members.Lock()
+	defer s.members.Unlock()
+	node, err := findNode(s.Replica.Snapshot(), req.Node)
+	if err != nil {
 		return err
 	}
 	if err := s.mayLose(node); err != nil {
 		return err
 	}
-	return s.passLead(ctx, node)
+	if node.Role == api.RoleManager {
+		if err := s.passLead(ctx, node); err != nil {
+			return err
+		}
+	}
+	if err := s.updateNode(ctx, req); err != nil {
+		return err
+	}
+	return s.expel(ctx, node)
 }
 
 // passLead has another manager lead if this is the one that is to be none any

@@ -10,12 +10,26 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 )
 
-// Nodes lists the nodes by name, with what the leader knows of them.
-func (s *Server) Nodes(context.Context, *api.Empty) (*api.NodeList, error) {
+// Nodes lists nodes, those that were asked for or all by name, with what the leader
+// knows of them.
+func (s *Server) Nodes(_ context.Context, req *api.NodesRequest) (*api.NodeList, error) {
+	snap := s.Replica.Snapshot()
+	nodes := api.Sorted(snap.Nodes)
+	slices.SortStableFunc(nodes, func(a, b *api.Node) int { return cmp.Compare(a.Hostname, b.Hostname) })
+	if len(req.Nodes) > 0 {
+		nodes = nil
+		for _, ref := range req.Nodes {
+			node, err := findNode(snap, ref)
+			if err != nil {
+				return nil, err
+			}
+			nodes = append(nodes, node)
+		}
+	}
 	leader, _, _ := s.Replica.Raft.Leader()
 	group := s.Replica.Raft.Stats()
 	list := &api.NodeList{Nodes: []api.NodeEntry{}}
-	for _, n := range api.Sorted(s.Replica.Snapshot().Nodes) {
+	for _, n := range nodes {
 		entry := api.NodeEntry{Node: *n, Leader: n.ID == leader, Voter: group.Votes(n.ID)}
 		seen, applied := s.Tracker.Contact(n.ID)
 		if entry.Applied = applied; !seen.IsZero() {
@@ -23,7 +37,6 @@ func (s *Server) Nodes(context.Context, *api.Empty) (*api.NodeList, error) {
 		}
 		list.Nodes = append(list.Nodes, entry)
 	}
-	slices.SortStableFunc(list.Nodes, func(a, b api.NodeEntry) int { return cmp.Compare(a.Hostname, b.Hostname) })
 	return list, nil
 }
 
@@ -33,14 +46,14 @@ func (s *Server) UpdateNode(ctx context.Context, req *api.UpdateNodeRequest) (*a
 		return nil, err
 	}
 	if req.Role == api.RoleWorker {
-		s.members.Lock()
-		defer s.members.Unlock()
-		if err := s.prepareDemotion(ctx, req.Node); err != nil {
-			return nil, err
-		}
+		return &api.Empty{}, s.demote(ctx, req)
 	}
+	return &api.Empty{}, s.updateNode(ctx, req)
+}
+
+func (s *Server) updateNode(ctx context.Context, req *api.UpdateNodeRequest) error {
 	_, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) { return planNodeUpdate(snap, req) })
-	return &api.Empty{}, err
+	return err
 }
 
 func checkNodeUpdate(req *api.UpdateNodeRequest) error {

@@ -29,8 +29,8 @@ type Sources struct {
 	}
 	// View is the cluster as the node knows it, nil before it has heard of it.
 	View func() *api.Snapshot
-	// Raft is nil on a worker.
-	Raft interface{ Stats() consensus.Stats }
+	// Raft is of a manager, not ok on a worker.
+	Raft func() (stats consensus.Stats, ok bool)
 }
 
 // Serve answers GET /metrics on l until ctx ends.
@@ -149,8 +149,7 @@ func (c *clusterCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	gauge(buildInfo, 1, c.Version)
-	if c.Raft != nil {
-		s := c.Raft.Stats()
+	if s, ok := c.Raft(); ok {
 		for _, state := range []string{"leader", "follower", "candidate"} {
 			is := 0.0
 			if s.State == state {

@@ -151,6 +151,7 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 		{"cut wire", []string{blog, probes}, testCutWire},
 		{"killed node", []string{blog, probes}, testKilledNode},
 		{"killed leader", []string{blog, probes}, testKilledLeader},
+		{"roles", []string{probes}, testRoles},
 		{"remove", []string{blog, probes, other}, testRemove},
 	}
 	deployed := map[string]bool{}
