@@ -48,9 +48,14 @@ func planDeploy(snap *api.Snapshot, req *api.DeployRequest, newID func() string,
 	changes = append(changes, files...)
 	before := snap
 	var done []api.ServiceChange
-	wanted := make(map[string]bool)
+	if req.Prune { // first, so that what they have is free
+		gone := unnamed(snap, req)
+		changes, snap = append(changes, gone...), snap.With(gone)
+		for _, c := range gone {
+			done = append(done, api.ServiceChange{Name: c.Service.Spec.Name, Action: "removed"})
+		}
+	}
 	for _, spec := range req.Services {
-		wanted[spec.Name] = true
 		next, action, err := planService(snap, req.Stack, withVersions(spec, versions), newID, now)
 		if err != nil {
 			return nil, nil, err
@@ -61,14 +66,20 @@ func planDeploy(snap *api.Snapshot, req *api.DeployRequest, newID func() string,
 			snap = snap.With([]api.Change{{Service: next}})
 		}
 	}
-	for _, svc := range api.Sorted(snap.Services) {
-		if req.Prune && svc.Stack == req.Stack && !wanted[svc.Spec.Name] {
-			changes = append(changes, api.Change{Service: svc, Delete: true})
-			done = append(done, api.ServiceChange{Name: svc.Spec.Name, Action: "removed"})
-		}
-	}
 	used, err := held(before, changes)
 	return append(changes, used...), done, err
+}
+
+// unnamed removes the services of the stack that the request does not name.
+func unnamed(snap *api.Snapshot, req *api.DeployRequest) []api.Change {
+	var gone []api.Change
+	for _, svc := range api.Sorted(snap.Services) {
+		named := slices.ContainsFunc(req.Services, func(s api.ServiceSpec) bool { return s.Name == svc.Spec.Name })
+		if svc.Stack == req.Stack && !named {
+			gone = append(gone, api.Change{Service: svc, Delete: true})
+		}
+	}
+	return gone
 }
 
 // planService makes or updates one service of a stack.
