@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -83,7 +82,7 @@ func (s *Server) haveLeader(w http.ResponseWriter, r *http.Request) {
 		handler := s.lead
 		switch {
 		case addr == "":
-		case reads[r.URL.Path] && !isStream(r):
+		case reads[r.URL.Path] && !rpc.IsStream(r):
 			handler = s.readFrom(addr, try)
 		default:
 			handler = s.Peers.Manager(addr).Forward
@@ -179,11 +178,6 @@ type calls struct {
 	ending chan struct{} // set once no other is taken; closed when none is open
 }
 
-// isStream tells a call of a streaming procedure.
-func isStream(r *http.Request) bool {
-	return strings.HasPrefix(r.Header.Get("Content-Type"), "application/connect+")
-}
-
 // begin counts a call until end is called. It is not ok if no call is taken any more.
 func (c *calls) begin(r *http.Request) (end func(), ok bool) {
 	c.mu.Lock()
@@ -191,7 +185,7 @@ func (c *calls) begin(r *http.Request) (end func(), ok bool) {
 	if c.ending != nil {
 		return nil, false
 	}
-	if isStream(r) {
+	if rpc.IsStream(r) {
 		return func() {}, true
 	}
 	c.open++
@@ -217,12 +211,22 @@ func (c *calls) finish() <-chan struct{} {
 	return c.ending
 }
 
+// farewell is how long a manager that has handed over still says that it does not
+// lead: others that have not heard of the new leader send it what it is not to lose.
+const farewell = 300 * time.Millisecond
+
 // HandOver lets another manager lead, if this one does, and answers what it has
 // been asked: after it no call is lost if the manager is stopped.
 func (s *Server) HandOver(ctx context.Context) error {
 	var err error
 	if s.Replica.Raft.IsLeader() && len(managersBut(s.Replica.Snapshot(), s.Node)) > 0 {
 		err = s.Replica.Raft.TransferLeadership(ctx)
+		defer func() {
+			select {
+			case <-time.After(farewell):
+			case <-ctx.Done():
+			}
+		}()
 	}
 	select {
 	case <-s.calls.finish():

@@ -83,6 +83,7 @@ type node struct {
 	socket string
 	raft   chan net.Conn
 	calls  atomic.Int32 // that reached a procedure
+	stop   func()
 }
 
 // start serves until the test ends: on Admit and Report it says who asks, to
@@ -128,6 +129,7 @@ func start(t *testing.T, sec *Security, configure func(*Mux)) *node {
 	n.addr = l.Addr().String()
 	server := NewServer(mux, sec, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
+	n.stop = cancel
 	done := make(chan error, 2)
 	go func() { done <- server.ServePeers(ctx, l, func(c net.Conn) { n.raft <- c }) }()
 	go func() { done <- server.ServeLocal(ctx, n.socket, "daemon") }()

@@ -38,7 +38,9 @@ func Hold(w http.ResponseWriter, r *http.Request) (*Held, error) {
 // answered, and Try returns false.
 func (r *Held) Try(w http.ResponseWriter, h http.HandlerFunc) (answered bool) {
 	request := r.request.Clone(r.request.Context())
-	request.Body = io.NopCloser(bytes.NewReader(r.body))
+	// Whoever goes away may say that he has not looked at it: then it is sent again.
+	request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(r.body)), nil }
+	request.Body, _ = request.GetBody()
 	a := &attempt{ResponseWriter: w, header: make(http.Header)}
 	h(a, request)
 	return !a.undone

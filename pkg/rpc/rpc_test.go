@@ -10,6 +10,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -211,5 +212,44 @@ func TestHops(t *testing.T) {
 	next = n.addr
 	if _, err := echo(t, sec, n.addr, "/f/Echo"); err == nil || err.Error() != "after two hops" {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A manager that stops answers what it has begun, and what it has not looked at is
+// asked of another: no call is lost, whenever it comes.
+func TestStopLosesNoCall(t *testing.T) {
+	c := newCluster(t)
+	other := start(t, c.node(t, api.RoleManager), nil)
+	peers := NewPool(c.node(t, api.RoleManager))
+	for range 4 {
+		leader := start(t, c.node(t, api.RoleManager), nil)
+		f := start(t, c.node(t, api.RoleManager), func(m *Mux) {
+			m.HandlePrefix("/f/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				r.URL.Path = api.ProcDeploy
+				held, err := Hold(w, r)
+				if err != nil {
+					t.Error(err)
+				}
+				if !held.Try(w, peers.Manager(leader.addr).Forward) {
+					held.Try(w, peers.Manager(other.addr).Forward)
+				}
+			}))
+		})
+		var clients sync.WaitGroup
+		for range 8 {
+			client := NewPool(c.node(t, api.RoleManager)).Manager(f.addr)
+			clients.Go(func() {
+				for before := other.calls.Load(); other.calls.Load() < before+20; {
+					if _, err := call(t, client, "/f/x"); err != nil {
+						t.Error(err)
+						return
+					}
+					if leader.calls.Load() > 50 {
+						leader.stop()
+					}
+				}
+			})
+		}
+		clients.Wait()
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -195,13 +196,44 @@ func (s *Server) server(h http.HandlerFunc) *http.Server {
 	}
 }
 
-// serve answers until ctx ends, which ends all that is in progress too.
+// partingTime is how long a server that stops takes at most to tell its clients
+// answer its clients, and to tell them which of their requests it has not looked at.
+const partingTime = time.Second
+
+// serve answers until ctx ends. Then streams end, other calls are answered, and a
+// client whose request comes too late is told so.
 func serve(ctx context.Context, srv *http.Server, l net.Listener) error {
-	srv.BaseContext = func(net.Listener) context.Context { return ctx }
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
-	if err := srv.Serve(l); ctx.Err() == nil {
+	calls, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	srv.BaseContext = func(net.Listener) context.Context { return calls }
+	handler := srv.Handler
+	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if IsStream(r) {
+			stream, cancel := context.WithCancel(r.Context())
+			defer cancel()
+			defer context.AfterFunc(ctx, cancel)()
+			r = r.WithContext(stream)
+		}
+		handler.ServeHTTP(w, r)
+	})
+	parted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(parted)
+		limit, cancel := context.WithTimeout(calls, partingTime)
+		defer cancel()
+		if srv.Shutdown(limit) != nil {
+			_ = srv.Close()
+		}
+	})
+	err := srv.Serve(l)
+	if stop() {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
+	<-parted
 	return nil
+}
+
+// IsStream reports whether a request is answered by a stream of messages.
+func IsStream(r *http.Request) bool {
+	return strings.HasPrefix(r.Header.Get("Content-Type"), "application/connect+")
 }
