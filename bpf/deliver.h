@@ -83,7 +83,7 @@ static __noinline int send_out(struct __sk_buff *skb, __be32 from, __be32 to, en
 	return route(skb, &fib, v);
 }
 
-/* To an IPv6 address outside; see is_local6. */
+/* To an IPv6 address outside; see route6. */
 static __noinline int send_out6(struct __sk_buff *skb, const struct addr6 *to, enum verdict v)
 {
 	struct bpf_fib_lookup fib = {.family = AF_INET6, .ifindex = LOOPBACK_IFINDEX};

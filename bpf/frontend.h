@@ -30,18 +30,22 @@ static __noinline bool is_local(void *ctx, const struct node_config *cfg, __u32 
 	return bpf_fib_lookup(ctx, &fib, sizeof(fib), 0) == BPF_FIB_LKUP_RET_NOT_FWDED;
 }
 
-/* IPv6 routes are looked up as from the loopback device, where that needs no
- * forwarding of the node's uplink. Multicast and link-local addresses are left
- * to the kernel.
+/* What the routing table says of an IPv6 address, as from the loopback device,
+ * where that needs no forwarding of the node's uplink: unreachable where only
+ * the route of last resort leads there, which user space sets.
  */
-static __noinline bool is_local6(void *ctx, const struct addr6 *addr)
+static __noinline long route6(void *ctx, const struct addr6 *addr)
 {
 	struct bpf_fib_lookup fib = {.family = AF_INET6, .ifindex = LOOPBACK_IFINDEX};
 
-	if (!is_routable6(addr))
-		return false;
 	__builtin_memcpy(fib.ipv6_dst, addr, sizeof(*addr));
-	return bpf_fib_lookup(ctx, &fib, sizeof(fib), 0) == BPF_FIB_LKUP_RET_NOT_FWDED;
+	return bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
+}
+
+/* Multicast and link-local addresses are left to the kernel. */
+static __always_inline bool is_local6(void *ctx, const struct addr6 *addr)
+{
+	return is_routable6(addr) && route6(ctx, addr) == BPF_FIB_LKUP_RET_NOT_FWDED;
 }
 
 /* The frontend of a published port at one address. */

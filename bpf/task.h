@@ -101,6 +101,9 @@ static __always_inline int to_outside(struct __sk_buff *skb, const struct node_c
 	struct target t;
 	__u32 backend;
 
+	/* Many nodes have no way to the outside by IPv6: say so. */
+	if (p->v6 && !own && !fe && route6(skb, &p->daddr6) == BPF_FIB_LKUP_RET_UNREACHABLE)
+		return refuse(skb, p, ICMP_HOST_UNREACHABLE, DROP_NO_ROUTE);
 	/* The node answers on link-local addresses (DNS), and is answered. */
 	if (!own && !fe && !(task->flags & ENDPOINT_OUTSIDE))
 		return refuse(skb, p, ICMP_PROHIBITED, DROP_INTERNAL);

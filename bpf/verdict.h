@@ -35,7 +35,7 @@ enum verdict {
 	DROP_UNSUPPORTED,	 /* protocol or IP option a task cannot use here */
 	DROP_FRAGMENT,		 /* from a task: first fragment not seen */
 	DROP_COLLISION,		 /* no free client port for a colliding flow */
-	DROP_NO_ROUTE,		 /* to a node or a client */
+	DROP_NO_ROUTE,		 /* to a node, a client, or the outside */
 	DROP_REWRITE,		 /* a packet could not be resized */
 
 	/* Later ones, at the end: counters outlive the programs. */

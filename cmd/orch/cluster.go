@@ -185,7 +185,7 @@ func infoRows(info *api.Info) [][]string {
 		[]string{"Cluster", info.ClusterID},
 		[]string{"  Nodes", fmt.Sprint(info.Nodes)},
 		[]string{"  Managers", quorum(info)},
-		[]string{"  Pool", info.Pool},
+		[]string{"  Pool", fmt.Sprintf("%s and %s", info.Pool, api.Pool6(info.ClusterID))},
 		[]string{"  Lease", info.Lease.String()},
 		[]string{"  Stacks, services, tasks", fmt.Sprintf("%d, %d, %d", info.Stacks, info.Services, info.Tasks)},
 	)

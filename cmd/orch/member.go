@@ -103,7 +103,7 @@ func (m *member) initNetwork() error {
 	if err != nil {
 		return err
 	}
-	m.links = netdev.New(netdev.Config{Uplink: uplink, DNSAddr: dnsAddr, Pool: pool, Owner: ownerTag(m.id.ClusterID)})
+	m.links = netdev.New(netdev.Config{Uplink: uplink, DNSAddr: dnsAddr, Pool: pool, Pool6: api.Pool6(m.id.ClusterID), Owner: ownerTag(m.id.ClusterID)})
 	if err := m.links.Setup(m.ctx); err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ func settingsRows(s *api.ClusterSettings) [][]string {
 	}
 	return [][]string{
 		{"  Nodes", fmt.Sprintf("%d (%d managers)", s.Nodes, s.Managers)},
-		{"  Pool", s.Pool},
+		{"  Pool", fmt.Sprintf("%s and %s", s.Pool, api.Pool6(s.ID))},
 		{"  Lease", s.Lease.String()},
 		{"  Election after", election},
 		{"  Certificates", fmt.Sprintf("good for %s, renewed after two thirds of that", days(s.CertificateLife))},

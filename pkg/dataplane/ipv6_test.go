@@ -2,6 +2,7 @@ package dataplane_test
 
 import (
 	"net/netip"
+	"syscall"
 	"testing"
 )
 
@@ -50,4 +51,13 @@ func testEastWest6(t *testing.T, c *cluster) {
 		w.asks(virtual6, w.name, inner6(virtualIP)) // which calls itself
 		c.caller.asks(c.nodes[0].published6(), w.name, caller)
 	}
+	c.other.refused(virtual6, syscall.EACCES)
+	c.other.refused(netip.AddrPortFrom(inner6(c.web[1].addr), appPort), syscall.EACCES)
+	c.nodes[0].wantDrop("isolated")
+	c.caller.refused(netip.AddrPortFrom(inner6(netip.MustParseAddr("10.190.1.1")), appPort), syscall.EHOSTUNREACH)
+	c.nodes[0].wantDrop("unknown-destination")
+	// Where no route leads, the port is no published one of the node.
+	c.nodes[0].ip("route add unreachable ::/0 metric 4294967295\n")
+	c.caller.refused(netip.AddrPortFrom(netip.MustParseAddr("2001:db8:99::1"), publishedPort), syscall.EHOSTUNREACH)
+	c.nodes[0].wantDrop("no-route")
 }

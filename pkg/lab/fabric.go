@@ -37,8 +37,10 @@ func (l *Lab) makeFabric() error {
 	if err := l.join(ClientName, ClientAddr, false); err != nil {
 		return err
 	}
-	if err := netdev.Do(l.namespacePath(ClientName), func() error { return addAddr("lo", netip.PrefixFrom(OutsideAddr, 32)) }); err != nil {
-		return fmt.Errorf("add outside address: %w", err)
+	for _, addr := range []netip.Addr{OutsideAddr, OutsideAddr6} {
+		if err := netdev.Do(l.namespacePath(ClientName), func() error { return addAddr("lo", netip.PrefixFrom(addr, addr.BitLen())) }); err != nil {
+			return fmt.Errorf("add outside address %s: %w", addr, err)
+		}
 	}
 	for _, n := range l.nodes {
 		if err := l.join(n.Name, n.Addr, l.options.Datapath == DatapathXDP); err != nil {
@@ -79,10 +81,20 @@ func (l *Lab) join(member string, addr netip.Addr, xdp bool) error {
 		if err := netlink.LinkSetUp(lo); err != nil {
 			return err
 		}
-		if err := addAddr(uplink, netip.PrefixFrom(addr, underlay.Bits())); err != nil || addr == ClientAddr {
-			return err
+		for _, a := range []netip.Prefix{netip.PrefixFrom(addr, underlay.Bits()), netip.PrefixFrom(Addr6(addr), underlay6.Bits())} {
+			if err := addAddr(uplink, a); err != nil {
+				return err
+			}
 		}
-		return netlink.RouteAdd(&netlink.Route{Gw: ClientAddr.AsSlice()})
+		if addr == ClientAddr {
+			return nil
+		}
+		for _, gateway := range []netip.Addr{ClientAddr, Addr6(ClientAddr)} {
+			if err := netlink.RouteAdd(&netlink.Route{Gw: gateway.AsSlice()}); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("configure %s of %s: %w", uplink, member, err)
@@ -172,8 +184,9 @@ func addAddr(device string, addr netip.Prefix) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return err
 	}
-	ipnet := &net.IPNet{IP: addr.Addr().AsSlice(), Mask: net.CIDRMask(addr.Bits(), 32)}
-	return netlink.AddrAdd(link, &netlink.Addr{IPNet: ipnet})
+	ipnet := &net.IPNet{IP: addr.Addr().AsSlice(), Mask: net.CIDRMask(addr.Bits(), addr.Addr().BitLen())}
+	// No time is lost in asking whether someone else has an IPv6 address.
+	return netlink.AddrAdd(link, &netlink.Addr{IPNet: ipnet, Flags: unix.IFA_F_NODAD})
 }
 
 // setPort turns the switch's end of a node's wire on or off.

@@ -50,7 +50,18 @@ var (
 	// OutsideAddr is one more address of the client, which the nodes reach
 	// only by their default route: the world outside.
 	OutsideAddr = netip.MustParseAddr("198.51.100.1")
+
+	underlay6    = netip.MustParsePrefix("2001:db8:201::/64")
+	OutsideAddr6 = netip.MustParseAddr("2001:db8:100::1")
 )
+
+// Addr6 is the IPv6 address that a node, or the client, has beside the one on
+// the underlay, which the nodes speak to each other by.
+func Addr6(addr netip.Addr) netip.Addr {
+	six, four := underlay6.Addr().As16(), addr.As4()
+	copy(six[12:], four[:])
+	return netip.AddrFrom16(six)
+}
 
 const defaultName = "lab"
 

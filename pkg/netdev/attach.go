@@ -83,10 +83,11 @@ func (l *Links) attach(want Link) (int, error) {
 		}
 	}
 	// Inside first: what the host sends then finds the task's side ready.
-	if err := configureTask(inside, ns, want.Addr); err != nil {
+	addr6 := l.address6(want.Addr, host.Attrs().MTU)
+	if err := configureTask(inside, ns, want.Addr, addr6); err != nil {
 		return 0, err
 	}
-	if err := l.configureHost(host, want.Addr); err != nil {
+	if err := l.configureHost(host, want.Addr, addr6); err != nil {
 		return 0, fmt.Errorf("configure %s: %w", host.Attrs().Name, err)
 	}
 	return host.Attrs().Index, nil
@@ -169,7 +170,7 @@ func (l *Links) taskMTU() (int, error) {
 }
 
 // configureTask sets up the task's end of the pair, and its loopback.
-func configureTask(inside *netlink.Handle, ns *os.File, addr netip.Addr) error {
+func configureTask(inside *netlink.Handle, ns *os.File, addr, addr6 netip.Addr) error {
 	eth0, err := inside.LinkByName(taskDevice)
 	if err != nil {
 		return fmt.Errorf("look up task's %s: %w", taskDevice, err)
@@ -193,7 +194,7 @@ func configureTask(inside *netlink.Handle, ns *os.File, addr netip.Addr) error {
 		}},
 		{"address", func() error { return inside.AddrReplace(eth0, &netlink.Addr{IPNet: single(addr)}) }},
 		{"link up", func() error { return inside.LinkSetUp(eth0) }},
-		{"gateway", func() error { return inside.NeighSet(neighbour(index, Gateway)) }},
+		{"gateway", func() error { return inside.NeighSet(neighbour(index, Gateway, Gateway)) }},
 		{"default route", func() error {
 			return inside.RouteReplace(&netlink.Route{
 				LinkIndex: index,
@@ -202,6 +203,7 @@ func configureTask(inside *netlink.Handle, ns *os.File, addr netip.Addr) error {
 				Flags:     int(netlink.FLAG_ONLINK),
 			})
 		}},
+		{"IPv6", func() error { return configureTask6(inside, ns, eth0, addr6) }},
 	}
 	for _, step := range steps {
 		if err := step.do(); err != nil {
@@ -225,7 +227,7 @@ func tuneTask() error {
 }
 
 // configureHost sets up the node's end of the pair.
-func (l *Links) configureHost(host netlink.Link, addr netip.Addr) error {
+func (l *Links) configureHost(host netlink.Link, addr, addr6 netip.Addr) error {
 	name, index := host.Attrs().Name, host.Attrs().Index
 	// A reply whose source the eBPF program has already translated may have
 	// to be routed by the kernel: check that a source is reachable, not how.
@@ -235,7 +237,7 @@ func (l *Links) configureHost(host netlink.Link, addr netip.Addr) error {
 	if err := netlink.LinkSetUp(host); err != nil {
 		return fmt.Errorf("set up: %w", err)
 	}
-	if err := netlink.NeighSet(neighbour(index, addr)); err != nil {
+	if err := netlink.NeighSet(neighbour(index, addr, addr)); err != nil {
 		return fmt.Errorf("set neighbour %s: %w", addr, err)
 	}
 	route := &netlink.Route{LinkIndex: index, Dst: single(addr), Scope: netlink.SCOPE_LINK}
@@ -245,17 +247,22 @@ func (l *Links) configureHost(host netlink.Link, addr netip.Addr) error {
 	if err := netlink.RouteReplace(route); err != nil {
 		return fmt.Errorf("set route to %s: %w", addr, err)
 	}
-	return nil
+	return configureHost6(name, index, addr, addr6)
 }
 
-// neighbour is a permanent entry, so that nobody ever asks by ARP.
-func neighbour(index int, addr netip.Addr) *netlink.Neigh {
+// neighbour is a permanent entry, so that nobody ever asks for it: addr has the
+// hardware address of the endpoint.
+func neighbour(index int, addr, endpoint netip.Addr) *netlink.Neigh {
+	family := unix.AF_INET
+	if addr.Is6() {
+		family = unix.AF_INET6
+	}
 	return &netlink.Neigh{
 		LinkIndex:    index,
-		Family:       unix.AF_INET,
+		Family:       family,
 		State:        netlink.NUD_PERMANENT,
 		IP:           addr.AsSlice(),
-		HardwareAddr: hardwareAddr(addr),
+		HardwareAddr: hardwareAddr(endpoint),
 	}
 }
 

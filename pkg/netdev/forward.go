@@ -2,6 +2,7 @@ package netdev
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"github.com/google/nftables"
@@ -24,24 +25,31 @@ var ruleMark = userdata.AppendString(nil, userdata.TypeComment, "orch")
 // have a form that the iptables command knows: it reads the whole chain, and
 // the engine uses it.
 func (l *Links) letThrough() error {
-	const sourceOffset, destinationOffset = 12, 16
-	return replaceInUserChain(
-		inPrefix(sourceOffset, expr.CmpOpEq, l.cfg.Pool),
-		inPrefix(destinationOffset, expr.CmpOpEq, l.cfg.Pool),
-	)
+	for _, s := range l.sides() {
+		err := replaceInUserChain(s.family,
+			inPrefix(s.source, expr.CmpOpEq, s.pool),
+			inPrefix(s.destination, expr.CmpOpEq, s.pool),
+		)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// removeLetThrough takes our rules out of the engine's chain.
-func removeLetThrough() error { return replaceInUserChain() }
+// removeLetThrough takes our rules out of the engine's chains.
+func removeLetThrough() error {
+	return errors.Join(replaceInUserChain(nftables.TableFamilyIPv4), replaceInUserChain(nftables.TableFamilyIPv6))
+}
 
-// replaceInUserChain makes our rules in the engine's chain, if there is one,
-// accept what matches, and nothing else.
-func replaceInUserChain(matches ...[]expr.Any) error {
+// replaceInUserChain makes our rules in the engine's chain of a family, if there
+// is one, accept what matches, and nothing else.
+func replaceInUserChain(family nftables.TableFamily, matches ...[]expr.Any) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return err
 	}
-	chain, err := findUserChain(conn)
+	chain, err := findUserChain(conn, family)
 	if err != nil || chain == nil {
 		return err
 	}
@@ -55,8 +63,8 @@ func replaceInUserChain(matches ...[]expr.Any) error {
 	return conn.Flush()
 }
 
-func findUserChain(conn *nftables.Conn) (*nftables.Chain, error) {
-	chains, err := conn.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
+func findUserChain(conn *nftables.Conn, family nftables.TableFamily) (*nftables.Chain, error) {
+	chains, err := conn.ListChainsOfTableFamily(family)
 	if err != nil {
 		return nil, fmt.Errorf("list nftables chains: %w", err)
 	}

@@ -43,6 +43,9 @@ type Config struct {
 	DNSAddr netip.Addr
 	// Pool holds all task addresses and virtual IPs of the cluster.
 	Pool netip.Prefix
+	// Pool6 is the prefix of their IPv6 addresses (api.Pool6); without it they
+	// have none.
+	Pool6 netip.Prefix
 	// Owner is a short tag that tells our interfaces from those of another
 	// cluster in the same namespace; "orch" if empty.
 	Owner string
@@ -75,6 +78,9 @@ func (l *Links) Setup(ctx context.Context) error {
 	if err := sysctl("net/ipv4/ip_forward", "1"); err != nil {
 		return err
 	}
+	if err := l.setupIPv6(); err != nil {
+		return fmt.Errorf("set up IPv6: %w", err)
+	}
 	if err := l.masquerade(); err != nil {
 		return fmt.Errorf("masquerade %s on %s: %w", l.cfg.Pool, l.cfg.Uplink, err)
 	}
@@ -100,6 +106,9 @@ func (l *Links) Purge(ctx context.Context) error {
 		if err := deleteLink(link); err != nil {
 			errs = append(errs, fmt.Errorf("delete %s: %w", link.Attrs().Name, err))
 		}
+	}
+	if err := removeNowhere6(); err != nil {
+		errs = append(errs, fmt.Errorf("delete the IPv6 route of last resort: %w", err))
 	}
 	if err := removeMasquerade(); err != nil {
 		errs = append(errs, fmt.Errorf("delete nftables table: %w", err))

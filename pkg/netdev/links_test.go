@@ -25,6 +25,8 @@ const (
 var (
 	addrA = netip.MustParseAddr("10.128.0.5")
 	addrB = netip.MustParseAddr("10.128.0.6")
+
+	addrA6 = netip.MustParseAddr("fd00:1:2:3::a80:5")
 )
 
 func TestTaskReachesNodeDNSAndOutside(t *testing.T) {
@@ -32,9 +34,9 @@ func TestTaskReachesNodeDNSAndOutside(t *testing.T) {
 	task := newNS(t)
 	f.attach(t, Link{Task: taskA, NetNS: task, Addr: addrA})
 
-	listen(t, f.node, netip.AddrPortFrom(netip.IPv4Unspecified(), 8000))
-	listen(t, f.outside, netip.AddrPortFrom(netip.IPv4Unspecified(), 8000))
-	listen(t, task, netip.AddrPortFrom(netip.IPv4Unspecified(), 80))
+	listen(t, f.node, netip.AddrPortFrom(netip.IPv6Unspecified(), 8000))
+	listen(t, f.outside, netip.AddrPortFrom(netip.IPv6Unspecified(), 8000))
+	listen(t, task, netip.AddrPortFrom(netip.IPv6Unspecified(), 80))
 
 	for _, c := range []struct {
 		name     string
@@ -48,6 +50,10 @@ func TestTaskReachesNodeDNSAndOutside(t *testing.T) {
 		{"task to the node's neighbour", task, outsideAddr, 8000, nodeAddr},
 		{"task to far outside", task, farAddr, 8000, nodeAddr},
 		{"node to task", f.node, addrA, 80, nodeAddr},
+		{"task to node by IPv6", task, nodeAddr6, 8000, addrA6},
+		{"task to the node's neighbour by IPv6", task, outsideAddr6, 8000, nodeAddr6},
+		{"task to far outside by IPv6", task, farAddr6, 8000, nodeAddr6},
+		{"node to task by IPv6", f.node, addrA6, 80, nodeAddr6},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if seen := seenAs(t, c.from, netip.AddrPortFrom(c.to, c.port)); seen != c.wantSeen.String() {
@@ -97,7 +103,9 @@ func TestTaskNamespaceAsMade(t *testing.T) {
 		{"-4 route show", "default via 169.254.1.1 dev eth0 onlink"},
 		{"-4 neighbour show", "169.254.1.1 dev eth0 lladdr 02:6f:a9:fe:01:01 PERMANENT"},
 		{"-4 -brief address show dev eth0", "eth0@if3 UP 10.128.0.5/32"},
-		{"-6 -brief address show dev eth0", ""},
+		{"-6 route show default", "default via fe80::1 dev eth0 metric 1024 pref medium"},
+		{"-6 neighbour show", "fe80::1 dev eth0 lladdr 02:6f:a9:fe:01:01 PERMANENT"},
+		{"-6 -brief address show dev eth0", "eth0@if3 UP fd00:1:2:3::a80:5/128"},
 	} {
 		if diff := cmp.Diff(c.want, ip(t, task, strings.Fields(c.show)...)); diff != "" {
 			t.Errorf("ip %s (-want +got):\n%s", c.show, diff)
@@ -242,6 +250,9 @@ func TestListDetachPurge(t *testing.T) {
 		in(t, f.node, func() error { return f.links.Purge(t.Context()) })
 	}
 	list(map[api.TaskID]int{})
+	if got := ip(t, f.node, "-6", "route", "show", "default"); got != "default via 2001:db8:1::2 dev up0 metric 1024 pref medium" {
+		t.Errorf("IPv6 default routes after Purge: %s", got)
+	}
 	if got := ip(t, f.node, "-4", "-brief", "address", "show", "dev", "lo"); strings.Contains(got, dnsAddr.String()) {
 		t.Errorf("address left after Purge: %s", got)
 	}
@@ -331,5 +342,36 @@ func TestDoComesBack(t *testing.T) {
 	}
 	if err := Do("/nonexistent", func() error { return nil }); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Do(/nonexistent): %v", err)
+	}
+}
+
+// A device that is too narrow for IPv6 has none, and one that took router
+// advertisements before the node forwarded takes them still.
+func TestIPv6WhereItCanBe(t *testing.T) {
+	f := newFabric(t)
+	in(t, f.node, func() error {
+		if got, err := os.ReadFile("/proc/sys/net/ipv6/conf/up0/accept_ra"); string(got) != "2\n" || err != nil {
+			t.Errorf("accept_ra of the uplink: %q, %v", got, err)
+		}
+		return exec.Command("ip", "link", "set", "up0", "mtu", "1300").Run()
+	})
+	task := newNS(t)
+	f.attach(t, Link{Task: taskA, NetNS: task, Addr: addrA})
+	if got := ip(t, task, "-6", "-brief", "address", "show", "dev", "eth0"); got != "" {
+		t.Errorf("a task whose device carries 1250 bytes has %s", got)
+	}
+
+	off := newNS(t)
+	in(t, off, func() error {
+		return errors.Join(os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0),
+			exec.Command("ip", "link", "add", "up0", "type", "bridge").Run(), f.links.Setup(t.Context()))
+	})
+	task = newNS(t)
+	in(t, off, func() error {
+		_, err := f.links.Attach(t.Context(), Link{Task: taskA, NetNS: task, Addr: addrA})
+		return err
+	})
+	if got := ip(t, task, "-6", "-brief", "address", "show", "dev", "eth0"); got != "" {
+		t.Errorf("a task of a node that has IPv6 turned off has %s", got)
 	}
 }

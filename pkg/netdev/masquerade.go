@@ -7,16 +7,32 @@ import (
 	"net/netip"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
-// tableName is the one nftables table that is ours.
+// tableName is the one nftables table of each family that is ours.
 const tableName = "orch"
 
-func table() *nftables.Table {
-	return &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}
+// side is what the rules have to know of one family: its pool, and where in its
+// header the addresses are.
+type side struct {
+	family              nftables.TableFamily
+	pool                netip.Prefix
+	source, destination uint32
+}
+
+// sides are the families that tasks have addresses of.
+func (l *Links) sides() []side {
+	all := []side{{nftables.TableFamilyIPv4, l.cfg.Pool, 12, 16}}
+	if l.cfg.Pool6.IsValid() && hasIPv6() {
+		all = append(all, side{nftables.TableFamilyIPv6, l.cfg.Pool6, 8, 24})
+	}
+	return all
+}
+
+func table(family nftables.TableFamily) *nftables.Table {
+	return &nftables.Table{Name: tableName, Family: family}
 }
 
 // masquerade gives packets from a task to the outside the node's address. The
@@ -27,23 +43,24 @@ func (l *Links) masquerade() error {
 	if err != nil {
 		return err
 	}
-	t := conn.AddTable(table())
-	chain := conn.AddChain(&nftables.Chain{
-		Name: "postrouting", Table: t,
-		Type:     nftables.ChainTypeNAT,
-		Hooknum:  nftables.ChainHookPostrouting,
-		Priority: nftables.ChainPriorityNATSource,
-	})
-	conn.FlushChain(chain)
-	conn.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: l.outbound()})
+	for _, s := range l.sides() {
+		t := conn.AddTable(table(s.family))
+		chain := conn.AddChain(&nftables.Chain{
+			Name: "postrouting", Table: t,
+			Type:     nftables.ChainTypeNAT,
+			Hooknum:  nftables.ChainHookPostrouting,
+			Priority: nftables.ChainPriorityNATSource,
+		})
+		conn.FlushChain(chain)
+		conn.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: l.outbound(s)})
+	}
 	return conn.Flush()
 }
 
-// outbound is: ip saddr POOL ip daddr != POOL oifname UPLINK masquerade.
-func (l *Links) outbound() []expr.Any {
-	const sourceOffset, destinationOffset = 12, 16
-	rule := inPrefix(sourceOffset, expr.CmpOpEq, l.cfg.Pool)
-	rule = append(rule, inPrefix(destinationOffset, expr.CmpOpNeq, l.cfg.Pool)...)
+// outbound is: saddr POOL daddr != POOL oifname UPLINK masquerade.
+func (l *Links) outbound(s side) []expr.Any {
+	rule := inPrefix(s.source, expr.CmpOpEq, s.pool)
+	rule = append(rule, inPrefix(s.destination, expr.CmpOpNeq, s.pool)...)
 	device := make([]byte, unix.IFNAMSIZ)
 	copy(device, l.cfg.Uplink)
 	return append(rule,
@@ -53,29 +70,34 @@ func (l *Links) outbound() []expr.Any {
 	)
 }
 
-// inPrefix compares the address at offset in the IPv4 header.
+// inPrefix compares the address at offset in the IP header.
 func inPrefix(offset uint32, op expr.CmpOp, prefix netip.Prefix) []expr.Any {
+	bits := prefix.Addr().BitLen()
+	length := uint32(bits / 8)
 	return []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
 		&expr.Bitwise{
-			SourceRegister: 1, DestRegister: 1, Len: 4,
-			Mask: net.CIDRMask(prefix.Bits(), 32),
-			Xor:  binaryutil.NativeEndian.PutUint32(0),
+			SourceRegister: 1, DestRegister: 1, Len: length,
+			Mask: net.CIDRMask(prefix.Bits(), bits),
+			Xor:  make([]byte, length),
 		},
 		&expr.Cmp{Op: op, Register: 1, Data: prefix.Masked().Addr().AsSlice()},
 	}
 }
 
 func removeMasquerade() error {
-	conn, err := nftables.New()
-	if err != nil {
-		return err
+	var errs []error
+	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		conn.DelTable(table(family))
+		if err := conn.Flush(); !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, err)
+		}
 	}
-	conn.DelTable(table())
-	if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
-		return err
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // ForwardingBlocked names the nftables chain, if there is one, that drops

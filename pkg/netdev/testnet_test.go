@@ -64,12 +64,17 @@ var (
 	farAddr     = netip.MustParseAddr("198.51.100.7") // behind the default route
 	dnsAddr     = netip.MustParseAddr("169.254.20.53")
 	pool        = netip.MustParsePrefix("10.128.0.0/10")
+
+	nodeAddr6    = netip.MustParseAddr("2001:db8:1::1")
+	outsideAddr6 = netip.MustParseAddr("2001:db8:1::2")
+	farAddr6     = netip.MustParseAddr("2001:db8:2::7")
+	pool6        = netip.MustParsePrefix("fd00:1:2:3::/96")
 )
 
 func newFabric(t *testing.T) *fabric {
 	t.Helper()
 	f := &fabric{node: newNS(t), outside: newNS(t)}
-	f.links = New(Config{Uplink: "up0", DNSAddr: dnsAddr, Pool: pool, Owner: "test"})
+	f.links = New(Config{Uplink: "up0", DNSAddr: dnsAddr, Pool: pool, Pool6: pool6, Owner: "test"})
 	in(t, f.node, func() error {
 		ns, err := os.Open(f.outside)
 		if err != nil {
@@ -83,13 +88,12 @@ func newFabric(t *testing.T) *fabric {
 		if err := netlink.LinkAdd(pair); err != nil {
 			return err
 		}
-		if err := give("up0", netip.PrefixFrom(nodeAddr, 24)); err != nil {
-			return err
-		}
-		return netlink.RouteAdd(&netlink.Route{Gw: outsideAddr.AsSlice()})
+		return errors.Join(give("up0", netip.PrefixFrom(nodeAddr, 24)), give("up0", netip.PrefixFrom(nodeAddr6, 64)),
+			netlink.RouteAdd(&netlink.Route{Gw: outsideAddr.AsSlice()}), netlink.RouteAdd(&netlink.Route{Gw: outsideAddr6.AsSlice()}))
 	})
 	in(t, f.outside, func() error {
-		return errors.Join(give("lo", netip.PrefixFrom(farAddr, 32)), give("eth0", netip.PrefixFrom(outsideAddr, 24)))
+		return errors.Join(give("lo", netip.PrefixFrom(farAddr, 32)), give("eth0", netip.PrefixFrom(outsideAddr, 24)),
+			give("lo", netip.PrefixFrom(farAddr6, 128)), give("eth0", netip.PrefixFrom(outsideAddr6, 64)))
 	})
 	in(t, f.node, func() error { return f.links.Setup(t.Context()) })
 	return f
@@ -103,8 +107,8 @@ func give(device string, addr netip.Prefix) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return err
 	}
-	ipnet := &net.IPNet{IP: addr.Addr().AsSlice(), Mask: net.CIDRMask(addr.Bits(), 32)}
-	return netlink.AddrAdd(link, &netlink.Addr{IPNet: ipnet})
+	ipnet := &net.IPNet{IP: addr.Addr().AsSlice(), Mask: net.CIDRMask(addr.Bits(), addr.Addr().BitLen())}
+	return netlink.AddrAdd(link, &netlink.Addr{IPNet: ipnet, Flags: unix.IFA_F_NODAD})
 }
 
 func (f *fabric) attach(t *testing.T, link Link) int {
@@ -123,7 +127,7 @@ func listen(t *testing.T, ns string, at netip.AddrPort) {
 	t.Helper()
 	var listener net.Listener
 	in(t, ns, func() (err error) {
-		listener, err = net.Listen("tcp4", at.String())
+		listener, err = net.Listen("tcp", at.String())
 		return err
 	})
 	t.Cleanup(func() { listener.Close() })
@@ -146,7 +150,7 @@ func seenAs(t *testing.T, ns string, to netip.AddrPort) string {
 	in(t, ns, func() (err error) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		conn, err = new(net.Dialer).DialContext(ctx, "tcp4", to.String())
+		conn, err = new(net.Dialer).DialContext(ctx, "tcp", to.String())
 		return err
 	})
 	defer conn.Close()

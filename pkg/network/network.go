@@ -30,6 +30,7 @@ func Plan(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool, lin
 	if view.Cluster != nil {
 		// A pool that does not parse leaves no addresses to plan for.
 		plan.Pool, _ = netip.ParsePrefix(view.Cluster.Pool)
+		plan.Pool6 = api.Pool6(view.Cluster.ID)
 	}
 	for _, n := range api.Sorted(view.Nodes) {
 		plan.Members = append(plan.Members, api.Member{Node: n.ID, Addr: n.Addr})

@@ -35,7 +35,7 @@ func task(id, service, node, addr string, state api.EndpointState, networks ...a
 func blog() *api.Snapshot {
 	snap := &api.Snapshot{
 		Index:   42,
-		Cluster: &api.Cluster{Pool: "10.128.0.0/10"},
+		Cluster: &api.Cluster{ID: "c1", Pool: "10.128.0.0/10"},
 		Nodes: map[api.NodeID]*api.Node{
 			"a": {ID: "a", Addr: ip("192.0.2.30"), State: api.NodeReady},
 			"b": {ID: "b", Addr: ip("192.0.2.20"), State: api.NodeReady},
@@ -92,6 +92,7 @@ func TestPlan(t *testing.T) {
 		Node:       "a",
 		Underlay:   ip("192.0.2.30"),
 		Pool:       netip.MustParsePrefix("10.128.0.0/10"),
+		Pool6:      api.Pool6("c1"),
 		Members: []api.Member{
 			{Node: "c", Addr: ip("192.0.2.10")},
 			{Node: "b", Addr: ip("192.0.2.20")},

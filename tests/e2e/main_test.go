@@ -133,6 +133,7 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 		{"isolation", []string{probes, other}, testIsolation},
 		{"outside", []string{probes}, testOutside},
 		{"UDP", []string{probes}, testUDP},
+		{"IPv6", []string{probes, other}, testIPv6},
 		{"large transfers", []string{probes}, testTransfers},
 		{"metrics", []string{blog, probes}, testMetrics},
 		{"explain", []string{blog}, testExplain},

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"testing"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 
 const probeTarget = 8080 // the port that every probe listens on
 
-func at(addr string, port int) string { return fmt.Sprintf("%s:%d", addr, port) }
+func at(addr string, port int) string { return net.JoinHostPort(addr, strconv.Itoa(port)) }
 
 // testTaskToTask goes by virtual IP, by task address and by published port,
 // from a task that is no backend and from one that is.

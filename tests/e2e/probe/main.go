@@ -92,11 +92,11 @@ func serve() error {
 		return err
 	}
 	p := &probe{replica: hostname, version: cmp.Or(os.Getenv(envVersion), "unknown")}
-	packets, err := net.ListenPacket("udp4", listenAddr)
+	packets, err := net.ListenPacket("udp", listenAddr)
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp4", listenAddr)
+	listener, err := net.Listen("tcp", listenAddr)
 	if err != nil {
 		return err
 	}
