@@ -98,6 +98,26 @@ static __always_inline void read_quoted(struct __sk_buff *skb, const struct node
 		read_icmp(skb, cfg, p);
 }
 
+static __always_inline void fragment_put(const struct packet *p, const struct fragment6_key *key,
+					 const struct fragment *ports)
+{
+	if (p->v6)
+		bpf_map_update_elem(&fragments6, key, ports, BPF_ANY);
+	else
+		bpf_map_update_elem(&fragments, &key->k, ports, BPF_ANY);
+}
+
+static __always_inline struct fragment *fragment_at(const struct packet *p,
+						    const struct fragment6_key *key)
+{
+	return p->v6 ? bpf_map_lookup_elem(&fragments6, key)
+		     : bpf_map_lookup_elem(&fragments, &key->k);
+}
+
+/* A fragment that overtakes its first one is taken for a piece of the same flow
+ * as the last datagram in pieces between the two addresses, which is kept as
+ * that of number 0.
+ */
 static __noinline bool find_fragment(struct packet *p)
 {
 	struct fragment6_key key = {
@@ -111,14 +131,16 @@ static __noinline bool find_fragment(struct packet *p)
 		key.daddr = p->daddr6;
 	}
 	if (p->fragment == FIRST_FRAGMENT) {
-		if (p->v6)
-			bpf_map_update_elem(&fragments6, &key, &ports, BPF_ANY);
-		else
-			bpf_map_update_elem(&fragments, &key.k, &ports, BPF_ANY);
+		fragment_put(p, &key, &ports);
+		key.k.id = 0;
+		fragment_put(p, &key, &ports);
 		return true;
 	}
-	seen = p->v6 ? bpf_map_lookup_elem(&fragments6, &key)
-		     : bpf_map_lookup_elem(&fragments, &key.k);
+	seen = fragment_at(p, &key);
+	if (!seen) {
+		key.k.id = 0;
+		seen = fragment_at(p, &key);
+	}
 	if (!seen)
 		return false;
 	p->sport = seen->sport;
@@ -127,7 +149,7 @@ static __noinline bool find_fragment(struct packet *p)
 }
 
 /* Gives a later fragment the ports of its first one. False if that one was
- * not seen.
+ * not seen, nor one of an earlier datagram.
  */
 static __always_inline bool find_ports(struct packet *p)
 {

@@ -79,7 +79,7 @@ static __always_inline struct frontend *find_published(void *ctx, const struct n
 	fe = bpf_map_lookup_elem(&frontends, &key);
 	if (!fe)
 		return NULL;
-	if (from_task && is_member(p->daddr))
+	if (from_task && is_member(p->daddr) && !(fe->flags & FRONTEND_HOST))
 		return fe;
 	if (p->v6 && !is_loopback(p->daddr))
 		return is_local6(ctx, &p->daddr6) ? fe : NULL;

@@ -50,7 +50,8 @@
  * VXLAN is taken from members only, before anything in it is looked at; bare
  * packets from or to the pool are not taken at all.
  *
- * Fragments follow their first one, which has the ports. ICMP errors follow the
+ * Fragments follow their first one, which has the ports, or if that is late the
+ * last datagram in fragments between the same addresses. ICMP errors follow the
  * flow of the packet that they quote. A packet too big for the tunnel is
  * answered with fragmentation needed, also where it may be fragmented: hosts
  * then fragment by themselves, and the fragments pass.

@@ -123,7 +123,7 @@ type OrchFragmentKey struct {
 type OrchFrontend struct {
 	_      structs.HostLayout
 	Id     uint32
-	Pad    uint32
+	Flags  OrchFrontendFlags
 	Netset uint64
 }
 
@@ -132,6 +132,12 @@ type OrchFrontend6Key struct {
 	K    OrchFrontendKey
 	Addr OrchAddr6
 }
+
+type OrchFrontendFlags uint32
+
+const (
+	OrchFrontendFlagsFRONTEND_HOST OrchFrontendFlags = 1
+)
 
 type OrchFrontendKey struct {
 	_     structs.HostLayout

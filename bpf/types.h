@@ -86,9 +86,13 @@ struct frontend6_key {
 	struct addr6 addr;
 };
 
+enum frontend_flags {
+	FRONTEND_HOST = 1, /* a port published on this node alone */
+};
+
 struct frontend {
 	__u32 id;
-	__u32 pad;
+	enum frontend_flags flags;
 	__u64 netset; /* of a virtual IP: the networks it answers on */
 };
 

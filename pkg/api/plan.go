@@ -69,6 +69,9 @@ type Frontend struct {
 	// Networks are the numbers of the networks a virtual IP answers on,
 	// ascending; empty for a published port.
 	Networks []uint32
+	// Host: a published port of this node alone, also for the node's tasks, which
+	// else reach every node's published ports here.
+	Host     bool
 	Backends []Backend
 }
 

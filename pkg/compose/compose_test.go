@@ -220,6 +220,9 @@ func TestLoadForms(t *testing.T) {
 			s.Task.Mounts = []api.Mount{{Type: api.MountVolume, Target: "/data"}}
 		}},
 		{"reset in the same file", "services: {web: {image: i, build: !reset null}}", func(*api.ServiceSpec) {}},
+		{"on an IPv6 address", `services: {web: {image: i, ports: ["[2001:db8::1]:80:8080"]}}`, func(s *api.ServiceSpec) {
+			s.Ports = []api.Port{{Published: 80, Target: 8080, Protocol: api.TCP, HostIP: netip.MustParseAddr("2001:db8::1")}}
+		}},
 		{"any address", `services: {web: {image: i, ports: ["0.0.0.0:80:8080"]}}`, func(s *api.ServiceSpec) {
 			s.Ports = []api.Port{{Published: 80, Target: 8080, Protocol: api.TCP}}
 		}},

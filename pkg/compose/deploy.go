@@ -200,9 +200,6 @@ func (c *converter) ports(at string, in []types.ServicePortConfig) []api.Port {
 			if !addr.IsUnspecified() {
 				port.HostIP = addr
 			}
-			if addr.Is6() && !addr.IsUnspecified() {
-				c.failAt(at, "ports are published on IPv4 addresses only for now", "")
-			}
 		}
 		ports = append(ports, port)
 	}

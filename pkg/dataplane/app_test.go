@@ -2,10 +2,8 @@ package dataplane_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/md5"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -172,32 +170,6 @@ func (s *space) datagrams(addr netip.AddrPort) (c net.Conn, err error) {
 		return err
 	})
 	return c, err
-}
-
-// ping sends an ICMP echo request and waits for its reply.
-func (s *space) ping(addr netip.Addr) error {
-	return s.do(func() error {
-		c, err := net.Dial("ip4:icmp", addr.String())
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		c.SetDeadline(time.Now().Add(patience))
-		request := []byte{8, 0, 0, 0, 0x12, 0x34, 0, 1} // type, code, checksum, id, sequence
-		binary.BigEndian.PutUint16(request[2:], ^uint16(0x0800+0x1234+1))
-		if _, err := c.Write(request); err != nil {
-			return err
-		}
-		reply := make([]byte, 1500)
-		n, err := c.Read(reply)
-		if err != nil {
-			return err
-		}
-		if want := []byte{0, 0, 0xed, 0xca, 0x12, 0x34, 0, 1}; !bytes.HasSuffix(reply[:n], want) {
-			return fmt.Errorf("reply % x, want it to end in % x", reply[:n], want)
-		}
-		return nil
-	})
 }
 
 // exchange sends a datagram of a length until it is answered in full, and

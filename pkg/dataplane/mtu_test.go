@@ -12,7 +12,7 @@ import (
 
 // Underlays whose frames are small, and such as XDP has in several buffers.
 func TestUnderlayMTU(t *testing.T) {
-	for _, mtu := range []int{1280, 9000} {
+	for _, mtu := range []int{1280, 1450, 9000} {
 		for _, mode := range []dataplane.Mode{dataplane.ModeXDP, dataplane.ModeTC} {
 			t.Run(fmt.Sprint(mode, mtu), func(t *testing.T) {
 				c := newClusterOf(t, mode, mtu)
@@ -24,6 +24,10 @@ func TestUnderlayMTU(t *testing.T) {
 					c.client.moves(c.nodes[0].published(), mtu)
 					c.caller.moves(virtual(appPort), mtu)
 					c.caller.moves(w.app(), mtu)
+					if mtu-api.OverlayOverhead >= minMTU6 {
+						c.client.moves(c.nodes[0].published6(), mtu)
+						c.caller.moves(netip.AddrPortFrom(inner6(w.addr), appPort), mtu)
+					}
 				}
 				for i, n := range c.nodes {
 					if got := n.stats().Drops["rewrite"].Packets; got != 0 {

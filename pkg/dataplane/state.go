@@ -168,6 +168,10 @@ func (s *state) addFrontends(plan api.NetworkPlan, have *state, sets networkSets
 			fe = bpf.OrchFrontend{Id: frontendIDs.next()}
 		}
 		fe.Netset = sets.add(f.Networks)
+		fe.Flags = 0
+		if f.Host {
+			fe.Flags |= bpf.OrchFrontendFlagsFRONTEND_HOST
+		}
 		s.frontends[key] = fe
 		var candidates []loadbalancer.Backend
 		var ids []uint32

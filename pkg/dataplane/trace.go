@@ -187,7 +187,8 @@ func (t *tracer) published(fromTask bool) (bpf.OrchFrontend6Key, bpf.OrchFronten
 		return key, fe, false
 	}
 	_, member := t.s.members[t.p.daddr]
-	return key, fe, fromTask && member || t.isLocal()
+	everywhere := fe.Flags&bpf.OrchFrontendFlagsFRONTEND_HOST == 0
+	return key, fe, fromTask && member && everywhere || t.isLocal()
 }
 
 func (t *tracer) isLocal() bool {
