@@ -61,6 +61,9 @@ func authorityRows(s *api.AuthorityStatus) ([][]string, error) {
 		{"  Name", cert.Subject.String()},
 		{"  Good", "until " + day(cert.NotAfter)},
 	}
+	if s.External != "" && s.Next == nil {
+		rows = append(rows, []string{"  Signs", "outside of the cluster, at " + s.External})
+	}
 	if s.Next == nil {
 		return append(rows, []string{"  State", "signs"}), nil
 	}
@@ -76,6 +79,7 @@ func authorityRows(s *api.AuthorityStatus) ([][]string, error) {
 
 func newAuthorityRotateCommand(c *cli) *cobra.Command {
 	req, detach := &api.RotateAuthorityRequest{}, false
+	next, cross := &outside{}, ""
 	cmd := &cobra.Command{
 		Use:   "rotate",
 		Short: "Replace the authority, with nothing interrupted",
@@ -87,9 +91,24 @@ before are good no longer then.
 Nodes that are down are waited for: one that comes back within --grace gets its
 certificate then. One that comes back later has to leave and join again. So are users:
 they get theirs when they use the cluster from elsewhere, and later need a new file
-(` + "`orch user renew`" + `). Use --grace 0s when the old key may be in others' hands.`,
+(` + "`orch user renew`" + `). Use --grace 0s when the old key may be in others' hands.
+
+With --external-ca the next authority is one outside of the cluster, which has to take
+managers' certificates of the old authority until all have renewed. To replace one that
+is outside already, have it sign the certificate of the next (its name and its key), and
+give that with --cross-cert.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if req.Next, err = next.authority(); err != nil {
+				return err
+			}
+			if cross != "" {
+				crossed, err := readCertificates(cross)
+				if err != nil {
+					return fmt.Errorf("--cross-cert: %w", err)
+				}
+				req.Cross = crossed[0]
+			}
 			status, err := call[api.RotateAuthorityRequest, api.AuthorityStatus](cmd, c, api.ProcRotateAuthority, req)
 			if err != nil || detach {
 				return err
@@ -97,6 +116,8 @@ they get theirs when they use the cluster from elsewhere, and later need a new f
 			return awaitRotation(cmd, c, status)
 		},
 	}
+	next.flags(cmd)
+	cmd.Flags().StringVar(&cross, "cross-cert", "", "the next authority's certificate as the external one that is to be replaced signed it, PEM")
 	cmd.Flags().DurationVar(&req.Grace, "grace", defaultGrace, "how long nodes that are down, and users, are waited for")
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "do not wait for the nodes")
 	return cmd

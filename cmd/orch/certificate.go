@@ -74,7 +74,8 @@ func (m *member) due(own *pki.Credentials, view *api.Snapshot, now time.Time) bo
 		return false
 	}
 	const rounded = time.Second // as times in certificates are
-	return own.Life() > view.Cluster.CertificateLife+rounded || m.changesRole(own, view) || view.Cluster.Issuer().ID() != own.Issuer
+	long := own.Life() > view.Cluster.CertificateLife+rounded && view.Cluster.Issuer().External == nil
+	return long || m.changesRole(own, view) || view.Cluster.Issuer().ID() != own.Issuer
 }
 
 // changesRole reports whether the node has another role now than its certificate says.

@@ -9,12 +9,15 @@ import (
 )
 
 func newInitCommand(c *cli) *cobra.Command {
-	req := &api.InitRequest{}
+	req, external := &api.InitRequest{}, &initOutside{}
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make a new cluster with this node as its first manager",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := external.read(req); err != nil {
+				return err
+			}
 			res, err := call[api.InitRequest, api.InitResponse](cmd, c, api.ProcInit, req)
 			if err != nil {
 				return err
@@ -32,6 +35,7 @@ func newInitCommand(c *cli) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&req.AdvertiseAddr, "advertise-addr", "", "this node's address for other nodes (default: the daemon's, or the one of the default route)")
 	cmd.Flags().BoolVar(&req.Autolock, "autolock", false, "managers need an unlock key, which is printed, after a restart")
+	external.flags(cmd)
 	cmd.Flags().StringVar(&req.Pool, "pool", "", "where task addresses and virtual IPs come from (default "+api.DefaultPool+")")
 	return cmd
 }

@@ -50,7 +50,7 @@ func (d *daemon) Init(ctx context.Context, req *api.InitRequest) (*api.InitRespo
 		key := seal.NewUnlockKey(rand.Reader)
 		cluster.UnlockKey, unlock = key, key.Text()
 	}
-	if err := id.found(cluster); err != nil {
+	if err := d.found(ctx, &id, cluster, req); err != nil {
 		return nil, err
 	}
 	var tokens *api.JoinTokens
@@ -68,28 +68,6 @@ func (d *daemon) Init(ctx context.Context, req *api.InitRequest) (*api.InitRespo
 		return nil, err
 	}
 	return &api.InitResponse{NodeID: id.Node, Tokens: *tokens, UnlockKey: unlock}, nil
-}
-
-// found makes the authority of a new cluster, and the first certificate.
-func (id *identity) found(cluster *api.Cluster) error {
-	now := time.Now()
-	authority, err := pki.NewAuthority(rand.Reader, cluster.ID, now)
-	if err != nil {
-		return err
-	}
-	if cluster.Authority, err = authority.Store(); err != nil {
-		return err
-	}
-	request, err := pki.Request(id.Key)
-	if err != nil {
-		return err
-	}
-	self := pki.Identity{Cluster: cluster.ID, Role: id.Role, Node: id.Node}
-	certificate, err := authority.Issue(rand.Reader, request, self, cluster.CertificateLife, now)
-	if err != nil {
-		return err
-	}
-	return id.certify(id.Key, api.Certificate{Node: certificate, Roots: [][]byte{cluster.Authority.Certificate}})
 }
 
 // Join makes this node a member of the token's cluster.

@@ -21,7 +21,7 @@ func founded(t *testing.T, dir string) (*identity, *api.Cluster) {
 	}
 	cluster := &api.Cluster{ID: api.NewID(rand.Reader), CertificateLife: pki.DefaultLife}
 	id.ClusterID, id.Role = cluster.ID, api.RoleManager
-	if err := id.found(cluster); err != nil {
+	if err := (&daemon{}).found(t.Context(), id, cluster, &api.InitRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := id.save(dir); err != nil {

@@ -77,7 +77,7 @@ func (m *member) startManaging() error {
 	}
 	g.control = control.New(control.Config{
 		Node: m.id.Node, Replica: g.replica, Tracker: g.tracker, Peers: m.d.peers,
-		NewID: newID, Rand: rand.Reader, Now: time.Now, Log: m.d.log,
+		NewID: newID, Rand: rand.Reader, Sign: m.d.signOutside, Now: time.Now, Log: m.d.log,
 	})
 	loop := manager.New(g.replica, g.tracker, newID, rand.Reader, time.Now, m.d.log.With("part", "manager"))
 	members := &manager.Members{Replica: g.replica, Tracker: g.tracker, Applied: m.d.appliedBy, Log: m.d.log.With("part", "members")}

@@ -41,6 +41,10 @@ func settingsRows(s *api.ClusterSettings) [][]string {
 	if s.Autolock {
 		autolock = "on"
 	}
+	certificates := fmt.Sprintf("good for %s, renewed after two thirds of that", days(s.CertificateLife))
+	if s.External != "" {
+		certificates = "good for as long as the external CA at " + s.External + " says, renewed after two thirds of that"
+	}
 	election := fmt.Sprintf("%v to %v", s.ElectionTimeout, 2*s.ElectionTimeout)
 	if len(s.Retiming) > 0 {
 		election += ", not yet on " + strings.Join(s.Retiming, ", ")
@@ -50,7 +54,7 @@ func settingsRows(s *api.ClusterSettings) [][]string {
 		{"  Pool", fmt.Sprintf("%s and %s", s.Pool, api.Pool6(s.ID))},
 		{"  Lease", s.Lease.String()},
 		{"  Election after", election},
-		{"  Certificates", fmt.Sprintf("good for %s, renewed after two thirds of that", days(s.CertificateLife))},
+		{"  Certificates", certificates},
 		{"  Authority", s.Authority},
 		{"  Gossip key", gossipKey(s)},
 		{"  Autolock", autolock},

@@ -3,6 +3,7 @@ package api
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"net/url"
 	"time"
 )
 
@@ -10,6 +11,27 @@ import (
 type Authority struct {
 	Certificate []byte `json:"certificate"`   // X.509, DER
 	Key         []byte `json:"key,omitempty"` // PKCS #8; for managers only
+	// External: it signs elsewhere, and Key is none.
+	External *ExternalCA `json:"external,omitempty"`
+}
+
+// ExternalCA is where an authority outside of the cluster signs: an endpoint "sign"
+// of cfssl. Managers show it their own certificates.
+type ExternalCA struct {
+	URL     string `json:"url"`               // https://HOST:PORT/api/v1/cfssl/sign
+	Profile string `json:"profile,omitempty"` // cfssl's; empty: its default
+	// Roots vouch for what answers there: X.509, DER. None: the authority itself, and
+	// those that the manager's machine trusts.
+	Roots [][]byte `json:"roots,omitempty"`
+}
+
+// Validate refuses what cannot be asked.
+func (ca *ExternalCA) Validate() error {
+	u, err := url.Parse(ca.URL)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return Errorf(CodeInvalid, "external CA %q: give the https:// address of its endpoint, such as https://ca.example.com:8888/api/v1/cfssl/sign", ca.URL)
+	}
+	return nil
 }
 
 // ID names the authority: the SHA-256 of its certificate, in hexadecimal.
@@ -89,6 +111,8 @@ type AuthorityStatus struct {
 	Started time.Time `json:"started,omitzero"`
 	Until   time.Time `json:"until,omitzero"`
 	Nodes   int       `json:"nodes"`
+	// External is where the authority that signs now does so, if elsewhere.
+	External string `json:"external,omitempty"`
 	// Waiting are the names of the nodes that have not renewed their
 	// certificates, Down those of them that are down, and Users are users who
 	// have not: they do when they use the cluster.
@@ -101,6 +125,11 @@ type AuthorityStatus struct {
 type RotateAuthorityRequest struct {
 	// Grace is how long nodes that are down, and users, are waited for.
 	Grace time.Duration `json:"grace"`
+	// Next is the external authority that is to sign; nil: one that is made.
+	Next *Authority `json:"next,omitempty"`
+	// Cross is its certificate as the one that signs now signed it, where managers
+	// cannot do that.
+	Cross []byte `json:"cross,omitempty"`
 }
 
 // Rotated is the cluster once its authority has been replaced.

@@ -131,9 +131,12 @@ type ClusterSettings struct {
 	ElectionTimeout time.Duration `json:"electionTimeout"`
 	CertificateLife time.Duration `json:"certificateLife"`
 	Authority       string        `json:"authority"` // ID
-	Autolock        bool          `json:"autolock"`
-	Nodes           int           `json:"nodes"`
-	Managers        int           `json:"managers"`
+	// External is where the authority signs, if outside of the cluster: it decides
+	// how long certificates are good.
+	External string `json:"external,omitempty"`
+	Autolock bool   `json:"autolock"`
+	Nodes    int    `json:"nodes"`
+	Managers int    `json:"managers"`
 	// GossipKeySince is when the gossip key came into use, which is replaced after
 	// GossipKeyLife. Gossip says how far that is, if it is going on, and Rekeying are
 	// the nodes that are waited for.

@@ -43,7 +43,7 @@ func (s *Server) Admit(ctx context.Context, req *api.AdmitRequest) (*api.AdmitRe
 	if node == nil { // removed at once
 		return nil, notMember(joining.ID)
 	}
-	certificate, err := s.issue(snap, req.Request, node)
+	certificate, err := s.issue(ctx, snap, req.Request, node)
 	if err != nil {
 		return nil, err
 	}
@@ -113,25 +113,37 @@ func (s *Server) Renew(ctx context.Context, req *api.RenewRequest) (*api.Certifi
 		// A worker's certificate is what a manager ends its part in Raft for.
 		return nil, api.Errorf(api.CodeUnavailable, "node %s is a worker and not out of the managers' group yet: try again in a moment", node.Hostname)
 	}
-	return s.issue(snap, req.Request, node)
+	return s.issue(ctx, snap, req.Request, node)
 }
 
 // issue makes a member's certificate.
-func (s *Server) issue(snap *api.Snapshot, request []byte, node *api.Node) (*api.Certificate, error) {
-	return s.certify(snap, request, pki.Identity{Cluster: snap.Cluster.ID, Role: node.Role, Node: node.ID})
+func (s *Server) issue(ctx context.Context, snap *api.Snapshot, request []byte, node *api.Node) (*api.Certificate, error) {
+	return s.certify(ctx, snap, request, pki.Identity{Cluster: snap.Cluster.ID, Role: node.Role, Node: node.ID})
 }
 
 // certify answers a request for a certificate for id.
-func (s *Server) certify(snap *api.Snapshot, request []byte, id pki.Identity) (*api.Certificate, error) {
-	authority, err := pki.LoadAuthority(*snap.Cluster.Issuer())
-	if err != nil {
-		return nil, err
-	}
-	certificate, err := authority.Issue(s.Rand, request, id, snap.Cluster.CertificateLife, s.Now())
+func (s *Server) certify(ctx context.Context, snap *api.Snapshot, request []byte, id pki.Identity) (*api.Certificate, error) {
+	certificate, err := s.sign(ctx, snap.Cluster, request, id)
 	if err != nil {
 		return nil, err
 	}
 	return &api.Certificate{Node: certificate, Chain: snap.Cluster.Chain(), Roots: snap.Cluster.Roots()}, nil
+}
+
+// sign has the cluster's authority sign a request, wherever that is.
+func (s *Server) sign(ctx context.Context, cluster *api.Cluster, request []byte, id pki.Identity) ([]byte, error) {
+	issuer := cluster.Issuer()
+	if issuer.External == nil {
+		authority, err := pki.LoadAuthority(*issuer)
+		if err != nil {
+			return nil, err
+		}
+		return authority.Issue(s.Rand, request, id, cluster.CertificateLife, s.Now())
+	}
+	if _, err := pki.RequestKey(request); err != nil {
+		return nil, err
+	}
+	return s.Sign(ctx, issuer, request, id)
 }
 
 // roleOf returns the role that a join token's secret gives.

@@ -40,7 +40,7 @@ func (s *site) reportIssuer(t *testing.T, client *rpc.Client, id api.NodeID, iss
 func (s *site) renewSelf(t *testing.T) {
 	t.Helper()
 	snap, fresh := s.Replica.Snapshot(), newKeyed()
-	own := must(pki.NewCredentials(fresh.key, *must(s.issue(snap, fresh.request, snap.Nodes[s.Node]))))
+	own := must(pki.NewCredentials(fresh.key, *must(s.issue(deadline(t), snap, fresh.request, snap.Nodes[s.Node]))))
 	s.own.Store(&ownKey{own, fresh.key})
 	s.reportIssuer(t, rpc.NewPool(s.sec).Manager(s.addr), s.Node, own.Issuer)
 }

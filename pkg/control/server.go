@@ -13,6 +13,7 @@ import (
 
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/manager"
+	"github.com/orch-dev/orch/pkg/pki"
 	"github.com/orch-dev/orch/pkg/rpc"
 )
 
@@ -24,8 +25,10 @@ type Config struct {
 	Peers   *rpc.Pool
 	NewID   func() string
 	Rand    io.Reader // for certificates and secrets
-	Now     func() time.Time
-	Log     *slog.Logger
+	// Sign has an external authority sign a request: DER. Nil where there is none.
+	Sign func(ctx context.Context, authority *api.Authority, request []byte, id pki.Identity) ([]byte, error)
+	Now  func() time.Time
+	Log  *slog.Logger
 }
 
 // Server answers the procedures of a manager.

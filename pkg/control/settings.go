@@ -25,6 +25,9 @@ func (s *Server) ClusterSettings(context.Context, *api.Empty) (*api.ClusterSetti
 		ID: c.ID, Pool: c.Pool, Lease: c.LeaseTimeout, ElectionTimeout: c.Election(), CertificateLife: c.CertificateLife,
 		Authority: c.Issuer().ID(), Autolock: c.UnlockKey != nil, Nodes: len(snap.Nodes), Managers: len(managerAddrs(snap)),
 	}
+	if external := c.Issuer().External; external != nil {
+		settings.External = external.URL
+	}
 	settings.GossipKeySince, settings.GossipKeyLife, settings.Gossip = c.GossipKeySince, c.GossipLife(), c.GossipStep()
 	if settings.Gossip != "" {
 		settings.Rekeying = hostnames(manager.Rekeying(snap))
@@ -63,6 +66,9 @@ func (s *Server) UpdateCluster(ctx context.Context, req *api.UpdateClusterReques
 	res := &api.UpdateClusterResponse{}
 	changed := false
 	_, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
+		if external := snap.Cluster.Issuer().External; external != nil && req.CertificateLife != nil {
+			return nil, api.Errorf(api.CodeConflict, "the external CA at %s decides how long certificates are good: change it there", external.URL)
+		}
 		next := *snap.Cluster
 		res.UnlockKey = s.autolock(&next, req.Autolock)
 		set(&next, req)

@@ -38,7 +38,7 @@ func (s *Server) AddUser(ctx context.Context, req *api.AddUserRequest) (*api.Use
 		return nil, err
 	}
 	snap := s.Replica.Snapshot()
-	certificate, err := s.certify(snap, req.Request, userIdentity(snap, &user))
+	certificate, err := s.certify(ctx, snap, req.Request, userIdentity(snap, &user))
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,7 @@ func (s *Server) renewUser(ctx context.Context, id api.NodeID, request []byte) (
 	if user == nil {
 		return nil, removedUser()
 	}
-	return s.certify(snap, request, userIdentity(snap, user))
+	return s.certify(ctx, snap, request, userIdentity(snap, user))
 }
 
 func removedUser() error {

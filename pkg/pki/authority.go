@@ -69,22 +69,36 @@ func keyName(key crypto.Signer) string {
 	return hex.EncodeToString(digest[:8])
 }
 
+// madeHere reports whether NewAuthority made an authority's certificate.
+func madeHere(cert *x509.Certificate) bool {
+	key, ok := cert.PublicKey.(ed25519.PublicKey)
+	if !ok {
+		return false
+	}
+	digest := sha256.Sum256(key)
+	return cert.Subject.SerialNumber == hex.EncodeToString(digest[:8])
+}
+
 // CrossSign makes a certificate with which who trusts this authority trusts what
-// the next one has signed.
-func (a *Authority) CrossSign(rand io.Reader, next *Authority, now time.Time) ([]byte, error) {
+// the next one, which has this certificate, has signed.
+func (a *Authority) CrossSign(rand io.Reader, nextCertificate []byte, now time.Time) ([]byte, error) {
+	next, err := x509.ParseCertificate(nextCertificate)
+	if err != nil {
+		return nil, fmt.Errorf("read the next authority: %w", err)
+	}
 	if a.cert.MaxPathLen == 0 {
 		return nil, api.Errorf(api.CodeConflict, "the cluster's authority was made by an orch that did not know how to replace it: it may sign no other")
 	}
 	cert, err := create(rand, &x509.Certificate{
-		Subject:               next.cert.Subject,
-		SubjectKeyId:          next.cert.SubjectKeyId,
+		RawSubject:            next.RawSubject,
+		SubjectKeyId:          next.SubjectKeyId,
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              a.cert.NotAfter,
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 		MaxPathLenZero:        true,
 		KeyUsage:              x509.KeyUsageCertSign,
-	}, a.cert, next.key.Public(), a.key)
+	}, a.cert, next.PublicKey, a.key)
 	if err != nil {
 		return nil, fmt.Errorf("sign the next authority: %w", err)
 	}
@@ -96,6 +110,9 @@ func LoadAuthority(stored api.Authority) (*Authority, error) {
 	cert, err := x509.ParseCertificate(stored.Certificate)
 	if err != nil {
 		return nil, fmt.Errorf("read the cluster's authority: %w", err)
+	}
+	if stored.External != nil {
+		return nil, fmt.Errorf("the authority at %s keeps its key to itself", stored.External.URL)
 	}
 	key, err := loadKey(stored.Key)
 	if err != nil {

@@ -24,6 +24,8 @@ type Credentials struct {
 	Roots *x509.CertPool
 	// Issuer is the ID of the one that signed the node's.
 	Issuer string
+
+	issued time.Time // when it was, as far as the certificate says
 }
 
 // NewCredentials puts together a node's private key (PKCS #8), its certificate
@@ -60,21 +62,25 @@ func NewCredentials(key []byte, issued api.Certificate) (*Credentials, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the node's certificate is not from the cluster's authority: %w", err)
 	}
-	c.Issuer = issuer(chains)
+	root := issuer(chains)
+	c.Issuer = (&api.Authority{Certificate: root.Raw}).ID()
+	if c.issued = leaf.NotBefore; madeHere(root) {
+		c.issued = leaf.NotBefore.Add(backdate)
+	}
 	c.Certificate.Certificate = append(append(c.Certificate.Certificate, issued.Chain...), issued.Roots...)
 	return c, nil
 }
 
-// issuer is the ID of the authority at the end of the shortest of these chains:
+// issuer is the authority at the end of the shortest of these chains:
 // a longer one leads by the new authority to the old.
-func issuer(chains [][]*x509.Certificate) string {
+func issuer(chains [][]*x509.Certificate) *x509.Certificate {
 	best := chains[0]
 	for _, chain := range chains {
 		if len(chain) < len(best) {
 			best = chain
 		}
 	}
-	return (&api.Authority{Certificate: best[len(best)-1].Raw}).ID()
+	return best[len(best)-1]
 }
 
 func poolOf(certs [][]byte) (*x509.CertPool, error) {
@@ -104,10 +110,7 @@ func (c *Credentials) RenewAt() time.Time {
 }
 
 // Life is how long the node's certificate was good for when it was issued.
-func (c *Credentials) Life() time.Duration {
-	leaf := c.Certificate.Leaf
-	return leaf.NotAfter.Sub(leaf.NotBefore.Add(backdate))
-}
+func (c *Credentials) Life() time.Duration { return c.Expires().Sub(c.issued) }
 
 // Outdated reports whether somebody who shows these certificates trusts other
 // authorities than these credentials.

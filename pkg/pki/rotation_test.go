@@ -17,7 +17,7 @@ func TestCrossSign(t *testing.T) {
 	old, next := must(NewAuthority(rand.Reader, cluster, now)), must(NewAuthority(rand.Reader, cluster, now))
 	oldRoot, newRoot := old.cert.Raw, next.cert.Raw
 	later := now.Add(time.Hour)
-	cross := must(old.CrossSign(rand.Reader, next, later))
+	cross := must(old.CrossSign(rand.Reader, next.cert.Raw, later))
 	id := Identity{cluster, api.RoleManager, api.NodeID(newID())}
 	before, after := issue(t, old, id, DefaultLife), issue(t, next, id, DefaultLife)
 	shows := map[string]*Credentials{
@@ -68,7 +68,7 @@ func TestCrossSign(t *testing.T) {
 	third := must(NewAuthority(rand.Reader, cluster, now))
 	leaf := must(x509.ParseCertificate(issue(t, third, id, DefaultLife).cert))
 	between := pool(must(x509.ParseCertificate(cross)))
-	between.AddCert(must(x509.ParseCertificate(must(next.CrossSign(rand.Reader, third, later)))))
+	between.AddCert(must(x509.ParseCertificate(must(next.CrossSign(rand.Reader, third.cert.Raw, later)))))
 	if _, err := leaf.Verify(x509.VerifyOptions{Roots: pool(old.cert), Intermediates: between, CurrentTime: later}); err == nil {
 		t.Error("the authority after the next is trusted through both")
 	}
