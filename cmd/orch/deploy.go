@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -111,9 +112,8 @@ func awaitStack(ctx context.Context, c *cli, out io.Writer, what goal, timeout t
 	case errors.Is(err, errConverged):
 		fmt.Fprintf(out, "%s: everything runs (%.1f s)\n", what.name(), time.Since(watch.since).Seconds())
 		for _, s := range watch.last.Services {
-			if len(s.Ports) > 0 {
-				fmt.Fprintf(out, "%s answers on every node: %s\n", s.Name, ports(s.Ports))
-			}
+			sayPorts(out, s.Name, "every node", slices.DeleteFunc(slices.Clone(s.Ports), func(p api.Port) bool { return p.Host }))
+			sayPorts(out, s.Name, "its tasks' nodes", slices.DeleteFunc(slices.Clone(s.Ports), func(p api.Port) bool { return !p.Host }))
 		}
 		return nil
 	case ctx.Err() == context.DeadlineExceeded:
@@ -122,6 +122,12 @@ func awaitStack(ctx context.Context, c *cli, out io.Writer, what goal, timeout t
 		return fmt.Errorf("no longer waiting for %s; the cluster goes on (see `%s`)", what.name(), what.look())
 	}
 	return err
+}
+
+func sayPorts(out io.Writer, service, where string, list []api.Port) {
+	if len(list) > 0 {
+		fmt.Fprintf(out, "%s answers on %s: %s\n", service, where, ports(list))
+	}
 }
 
 // troubles lists what does not run and why.

@@ -177,7 +177,7 @@ func (c *converter) ports(at string, in []types.ServicePortConfig) []api.Port {
 	var ports []api.Port
 	for i, p := range in {
 		at := c.portPlace(at, i, len(in))
-		port := api.Port{Protocol: api.Protocol(strings.ToLower(p.Protocol))}
+		port := api.Port{Protocol: api.Protocol(strings.ToLower(p.Protocol)), Host: p.Mode == portOfHost}
 		if port.Protocol != api.TCP && port.Protocol != api.UDP {
 			c.failAt(at, fmt.Sprintf("the protocol %q cannot be published", p.Protocol), "use tcp or udp")
 		}
@@ -226,6 +226,7 @@ func (c *converter) publishedOnce() {
 	type owner struct {
 		service string
 		host    netip.Addr
+		alone   bool
 	}
 	owners := map[key][]owner{}
 	for _, s := range c.project.Services {
@@ -235,13 +236,16 @@ func (c *converter) publishedOnce() {
 			}
 			k := key{p.Published, p.Protocol}
 			for _, o := range owners[k] {
+				if p.Host && o.alone && o.service != s.Alias {
+					continue // their tasks are on different nodes
+				}
 				if p.HostIP == o.host || !p.HostIP.IsValid() || !o.host.IsValid() {
 					c.failAt(c.portPlace("services."+s.Alias+".ports", i, len(s.Ports)),
 						fmt.Sprintf("port %d/%s is already published by %q", p.Published, p.Protocol, o.service), "")
 					break
 				}
 			}
-			owners[k] = append(owners[k], owner{s.Alias, p.HostIP})
+			owners[k] = append(owners[k], owner{s.Alias, p.HostIP, p.Host})
 		}
 	}
 }

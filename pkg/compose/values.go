@@ -171,14 +171,15 @@ func checkHostIP(value string) finding {
 	return finding{}
 }
 
+// portOfHost is the mode of a port that only the nodes of tasks have.
+const portOfHost = "host"
+
 func checkPortMode(value string) finding {
 	switch value {
-	case "ingress":
+	case "ingress", portOfHost:
 		return finding{}
-	case "host":
-		return refuse("ports of the node that runs the task cannot be published alone yet", "leave mode out: the port is then open on every node, and a client's address is kept")
 	}
-	return refuse(fmt.Sprintf("%q is not a mode of a port", value), "leave it out")
+	return refuse(fmt.Sprintf("%q is not a mode of a port", value), "use ingress, which is all nodes, or host, which is those of the tasks")
 }
 
 func checkPullPolicy(value string) finding {

@@ -17,7 +17,8 @@ const (
 // PortConflict says why service cannot publish the ports it asks for: one of
 // them is another service's, is named twice, or is needed by orch itself. A
 // port that is restricted to an address conflicts with the same port on that
-// address and on all addresses. The service may be in the snapshot already.
+// address and on all addresses. Two services may both have a port on the nodes of
+// their tasks alone: their tasks are then on different nodes. The service may be in the snapshot already.
 func PortConflict(snap *api.Snapshot, service *api.Service) error {
 	var claims claims
 	for _, s := range api.Sorted(snap.Services) {
@@ -35,7 +36,7 @@ func PortConflict(snap *api.Snapshot, service *api.Service) error {
 		if user := reserved(snap, port); user != "" {
 			return fmt.Errorf("port %s is used by orch itself (%s)", show(port), user)
 		}
-		if owner, taken := claims.owner(port); taken {
+		if owner, taken := claims.owner(port, service.Spec.Name); taken {
 			if owner == service.Spec.Name {
 				return fmt.Errorf("port %s is published twice by service %s", show(port), owner)
 			}
@@ -131,7 +132,7 @@ func (p *planner) completePorts(s *api.Service, wanted []api.Port, claims *claim
 				FirstAutoPort, LastAutoPort, port.Target, s.Spec.Name))
 			continue
 		}
-		if owner, taken := claims.owner(port); taken {
+		if owner, taken := claims.owner(port, s.Spec.Name); taken {
 			p.portProblem(s, fmt.Sprintf("service %s cannot publish port %s: service %s does", s.Spec.Name, show(port), owner))
 			continue
 		}
@@ -153,6 +154,7 @@ type portKey struct {
 
 type claim struct {
 	host  netip.Addr // unset: all addresses
+	alone bool       // on the nodes of the owner's tasks
 	owner string
 }
 
@@ -167,13 +169,16 @@ func (c *claims) add(port api.Port, owner string) {
 		*c = claims{}
 	}
 	key := portKey{port.Published, port.Protocol}
-	(*c)[key] = append((*c)[key], claim{hostOf(port), owner})
+	(*c)[key] = append((*c)[key], claim{hostOf(port), port.Host, owner})
 }
 
-// owner returns who has the port on an address that port is published on too.
-func (c *claims) owner(port api.Port) (string, bool) {
+// owner returns who has the port where a service would publish it too.
+func (c *claims) owner(port api.Port, service string) (string, bool) {
 	host := hostOf(port)
 	for _, other := range (*c)[portKey{port.Published, port.Protocol}] {
+		if port.Host && other.alone && other.owner != service {
+			continue
+		}
 		if !host.IsValid() || !other.host.IsValid() || host == other.host {
 			return other.owner, true
 		}
@@ -185,7 +190,7 @@ func (c *claims) owner(port api.Port) (string, bool) {
 func (c *claims) allocate(port *api.Port) bool {
 	for n := uint16(FirstAutoPort); n <= LastAutoPort; n++ {
 		port.Published = n
-		if _, taken := c.owner(*port); !taken {
+		if _, taken := c.owner(*port, ""); !taken {
 			return true
 		}
 	}

@@ -119,12 +119,19 @@ func TestPlanPorts(t *testing.T) {
 	}
 }
 
+// alone is a port that is published on the nodes of tasks only.
+func alone(p api.Port) api.Port {
+	p.Host = true
+	return p
+}
+
 func TestPortConflict(t *testing.T) {
 	snap := &api.Snapshot{
 		Nodes: map[api.NodeID]*api.Node{"n": {ID: "n", APIPort: 2377, GossipPort: 7946}},
 		Services: services(
 			service("web", 1, []api.Port{port(8080, 80)}, port(8080, 80)),
 			service("admin", 2, []api.Port{on("192.0.2.1", port(9090, 80))}),
+			service("exporter", 4, nil, alone(port(9100, 9100))),
 			service("auto", 3, []api.Port{port(0, 80)}, port(30000, 80)),
 		),
 	}
@@ -134,6 +141,10 @@ func TestPortConflict(t *testing.T) {
 		want  string
 	}{
 		{"free", []api.Port{port(8081, 80)}, ""},
+		{"on the nodes of tasks alone, as another", []api.Port{alone(port(9100, 1))}, ""},
+		{"on all nodes, where another has it on some", []api.Port{port(9100, 1)}, "port 9100/tcp is already published by service blog_exporter"},
+		{"on the nodes of tasks alone, where another has it on all", []api.Port{alone(port(8080, 1))}, "port 8080/tcp is already published by service blog_web"},
+		{"on the nodes of tasks alone, twice", []api.Port{alone(port(1234, 1)), alone(port(1234, 2))}, "port 1234/tcp is published twice by service blog_new"},
 		{"automatic", []api.Port{port(0, 80)}, ""},
 		{"other protocol", []api.Port{{Published: 8080, Target: 80, Protocol: api.UDP}}, ""},
 		{"taken", []api.Port{port(8080, 1)}, "port 8080/tcp is already published by service blog_web"},

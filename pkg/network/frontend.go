@@ -9,17 +9,18 @@ import (
 )
 
 // frontends are every service's virtual IP and published ports. One without
-// backends is there, too: its clients are to be refused, not ignored.
+// backends is there, too: its clients are to be refused, not ignored. But a port
+// that is published on the nodes of tasks alone is nothing on any other node.
 func frontends(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool) []api.Frontend {
 	serving := backends(view)
 	networks := networkNumbers(view)
 	var out []api.Frontend
 	for _, svc := range api.Sorted(view.Services) {
 		suspect := suspected(serving[svc.ID], node, suspects)
-		last := allDrain(serving[svc.ID])
-		behind := func(port uint16) []api.Backend {
+		behind := func(tasks []*api.Task, port uint16) []api.Backend {
+			last := allDrain(tasks)
 			var list []api.Backend
-			for _, t := range serving[svc.ID] {
+			for _, t := range tasks {
 				list = append(list, api.Backend{
 					Addr:     t.Endpoint.Addr,
 					Port:     port,
@@ -34,14 +35,20 @@ func frontends(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool
 				FrontendKey: api.FrontendKey{Addr: svc.VIP},
 				Service:     svc.Spec.Name,
 				Networks:    networks.of(svc),
-				Backends:    behind(0),
+				Backends:    behind(serving[svc.ID], 0),
 			})
 		}
 		for _, p := range svc.Ports {
+			tasks := serving[svc.ID]
+			if p.Host {
+				if tasks = onNode(tasks, node); len(tasks) == 0 {
+					continue
+				}
+			}
 			out = append(out, api.Frontend{
 				FrontendKey: api.FrontendKey{Addr: hostOf(p), Port: p.Published, Protocol: p.Protocol},
 				Service:     svc.Spec.Name,
-				Backends:    behind(p.Target),
+				Backends:    behind(tasks, p.Target),
 			})
 		}
 	}
@@ -49,6 +56,17 @@ func frontends(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool
 		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
 	})
 	return out
+}
+
+// onNode are those of the tasks that are on a node.
+func onNode(tasks []*api.Task, node api.NodeID) []*api.Task {
+	var here []*api.Task
+	for _, t := range tasks {
+		if t.NodeID == node {
+			here = append(here, t)
+		}
+	}
+	return here
 }
 
 // allDrain reports whether no task takes new flows. Those that leave then take

@@ -52,6 +52,7 @@ func blog() *api.Snapshot {
 				Ports: []api.Port{
 					{Published: 8080, Target: 80, Protocol: api.TCP},
 					{Published: 53, Target: 5353, Protocol: api.UDP, HostIP: ip("192.0.2.30")},
+					{Published: 9000, Target: 90, Protocol: api.TCP, Host: true},
 				}},
 			"db": {ID: "db", VIP: ip("10.128.0.3"),
 				Spec: api.ServiceSpec{Name: "blog_db", Alias: "db", Networks: []string{"blog_back"}}},
@@ -108,6 +109,8 @@ func TestPlan(t *testing.T) {
 		},
 		Frontends: []api.Frontend{
 			{FrontendKey: api.FrontendKey{Addr: ip("0.0.0.0"), Port: 8080, Protocol: api.TCP}, Service: "blog_Web", Backends: web(80)},
+			{FrontendKey: api.FrontendKey{Addr: ip("0.0.0.0"), Port: 9000, Protocol: api.TCP}, Service: "blog_Web",
+				Backends: []api.Backend{{Addr: ip("10.128.0.12"), Port: 90, Weight: 1}}},
 			{FrontendKey: api.FrontendKey{Addr: ip("10.128.0.2")}, Service: "blog_Web", Networks: []uint32{1, 2}, Backends: web(0)},
 			{FrontendKey: api.FrontendKey{Addr: ip("10.128.0.3")}, Service: "blog_db", Networks: []uint32{1},
 				Backends: []api.Backend{{Addr: ip("10.128.0.20"), Weight: 1}}},

@@ -2,10 +2,12 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -182,4 +184,45 @@ func testPlacement(t *testing.T, c *cluster) {
 		return err
 	})
 	t.Logf("it ran %.1f s after the node suited", took.Seconds())
+}
+
+// testHostPort publishes a port on the nodes of tasks alone: each answers for its
+// own, who sees the client's address, and another node has no such port.
+func testHostPort(t *testing.T, c *cluster) {
+	const stack = "hostport"
+	said := c.deploy(t, stack, "v1")
+	says(t, said, []string{"hostport_web answers on its tasks' nodes: *:8086->8080/tcp"})
+	tasks := c.mustServe(t, "hostport_web")
+	on := nodesOf(tasks)
+	if len(on) != 2 {
+		t.Fatalf("two tasks with one port are on %v", on)
+	}
+	for _, task := range tasks {
+		for range 10 {
+			got, err := c.outside().whoami(c.addr(task.NodeName, 8086))
+			if err != nil || got.Replica != replica(task) || !strings.HasPrefix(got.Client, lab.ClientAddr.String()) {
+				t.Fatalf("through %s: %+v, %v, want %s for %s", task.NodeName, got, err, replica(task), lab.ClientAddr)
+			}
+		}
+	}
+	for _, node := range c.names(on...) {
+		if got, err := c.outside().whoami(c.addr(node, 8086)); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("through %s, which has no task: %+v, %v", node, got, err)
+		}
+	}
+	// A third has room on the third node, a fourth nowhere.
+	c.run(t, "n1", "service", "scale", "--detach", "hostport_web=4")
+	await(t, patience, "the fourth says why it does not run", func() error {
+		all, err := c.tasks(t.Context(), "n1", stack)
+		if err != nil {
+			return err
+		}
+		for _, task := range all {
+			if task.Status.State == api.TaskPending && strings.Contains(task.Reason, "3 without a free port 8086/tcp") {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", all)
+	})
+	c.run(t, "n1", "stack", "rm", stack)
 }

@@ -145,6 +145,7 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 		{"settings", []string{blog}, testSettings},
 		{"scale", []string{blog}, testScale},
 		{"placement", nil, testPlacement},
+		{"ports of nodes", nil, testHostPort},
 		{"rolling update", []string{probes}, testUpdate},
 		{"volume", []string{probes}, testVolume},
 		{"killed container", []string{blog}, testKilledContainer},
