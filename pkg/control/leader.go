@@ -20,7 +20,7 @@ const (
 )
 
 // local procedures are answered by any manager from its own replica; reads too,
-// but only if the caller wants that or no leader can be asked.
+// but only if the caller wants that.
 var (
 	local = map[string]bool{
 		api.ProcSession: true, api.ProcRenew: true, api.ProcTaskFiles: true, api.ProcAskFrontends: true, api.ProcAskDrops: true,
@@ -96,11 +96,8 @@ func (s *Server) haveLeader(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	nobody := func(w http.ResponseWriter, r *http.Request) {
-		rpc.WriteError(w, r, api.Errorf(api.CodeUnavailable,
-			"no quorum: the cluster has no leader, because too few of its managers answer; nothing was changed (see `orch node ls`)"))
-	}
-	if reads[r.URL.Path] && rpc.ReadOf(r) == api.ReadLeased && s.Replica.Snapshot().Cluster != nil {
-		nobody = s.answer
+		rpc.WriteError(w, r, api.Errorf(api.CodeUnavailable, "no quorum: the cluster has no leader, because too few of its managers answer; nothing was changed. "+
+			"What this manager knew last is shown by commands that list things with --stale, such as `orch node ls --stale`"))
 	}
 	held.Try(w, nobody)
 }
