@@ -13,6 +13,8 @@ const (
 	// heartbeat is the longest time between two reports, a quarter of the lease
 	// where that is less.
 	heartbeat = time.Second
+	// reportRest is the shortest time between an answer to a report and the next.
+	reportRest = 5 * time.Millisecond
 	// infoInterval is how often the node looks at what it is.
 	infoInterval = 30 * time.Second
 	// lagPatience is how long a manager may not pass on what the leader has.
@@ -125,7 +127,7 @@ func (a *Agent) sendReports(ctx context.Context) error {
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		report := a.reports.next(a.Node)
-		sent := a.Fence.Now()
+		sent, began := a.Fence.Now(), a.Now()
 		res, err := a.Managers.Report(ctx, report)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -152,6 +154,8 @@ func (a *Agent) sendReports(ctx context.Context) error {
 			a.Log.Info("the manager lags behind the leader, looking for another", "have", a.known(), "newest", res.Index)
 			a.Managers.MoveOn()
 		}
+		// A leader that is busy is asked less often, and gets more at a time.
+		pause(ctx, min(max(a.Now().Sub(began), reportRest), beat/2))
 		select {
 		case <-ctx.Done():
 		case <-a.reports.news:

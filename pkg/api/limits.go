@@ -23,6 +23,8 @@ const (
 
 	maxMessage = 4096 // of a task's status, in bytes
 	maxFact    = 256  // of what a node says of itself
+	maxFacts   = 256  // of one kind: labels, drivers, kinds of things
+	maxVolumes = 4096 // that a node has
 )
 
 // ValidateSize refuses a spec of which anything is too large.
@@ -84,6 +86,47 @@ func ValidateLabels(of string, labels map[string]string) error {
 func (s TaskStatus) Bounded() TaskStatus {
 	s.Message, s.ContainerID = cut(s.Message, maxMessage), cut(s.ContainerID, maxFact)
 	return s
+}
+
+// Bounded is the info without more than a node may have the managers keep.
+func (i NodeInfo) Bounded() NodeInfo {
+	for _, fact := range []*string{&i.OS, &i.Arch, &i.Kernel, &i.EngineVersion, &i.OrchVersion, &i.Datapath, &i.Issuer, &i.GossipRing} {
+		*fact = cut(*fact, maxFact)
+	}
+	i.VolumeDrivers, i.LogDrivers, i.Volumes = boundedList(i.VolumeDrivers, maxFacts), boundedList(i.LogDrivers, maxFacts), boundedList(i.Volumes, maxVolumes)
+	i.EngineLabels, i.Generic = boundedMap(i.EngineLabels), boundedMap(i.Generic)
+	for _, k := range SortedKeys(i.EngineLabels) {
+		i.EngineLabels[k] = cut(i.EngineLabels[k], maxFact)
+	}
+	return i
+}
+
+// boundedList leaves out what is longer than a fact: shortened, it would be
+// another's name.
+func boundedList(list []string, most int) []string {
+	if list == nil {
+		return nil
+	}
+	kept := make([]string, 0, min(len(list), most))
+	for _, fact := range list {
+		if len(fact) <= maxFact && len(kept) < most {
+			kept = append(kept, fact)
+		}
+	}
+	return kept
+}
+
+func boundedMap[V any](m map[string]V) map[string]V {
+	if m == nil {
+		return nil
+	}
+	kept := make(map[string]V, min(len(m), maxFacts))
+	for _, k := range SortedKeys(m) {
+		if len(k) <= maxFact && len(kept) < maxFacts {
+			kept[k] = m[k]
+		}
+	}
+	return kept
 }
 
 // cut shortens a text to so many bytes, at the end of a letter.

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -49,5 +51,30 @@ func TestBoundedStatus(t *testing.T) {
 	short := TaskStatus{Message: "no such image"}
 	if short.Bounded() != short {
 		t.Error("a short one is changed")
+	}
+}
+
+// What a node says of itself is bounded, and kept as it is if it is of a sane size.
+func TestBoundedInfo(t *testing.T) {
+	sane := NodeInfo{
+		OS: "linux", CPUs: 4, VolumeDrivers: []string{"local"}, LogDrivers: []string{}, Volumes: []string{"a_b"},
+		EngineLabels: map[string]string{"zone": "a"}, Generic: map[string]int64{"gpu": 2},
+	}
+	if got := sane.Bounded(); !reflect.DeepEqual(got, sane) {
+		t.Errorf("got %+v, want %+v", got, sane)
+	}
+	long := strings.Repeat("x", 1<<20)
+	hostile := NodeInfo{OS: long, Datapath: long, Issuer: long, EngineLabels: map[string]string{long: "a"}, Generic: map[string]int64{}, Volumes: []string{long}}
+	for i := range 10_000 {
+		name := fmt.Sprint(i)
+		hostile.EngineLabels[name], hostile.Generic[name] = long, 1
+		hostile.Volumes, hostile.LogDrivers = append(hostile.Volumes, name), append(hostile.LogDrivers, name)
+	}
+	text, err := json.Marshal(hostile.Bounded())
+	if err != nil || len(text) > 256<<10 {
+		t.Errorf("%d bytes, %v", len(text), err)
+	}
+	if len(hostile.EngineLabels["1"]) != len(long) {
+		t.Error("what was given was changed")
 	}
 }

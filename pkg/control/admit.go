@@ -70,6 +70,7 @@ func planAdmit(snap *api.Snapshot, node api.Node, role api.Role) ([]api.Change, 
 		}
 	}
 	node.Meta, node.Role, node.Availability, node.State, node.Labels = api.Meta{}, role, api.AvailabilityActive, api.NodeDown, nil
+	node.Info = node.Info.Bounded()
 	if old := snap.Nodes[node.ID]; old != nil {
 		switch {
 		case !bytes.Equal(old.Key, node.Key):

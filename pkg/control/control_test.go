@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/rpc"
 )
 
 var comparable = cmpopts.EquateComparable(netip.Addr{})
@@ -327,5 +328,36 @@ func TestPlanAdmit(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A node that reports news without end is refused them, other nodes are not, and
+// its heartbeats are taken.
+func TestReportsAreBounded(t *testing.T) {
+	s := newSite(t)
+	s.reports = rpc.NewLimiter[api.NodeID](3, time.Hour, time.Now)
+	ctx := t.Context()
+	for _, id := range []api.NodeID{"w", "v"} {
+		must(s.Replica.Commit(ctx, []api.Change{
+			{Node: &api.Node{ID: id, Role: api.RoleWorker}}, {Task: &api.Task{ID: api.TaskID(id), ServiceID: "s", NodeID: id, Status: api.TaskStatus{State: api.TaskRunning}}},
+		}))
+	}
+	report := func(node api.NodeID, message string) error {
+		_, err := s.Report(onSocket(ctx), &api.Report{Node: node, Statuses: map[api.TaskID]api.TaskStatus{api.TaskID(node): {State: api.TaskRunning, Message: message}}})
+		return err
+	}
+	for i := range 4 {
+		if err := report("w", fmt.Sprint("news ", i)); (err != nil) != (i == 3) || err != nil && api.CodeOf(err) != api.CodeUnavailable {
+			t.Errorf("report %d: %v", i, err)
+		}
+	}
+	if got := s.Replica.Task("w").Status.Message; got != "news 2" {
+		t.Errorf("stored: %q", got)
+	}
+	if err := report("w", "news 2"); err != nil {
+		t.Errorf("nothing new: %v", err)
+	}
+	if err := report("v", "news"); err != nil {
+		t.Errorf("another node: %v", err)
 	}
 }

@@ -9,6 +9,13 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 )
 
+// How often a node may report what has to be stored: so many times in a row, and
+// then once in reportEvery. Agents are not that fast; see agent.sendReports.
+const (
+	reportBurst = 250
+	reportEvery = 20 * time.Millisecond
+)
+
 // Report takes an agent's heartbeat: it renews the node's lease, notes what the
 // node has acknowledged and stores what became of its tasks.
 func (s *Server) Report(ctx context.Context, req *api.Report) (*api.ReportResponse, error) {
@@ -20,6 +27,9 @@ func (s *Server) Report(ctx context.Context, req *api.Report) (*api.ReportRespon
 		return nil, notMember(req.Node)
 	}
 	s.Tracker.Reported(req.Node, req.Applied, snap.Index, s.Now())
+	if len(planReport(snap, req, s.now())) > 0 && !s.reports.Allow(req.Node) {
+		return nil, api.Errorf(api.CodeUnavailable, "node %s reports too much: at most %d times a second", req.Node, time.Second/reportEvery)
+	}
 	if _, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
 		return planReport(snap, req, s.now()), nil
 	}); err != nil {
@@ -48,10 +58,12 @@ func runsSingleton(tasks []*api.Task) bool {
 // and a task never moves back.
 func planReport(snap *api.Snapshot, req *api.Report, now time.Time) []api.Change {
 	var changes []api.Change
-	if node := snap.Nodes[req.Node]; node != nil && req.Info != nil && !reflect.DeepEqual(node.Info, *req.Info) {
+	if node := snap.Nodes[req.Node]; node != nil && req.Info != nil {
 		next := *node
-		next.Info = *req.Info
-		changes = append(changes, api.Change{Node: &next})
+		next.Info = req.Info.Bounded()
+		if !reflect.DeepEqual(node.Info, next.Info) {
+			changes = append(changes, api.Change{Node: &next})
+		}
 	}
 	for _, id := range api.SortedKeys(req.Statuses) {
 		task := snap.Tasks[id]

@@ -38,12 +38,14 @@ type Server struct {
 	calls    calls
 	views    *views
 	sessions sessions
+	reports  *rpc.Limiter[api.NodeID]
 
 	members sync.Mutex // held while one manager is made none: see mayLose
 }
 
 func New(cfg Config) *Server {
 	s := &Server{Config: cfg, mux: rpc.NewMux(), views: newViews(cfg.Replica.Snapshot, cfg.Now)}
+	s.reports = rpc.NewLimiter[api.NodeID](reportBurst, reportEvery, cfg.Now)
 	rpc.Handle(s.mux, api.ProcAdmit, s.Admit)
 	rpc.Handle(s.mux, api.ProcAddMember, s.AddMember)
 	rpc.Handle(s.mux, api.ProcRenew, s.Renew)

@@ -12,23 +12,32 @@ import (
 const (
 	guestBurst = 20
 	guestEvery = 200 * time.Millisecond
-	// maxSources bounds the memory; beyond it everybody begins anew.
-	maxSources = 4096
 )
 
-// limiter bounds how often each address may ask.
-type limiter struct {
+func newGuestLimiter(now func() time.Time) *Limiter[netip.Addr] {
+	return NewLimiter[netip.Addr](guestBurst, guestEvery, now)
+}
+
+// maxSources bounds the memory of a limiter; beyond it everybody begins anew.
+const maxSources = 1 << 16
+
+// Limiter bounds how often each source may do something.
+type Limiter[K comparable] struct {
+	burst   int
+	every   time.Duration
 	now     func() time.Time
 	mu      sync.Mutex
-	sources map[netip.Addr]time.Time // when all that was asked for is used up
+	sources map[K]time.Time // when all that was asked for is used up
 }
 
-func newLimiter(now func() time.Time) *limiter {
-	return &limiter{now: now, sources: make(map[netip.Addr]time.Time)}
+// NewLimiter returns a limiter by which each source may ask burst times in a row,
+// and then once in every.
+func NewLimiter[K comparable](burst int, every time.Duration, now func() time.Time) *Limiter[K] {
+	return &Limiter[K]{burst: burst, every: every, now: now, sources: make(map[K]time.Time)}
 }
 
-// allow reports whether an address may ask once more.
-func (l *limiter) allow(source netip.Addr) bool {
+// Allow reports whether a source may ask once more.
+func (l *Limiter[K]) Allow(source K) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -36,7 +45,7 @@ func (l *limiter) allow(source netip.Addr) bool {
 	if used.Before(now) {
 		used = now
 	}
-	if used = used.Add(guestEvery); used.Sub(now) > guestBurst*guestEvery {
+	if used = used.Add(l.every); used.Sub(now) > time.Duration(l.burst)*l.every {
 		return false
 	}
 	if len(l.sources) >= maxSources {

@@ -152,11 +152,11 @@ func (s *Server) ServePeers(ctx context.Context, l net.Listener, raft func(net.C
 
 // guard lets callers do what they may.
 func (s *Server) guard(next http.Handler) http.HandlerFunc {
-	limit, calls := newLimiter(s.sec.Now), newQuota(maxCalls)
+	limit, calls := newGuestLimiter(s.sec.Now), newQuota(maxCalls)
 	return func(w http.ResponseWriter, r *http.Request) {
 		switch peer := peerOf(r); {
 		case peer.Anonymous():
-			if !limit.allow(sourceOf(r.RemoteAddr)) {
+			if !limit.Allow(sourceOf(r.RemoteAddr)) {
 				WriteError(w, r, api.Errorf(api.CodeUnavailable, "too many attempts to join from %s: wait a moment", sourceOf(r.RemoteAddr)))
 				return
 			}

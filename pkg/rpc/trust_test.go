@@ -354,22 +354,22 @@ func TestGuestsAreBounded(t *testing.T) {
 
 func TestLimiter(t *testing.T) {
 	now := time.Unix(0, 0)
-	l := newLimiter(func() time.Time { return now })
+	l := newGuestLimiter(func() time.Time { return now })
 	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	for i := range guestBurst {
-		if !l.allow(a) {
+		if !l.Allow(a) {
 			t.Fatalf("attempt %d is refused", i)
 		}
 	}
-	if l.allow(a) || !l.allow(b) {
+	if l.Allow(a) || !l.Allow(b) {
 		t.Error("one address counts for another, or for none")
 	}
 	now = now.Add(guestEvery)
-	if !l.allow(a) || l.allow(a) {
+	if !l.Allow(a) || l.Allow(a) {
 		t.Error("it does not go on at its pace")
 	}
 	for i := range maxSources {
-		l.allow(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}))
+		l.Allow(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}))
 	}
 	if len(l.sources) > maxSources {
 		t.Errorf("%d addresses are remembered", len(l.sources))
