@@ -48,6 +48,7 @@ func frontends(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool
 			out = append(out, api.Frontend{
 				FrontendKey: api.FrontendKey{Addr: hostOf(p), Port: p.Published, Protocol: p.Protocol},
 				Service:     svc.Spec.Name,
+				Host:        p.Host,
 				Backends:    behind(tasks, p.Target),
 			})
 		}

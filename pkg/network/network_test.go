@@ -109,7 +109,7 @@ func TestPlan(t *testing.T) {
 		},
 		Frontends: []api.Frontend{
 			{FrontendKey: api.FrontendKey{Addr: ip("0.0.0.0"), Port: 8080, Protocol: api.TCP}, Service: "blog_Web", Backends: web(80)},
-			{FrontendKey: api.FrontendKey{Addr: ip("0.0.0.0"), Port: 9000, Protocol: api.TCP}, Service: "blog_Web",
+			{FrontendKey: api.FrontendKey{Addr: ip("0.0.0.0"), Port: 9000, Protocol: api.TCP}, Service: "blog_Web", Host: true,
 				Backends: []api.Backend{{Addr: ip("10.128.0.12"), Port: 90, Weight: 1}}},
 			{FrontendKey: api.FrontendKey{Addr: ip("10.128.0.2")}, Service: "blog_Web", Networks: []uint32{1, 2}, Backends: web(0)},
 			{FrontendKey: api.FrontendKey{Addr: ip("10.128.0.3")}, Service: "blog_db", Networks: []uint32{1},
