@@ -16,10 +16,10 @@ TEST_FLAGS = -count=1 -p 1 -timeout 20m
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps engine go build install generate check lint generated test test-faults test-long fuzz bench demo clean-lab clean
+.PHONY: help deps engine go build install generate check lint generated test test-faults test-kernels test-long fuzz bench demo clean-lab clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: deps build ## three nodes on this machine, with the example running on them
 	examples/blog/demo.sh
@@ -48,6 +48,11 @@ TRIALS ?= 200
 test-long: deps ## ROUNDS (20) of changes under REQUESTS (1000000) that may not fail, TRIALS (200) of singletons (root)
 	ORCH_ROUNDS=$(ROUNDS) ORCH_REQUESTS=$(REQUESTS) ORCH_SINGLETON_TRIALS=$(TRIALS) \
 		$(GO) test ./tests/e2e -run '^(TestLossless|TestScheduling)$$' -count=1 -timeout 24h -v
+
+KERNELS ?= bullseye,bookworm,trixie,sid
+test-kernels: go ## the data plane on the kernels of the Debian releases KERNELS, in emulated machines
+	packaging/deps.sh kernels
+	$(GO) run ./tests/kernels -suites $(KERNELS)
 
 fuzz: go ## every fuzz target, each for FUZZTIME (30s)
 	@grep -rlE '^func Fuzz' --include=*_test.go . | while read -r file; do \

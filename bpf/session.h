@@ -73,7 +73,7 @@ static __always_inline bool session_find(const struct packet *p, struct session6
 		*room = false;
 	else if (is_syn(p))
 		return false;
-#pragma clang loop unroll(disable)
+#pragma unroll
 	for (__u32 i = 1; i <= OTHER_PORTS; i++) {
 		key->k.client_port = other_port(p, i);
 		s = session_at(p, key);

@@ -8,6 +8,7 @@
 #   packaging/deps.sh test     that, and what the tests use
 #   packaging/deps.sh dev      that, and what regenerates the eBPF programs
 #   packaging/deps.sh bench    engine, and what the benchmarks compare with
+#   packaging/deps.sh kernels  what boots other kernels
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -16,8 +17,8 @@ die() { say "$*"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 case ${1:-} in
-engine | test | dev | bench) ;;
-*) die "usage: $0 engine|test|dev|bench" ;;
+engine | test | dev | bench | kernels) ;;
+*) die "usage: $0 engine|test|dev|bench|kernels" ;;
 esac
 
 # --- packages -----------------------------------------------------------------
@@ -39,6 +40,8 @@ package_of() {
 	haproxy)        names="haproxy haproxy haproxy" ;;
 	nginx)          names="nginx-light nginx nginx" ;;
 	wrk)            names="wrk wrk wrk" ;;
+	qemu-system-x86_64) names="qemu-system-x86 qemu-system-x86-core qemu-system-x86_64" ;;
+	xz)             names="xz-utils xz xz" ;;
 	iperf3)         names="iperf3 iperf3 iperf3" ;;
 	*)              die "no package is known for $1" ;;
 	esac
@@ -166,6 +169,10 @@ mount_bpf() {
 # --- what was asked for ---------------------------------------------------------
 
 main() {
+	if [ "$1" = kernels ]; then
+		need ip ethtool xz qemu-system-x86_64
+		return
+	fi
 	need dockerd docker iptables ip nft
 	case $1 in
 	test) need redis-server ethtool mkfs.ext4 ;;

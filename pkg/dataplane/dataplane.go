@@ -86,7 +86,8 @@ type Dataplane struct {
 	mu        sync.Mutex
 	have      *state // what is in the maps; nil before it was first read
 	tasks     map[int]bool
-	switched  bool // the attachments run this process's programs
+	topTable  uint32 // the highest id of a frontend since Open
+	switched  bool   // the attachments run this process's programs
 	xdp       bool
 	why       string // XDP was not taken, in ModeAuto
 	swept     time.Time

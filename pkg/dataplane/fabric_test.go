@@ -174,12 +174,17 @@ func (f *fabric) plug(sw, s *space, addr netip.Addr) {
 // transmit from XDP, and packets whose checksums are complete.
 func (f *fabric) prepareForXDP(sw *space, port string) {
 	f.t.Helper()
-	pass, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+	spec := &ebpf.ProgramSpec{
 		Type:         ebpf.XDP,
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()},
 		License:      "GPL",
 		Flags:        unix.BPF_F_XDP_HAS_FRAGS,
-	})
+	}
+	pass, err := ebpf.NewProgram(spec)
+	if err != nil {
+		spec.Flags = 0 // before Linux 5.18
+		pass, err = ebpf.NewProgram(spec)
+	}
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -123,11 +123,12 @@ func (d *Dataplane) read() (*state, error) {
 			delete(s.backends, id)
 		}
 	}
-	ids, err := d.tableIDs()
-	for _, id := range ids {
-		s.tables[id] = nil
+	// A table whose frontend went just before the daemon was killed is not
+	// seen: the next frontend gets its id, and replaces it.
+	for _, f := range s.frontends {
+		s.tables[f.Id] = nil
 	}
-	return s, err
+	return s, nil
 }
 
 // Entries counts the entries in use in each state map, by map name; counters
@@ -141,9 +142,9 @@ func (d *Dataplane) Entries() (map[string]int, error) {
 	}
 	count := map[string]int{
 		"members": len(s.members), "endpoints": len(s.endpoints), "net_pairs": len(s.pairs),
-		"frontends": len(s.frontends), "backends": len(s.backends), "tables": len(s.tables),
-		"tasks": len(d.tasks),
+		"frontends": len(s.frontends), "backends": len(s.backends), "tasks": len(d.tasks),
 	}
+	count["tables"], err = d.countTables()
 	for _, name := range []string{"flows", "flows6", "sessions", "sessions6", "fragments", "fragments6"} {
 		n, countErr := countKeys(d.maps[name])
 		count[name], err = n, errors.Join(err, countErr)
