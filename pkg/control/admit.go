@@ -29,23 +29,30 @@ func (s *Server) Admit(ctx context.Context, req *api.AdmitRequest) (*api.AdmitRe
 	digest := sha256.Sum256(key)
 	joining := req.Node
 	joining.Key = digest[:]
-	if _, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
+	plan := func(snap *api.Snapshot) ([]api.Change, error) {
 		role, err := roleOf(snap.Cluster, req.Secret)
 		if err != nil {
 			return nil, err
 		}
 		return planAdmit(snap, joining, role)
-	}); err != nil {
+	}
+	// An authority outside may not sign: then the node is no member, either.
+	snap := s.Replica.Snapshot()
+	planned, err := plan(snap)
+	if err != nil {
 		return nil, err
 	}
-	snap := s.Replica.Snapshot()
+	certificate, err := s.issue(ctx, snap, req.Request, planned[0].Node)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.Replica.Update(ctx, plan); err != nil {
+		return nil, err
+	}
+	snap = s.Replica.Snapshot()
 	node := snap.Nodes[joining.ID]
 	if node == nil { // removed at once
 		return nil, notMember(joining.ID)
-	}
-	certificate, err := s.issue(ctx, snap, req.Request, node)
-	if err != nil {
-		return nil, err
 	}
 	s.Log.Info("node admitted", "node", node.Hostname, "id", node.ID, "role", node.Role)
 	return &api.AdmitResponse{

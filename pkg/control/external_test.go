@@ -95,6 +95,13 @@ func TestExternalAuthority(t *testing.T) {
 		ca.Refuse("")
 		ca.Spoil(nil)
 	}
+	ca.Refuse("closed")
+	if _, err := s.AddUser(deadline(t), &api.AddUserRequest{Name: "bob", Role: api.UserViewer, Request: newKeyed().request}); err == nil {
+		t.Error("a user was added without a certificate")
+	}
+	if snap := s.Replica.Snapshot(); len(snap.Nodes) != 2 || len(snap.Cluster.Users) != 1 {
+		t.Errorf("%d nodes and %d users are left of those that got no certificate", len(snap.Nodes), len(snap.Cluster.Users))
+	}
 }
 
 // An authority outside is replaced with a certificate that it has signed, and not

@@ -24,9 +24,16 @@ func (s *Server) AddUser(ctx context.Context, req *api.AddUserRequest) (*api.Use
 	if _, err := pki.RequestKey(req.Request); err != nil {
 		return nil, err
 	}
-	user := api.User{ID: api.NodeID(s.NewID()), Name: req.Name, Role: req.Role, CreatedAt: s.Now()}
+	snap := s.Replica.Snapshot()
+	user := api.User{ID: api.NodeID(s.NewID()), Name: req.Name, Role: req.Role, CreatedAt: s.Now(), Issuer: snap.Cluster.Issuer().ID()}
+	if _, err := withUser(snap.Cluster.Users, &user, req.Renew); err != nil {
+		return nil, err
+	}
+	certificate, err := s.certify(ctx, snap, req.Request, userIdentity(snap, &user))
+	if err != nil {
+		return nil, err
+	}
 	if _, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
-		user.Issuer = snap.Cluster.Issuer().ID()
 		users, err := withUser(snap.Cluster.Users, &user, req.Renew)
 		if err != nil {
 			return nil, err
@@ -37,13 +44,8 @@ func (s *Server) AddUser(ctx context.Context, req *api.AddUserRequest) (*api.Use
 	}); err != nil {
 		return nil, err
 	}
-	snap := s.Replica.Snapshot()
-	certificate, err := s.certify(ctx, snap, req.Request, userIdentity(snap, &user))
-	if err != nil {
-		return nil, err
-	}
 	s.Log.Info("user added", "name", user.Name, "role", user.Role, "renewed", req.Renew)
-	return &api.UserAccess{Cluster: snap.Cluster.ID, User: user, Certificate: *certificate, Managers: managerAddrs(snap)}, nil
+	return &api.UserAccess{Cluster: snap.Cluster.ID, User: user, Certificate: *certificate, Managers: managerAddrs(s.Replica.Snapshot())}, nil
 }
 
 func userIdentity(snap *api.Snapshot, user *api.User) pki.Identity {
@@ -76,8 +78,17 @@ func withUser(users []api.User, user *api.User, renew bool) ([]api.User, error) 
 
 // renewUser issues a user's next certificate, and notes which authority signed it.
 func (s *Server) renewUser(ctx context.Context, id api.NodeID, request []byte) (*api.Certificate, error) {
-	if _, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
-		user, issuer := snap.Cluster.User(id), snap.Cluster.Issuer().ID()
+	snap := s.Replica.Snapshot()
+	user, issuer := snap.Cluster.User(id), snap.Cluster.Issuer().ID()
+	if user == nil {
+		return nil, removedUser()
+	}
+	certificate, err := s.certify(ctx, snap, request, userIdentity(snap, user))
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
+		user := snap.Cluster.User(id)
 		if user == nil {
 			return nil, removedUser()
 		}
@@ -88,15 +99,8 @@ func (s *Server) renewUser(ctx context.Context, id api.NodeID, request []byte) (
 		next.Users = slices.Clone(next.Users)
 		next.User(id).Issuer = issuer
 		return []api.Change{{Cluster: &next}}, nil
-	}); err != nil {
-		return nil, err
-	}
-	snap := s.Replica.Snapshot()
-	user := snap.Cluster.User(id)
-	if user == nil {
-		return nil, removedUser()
-	}
-	return s.certify(ctx, snap, request, userIdentity(snap, user))
+	})
+	return certificate, err
 }
 
 func removedUser() error {

@@ -44,8 +44,14 @@ type CA struct {
 	signed []string
 }
 
-// Start starts an authority that ends with the test.
+// Start starts an authority on loopback that ends with the test.
 func Start(t testing.TB, name string) *CA {
+	t.Helper()
+	return StartOn(t, name, must(net.Listen("tcp", "127.0.0.1:0")))
+}
+
+// StartOn starts one on a listener, which has the address that it is called by.
+func StartOn(t testing.TB, name string, l net.Listener) *CA {
 	t.Helper()
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	ca := &CA{key: key}
@@ -56,11 +62,13 @@ func Start(t testing.TB, name string) *CA {
 	ca.Cert = must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))))
 
 	server := httptest.NewUnstartedServer(http.HandlerFunc(ca.sign))
+	server.Listener.Close()
+	server.Listener = l
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	own := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	server.TLS = &tls.Config{
 		ClientAuth:   tls.RequireAnyClientCert,
-		Certificates: []tls.Certificate{{Certificate: [][]byte{ca.create(&x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, own.Public())}, PrivateKey: own}},
+		Certificates: []tls.Certificate{{Certificate: [][]byte{ca.create(&x509.Certificate{IPAddresses: []net.IP{l.Addr().(*net.TCPAddr).IP}}, own.Public())}, PrivateKey: own}},
 		VerifyPeerCertificate: func(shown [][]byte, _ [][]*x509.Certificate) error {
 			_, err := must(x509.ParseCertificate(shown[0])).Verify(x509.VerifyOptions{Roots: ca.pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 			return err

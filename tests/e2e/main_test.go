@@ -154,6 +154,7 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 		{"killed node", []string{blog, probes}, testKilledNode},
 		{"killed leader", []string{blog, probes}, testKilledLeader},
 		{"roles", []string{probes}, testRoles},
+		{"authority outside", []string{blog}, testAuthorityOutside},
 		{"remove", []string{blog, probes, other}, testRemove},
 	}
 	deployed := map[string]bool{}
