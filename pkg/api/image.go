@@ -14,6 +14,9 @@ type ImagePin struct {
 	ID string `json:"id,omitempty"`
 	// Digest is that of its manifest in the registry it came from, if it did.
 	Digest string `json:"digest,omitempty"`
+	// Platform is what an image that no registry has is made for. One of a registry
+	// may be there for several.
+	Platform Platform `json:"platform,omitzero"`
 }
 
 // ErrImageNotHere is wrapped when a node lacks an image that no registry is known
@@ -22,9 +25,10 @@ var ErrImageNotHere = errors.New("the image is not on this node")
 
 // ImageStatus says whether a node can run an image.
 type ImageStatus struct {
-	Present bool   // the engine has it
-	ID      string // of the image in the engine, when present
-	Created string // RFC 3339, when present
+	Present  bool     // the engine has it
+	ID       string   // of the image in the engine, when present
+	Created  string   // RFC 3339, when present
+	Platform Platform // when present
 	// Pullable: its registry has it. Asked only when it is not present.
 	Pullable bool
 	Digest   string // of the manifest in the registry, when known

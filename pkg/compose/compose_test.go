@@ -216,6 +216,9 @@ func TestLoadForms(t *testing.T) {
 		{"port of the tasks' nodes", "services: {web: {image: i, ports: [{target: 80, published: 8080, mode: host}]}, other: {image: i, ports: [{target: 80, published: 8080, mode: host}]}}", func(s *api.ServiceSpec) {
 			s.Ports = []api.Port{{Published: 8080, Target: 80, Protocol: api.TCP, Host: true}}
 		}},
+		{"platform", "services: {web: {image: i, platform: linux/arm64/v8}}", func(s *api.ServiceSpec) {
+			s.Placement.Platforms = []api.Platform{{OS: "linux", Arch: "arm64"}}
+		}},
 		{"no virtual IP", "services: {web: {image: i, deploy: {endpoint_mode: dnsrr}}}", func(s *api.ServiceSpec) { s.EndpointMode = api.EndpointDNSRR }},
 		{"a virtual IP", "services: {web: {image: i, deploy: {endpoint_mode: vip}}}", func(*api.ServiceSpec) {}},
 		{"named network", "services: {web: {image: i, networks: [n]}}\nnetworks: {n: {name: other}}", func(s *api.ServiceSpec) { s.Networks = []string{"other"} }},

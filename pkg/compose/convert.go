@@ -63,7 +63,7 @@ func (c *converter) service(name string, in types.ServiceConfig) api.ServiceSpec
 		EndpointMode:   endpointMode(deploy.EndpointMode),
 
 		Ports:     c.ports(at+".ports", in.Ports),
-		Placement: c.placement(deploy.Placement),
+		Placement: c.placement(at, in.Platform, deploy.Placement),
 		Update:    c.updateRules(at+".deploy.update_config", deploy.UpdateConfig),
 		Restart:   c.restart(at, in.Restart, deploy.RestartPolicy),
 		DependsOn: c.dependsOn(at+".depends_on", in.DependsOn),

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -41,8 +42,18 @@ func (c *converter) replicas(at string, in types.ServiceConfig, deploy *types.De
 }
 
 // placement leaves out what the scan has found wrong with constraints.
-func (c *converter) placement(in types.Placement) api.Placement {
+func (c *converter) placement(at, platform string, in types.Placement) api.Placement {
 	var out api.Placement
+	if platform != "" {
+		parts := strings.Split(platform, "/")
+		if len(parts) > 3 || slices.Contains(parts, "") {
+			c.failAt(at+".platform", fmt.Sprintf("%q is not a platform", platform), "write it like linux/arm64")
+		}
+		out.Platforms = []api.Platform{{OS: parts[0]}}
+		if len(parts) > 1 {
+			out.Platforms[0].Arch = parts[1]
+		}
+	}
 	for _, text := range in.Constraints {
 		if one, f := parseConstraint(text); f.verdict != refused {
 			out.Constraints = append(out.Constraints, one)

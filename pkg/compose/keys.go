@@ -154,7 +154,7 @@ var serviceRules = []rule{
 	{"services.*.oom_score_adj", honoured, ""},
 	{"services.*.pid", differs, "host; another container's is refused"},
 	{"services.*.pids_limit", honoured, ""},
-	{"services.*.platform", warned, notYet + "; use the constraints node.platform.os and node.platform.arch"},
+	{"services.*.platform", differs, "tasks run on nodes of that platform; a variant of it, such as v8, is not looked at"},
 	{"services.*.ports", honoured, ""},
 	{"services.*.ports.[].app_protocol", warned, "orch forwards packets and does not look into them"},
 	{"services.*.ports.[].host_ip", honoured, ""},

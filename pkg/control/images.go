@@ -129,6 +129,9 @@ func (l *imageLookup) settle(answers []imageAnswer) {
 		return
 	}
 	l.pin = api.ImagePin{ID: newest.status.ID, Digest: newest.status.Digest}
+	if l.pin.Digest == "" {
+		l.pin.Platform = newest.status.Platform
+	}
 	if differ {
 		l.warning = fmt.Sprintf("image %s is not the same on all nodes: the newest is taken, that of %s", l.name, newest.node.Hostname)
 	}

@@ -10,6 +10,7 @@ import (
 )
 
 func TestImageLookup(t *testing.T) {
+	linux := api.Platform{OS: "linux", Arch: "arm64"}
 	n1, n2 := &api.Node{Hostname: "n1"}, &api.Node{Hostname: "n2"}
 	absent := api.ImageStatus{Reason: "not on the node"}
 	for _, tt := range []struct {
@@ -21,6 +22,10 @@ func TestImageLookup(t *testing.T) {
 	}{
 		{"one node built it", []imageAnswer{{n1, absent}, {n2, api.ImageStatus{Present: true, ID: "id1", Created: "2026-01-01T00:00:00Z"}}}, nil,
 			api.ImagePin{ID: "id1"}, ""},
+		{"one node built it, for its like", []imageAnswer{{n1, absent}, {n2, api.ImageStatus{Present: true, ID: "id1", Platform: linux}}}, nil,
+			api.ImagePin{ID: "id1", Platform: linux}, ""},
+		{"a registry has it for others, too", []imageAnswer{{n1, api.ImageStatus{Present: true, ID: "id1", Digest: "d1", Platform: linux}}}, nil,
+			api.ImagePin{ID: "id1", Digest: "d1"}, ""},
 		{"all pulled it", []imageAnswer{{n1, api.ImageStatus{Present: true, ID: "id1", Digest: "d1"}}, {n2, api.ImageStatus{Present: true, ID: "id1", Digest: "d1"}}}, nil,
 			api.ImagePin{ID: "id1", Digest: "d1"}, ""},
 		{"two built one each", []imageAnswer{

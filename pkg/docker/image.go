@@ -141,6 +141,7 @@ func (i *Images) imageHere(ctx context.Context, ref string) (api.ImageStatus, er
 	}
 	return api.ImageStatus{
 		Present: true, ID: local.ID, Created: local.Created, Digest: manifestDigest(local.RepoDigests, ref),
+		Platform: api.Platform{OS: local.Os, Arch: local.Architecture},
 	}, nil
 }
 

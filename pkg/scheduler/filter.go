@@ -67,6 +67,9 @@ func (p *planner) lasting(svc *api.Service, spec *api.TaskSpec, i int) *verdict 
 	if len(placement.Platforms) > 0 && !slices.ContainsFunc(placement.Platforms, func(pl api.Platform) bool { return pl.Runs(n) }) {
 		return same(filterPlatform, "not of a platform that the image is made for ("+joined(placement.Platforms)+")")
 	}
+	if made := spec.Pin.Platform; !made.Runs(n) {
+		return same(filterPlatform, "not of the platform that the image is made for ("+made.String()+")")
+	}
 	if v := lackingDriver(n, spec); v != nil {
 		return v
 	}

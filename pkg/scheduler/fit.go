@@ -79,7 +79,7 @@ func alike(a, b *api.TaskSpec) bool {
 		}
 		return l.Driver
 	}
-	return a.Image == b.Image && slices.EqualFunc(a.Mounts, b.Mounts, sameVolume) && driver(a.Log) == driver(b.Log)
+	return a.Image == b.Image && a.Pin.Platform == b.Pin.Platform && slices.EqualFunc(a.Mounts, b.Mounts, sameVolume) && driver(a.Log) == driver(b.Log)
 }
 
 // kindOf returns the task's kind, with the nodes that suit it in order.

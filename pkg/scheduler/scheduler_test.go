@@ -233,6 +233,12 @@ func TestPlanFilters(t *testing.T) {
 			newCluster("a").service("web", func(s *api.Service) { s.Spec.Placement.Platforms = []api.Platform{{Arch: "arm64"}} }).
 				node("a", platform("linux", "x86_64")).task("1", "web", 1, "", nil),
 			map[string]string{"1": "no suitable node: 1 not of a platform that the image is made for (arm64)"}},
+		{"the platform of an image that was built",
+			newCluster("a", "b").service("web", nil).node("a", platform("linux", "x86_64")).node("b", platform("linux", "aarch64")).
+				task("1", "web", 1, "", func(t *api.Task) {
+					t.Spec.Pin = api.ImagePin{ID: "x", Platform: api.Platform{OS: "linux", Arch: "arm64"}}
+				}),
+			map[string]string{"1": "b"}},
 		{"drivers of volumes and of output, where the node has said which it has",
 			newCluster("a", "b", "c").service("web", nil).service("db", nil).
 				node("a", drivers([]string{"local"}, []string{"json-file"})).node("b", drivers([]string{"local", "nfs"}, []string{"json-file"})).
