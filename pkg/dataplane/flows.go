@@ -39,7 +39,10 @@ func (d *Dataplane) Flows(req api.NetFlowsRequest) (*api.NetFlows, error) {
 		return cmp.Or(cmp.Compare(a.Idle, b.Idle), a.Client.Compare(b.Client), a.Frontend.Compare(b.Frontend), cmp.Compare(a.Protocol, b.Protocol))
 	})
 	out.Total = len(out.Flows)
-	limit := cmp.Or(req.Limit, defaultFlowLimit)
+	limit := req.Limit
+	if limit <= 0 {
+		limit = defaultFlowLimit
+	}
 	out.Flows = out.Flows[:min(limit, out.Total)]
 	return out, nil
 }
