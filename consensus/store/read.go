@@ -40,10 +40,20 @@ func (s *Store) NetworkByName(name string) *api.Network {
 }
 
 // TasksByNode returns the tasks placed on a node, ordered by ID.
-func (s *Store) TasksByNode(id api.NodeID) []*api.Task { return s.tasks(byNode, string(id)) }
-
-// TasksByService returns a service's tasks, ordered by ID.
-func (s *Store) TasksByService(id api.ServiceID) []*api.Task { return s.tasks(byService, string(id)) }
+func (s *Store) TasksByNode(id api.NodeID) []*api.Task {
+	s.mu.RLock()
+	txn := s.db.Txn(false)
+	s.mu.RUnlock()
+	found, err := list(txn, api.KindTask, byNode, string(id))
+	if err != nil {
+		panic(fmt.Sprintf("read store: %v", err)) // only an index that does not exist
+	}
+	tasks := make([]*api.Task, len(found))
+	for i, c := range found {
+		tasks[i] = c.Task
+	}
+	return tasks
+}
 
 func (s *Store) get(kind api.Kind, index, key string) api.Change {
 	s.mu.RLock()
@@ -57,19 +67,4 @@ func (s *Store) get(kind api.Kind, index, key string) api.Change {
 		return api.Change{}
 	}
 	return *c
-}
-
-func (s *Store) tasks(index, key string) []*api.Task {
-	s.mu.RLock()
-	txn := s.db.Txn(false)
-	s.mu.RUnlock()
-	found, err := list(txn, api.KindTask, index, key)
-	if err != nil {
-		panic(fmt.Sprintf("read store: %v", err)) // only an index that does not exist
-	}
-	tasks := make([]*api.Task, len(found))
-	for i, c := range found {
-		tasks[i] = c.Task
-	}
-	return tasks
 }

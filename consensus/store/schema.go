@@ -13,10 +13,9 @@ import (
 var kinds = []api.Kind{api.KindCluster, api.KindNode, api.KindNetwork, api.KindService, api.KindTask, api.KindFile}
 
 const (
-	byID      = "id"
-	byClaim   = "claim"   // what the object has to itself; see claims
-	byNode    = "node"    // tasks
-	byService = "service" // tasks
+	byID    = "id"
+	byClaim = "claim" // what the object has to itself; see claims
+	byNode  = "node"  // tasks
 )
 
 func newDB() *memdb.MemDB {
@@ -30,9 +29,6 @@ func newDB() *memdb.MemDB {
 	tasks := schema.Tables[string(api.KindTask)].Indexes
 	tasks[byNode] = &memdb.IndexSchema{Name: byNode, AllowMissing: true, Indexer: keyFunc(func(c api.Change) string {
 		return string(c.Task.NodeID)
-	})}
-	tasks[byService] = &memdb.IndexSchema{Name: byService, AllowMissing: true, Indexer: keyFunc(func(c api.Change) string {
-		return string(c.Task.ServiceID)
 	})}
 	db, err := memdb.NewMemDB(schema)
 	if err != nil {

@@ -184,9 +184,6 @@ func TestReads(t *testing.T) {
 	if got := ids(s.TasksByNode("n")); got != "t1 t2" {
 		t.Errorf("tasks of node n: %s", got)
 	}
-	if got := ids(s.TasksByService("s")); got != "t1 t2 t3" {
-		t.Errorf("tasks of service s: %s", got)
-	}
 	if s.ServiceByName("web").ID != "s" || s.NetworkByName("back").ID != "n" || s.Node("n") == nil || s.Cluster().ID != "c" ||
 		s.Service("s2") == nil || s.Network("n") == nil {
 		t.Error("an object is not found")

@@ -24,6 +24,9 @@ const (
 	baseKept = 10 * time.Second
 	// newsKept bounds the memory that encoded changes take, in bytes.
 	newsKept = 16 << 20
+	// usualView is about how long most changes are as nodes are told of them, in
+	// bytes.
+	usualView = 400
 )
 
 // views encodes what nodes are told. They are told the same but for their own
@@ -51,13 +54,14 @@ func newViews(snapshot func() *api.Snapshot, now func() time.Time) *views {
 // news is what nodes are told of some changes.
 type news struct {
 	index   api.Index
-	common  []byte                      // what all are told: changes as JSON, with commas between
-	own     map[api.NodeID][]api.Change // of each node's tasks, of which it is told more
-	removed map[api.NodeID]bool         // nodes that are told nothing any more
+	common  []byte                     // what all are told: changes as JSON, with commas between
+	own     map[api.NodeID][]*api.Task // of each node's tasks, of which it is told more
+	removed map[api.NodeID]bool        // nodes that are told nothing any more
 }
 
 func encodeNews(index api.Index, changes []api.Change) (*news, error) {
-	n := &news{index: index, own: make(map[api.NodeID][]api.Change), removed: make(map[api.NodeID]bool)}
+	n := &news{index: index, own: make(map[api.NodeID][]*api.Task), removed: make(map[api.NodeID]bool)}
+	n.common = make([]byte, 0, len(changes)*usualView)
 	for _, c := range changes {
 		if c.File != nil { // no node's, but by TaskFiles
 			continue
@@ -71,8 +75,8 @@ func encodeNews(index api.Index, changes []api.Change) (*news, error) {
 		}
 		n.common = append(n.common, text...)
 		switch {
-		case c.Task != nil && c.Task.NodeID != "":
-			n.own[c.Task.NodeID] = append(n.own[c.Task.NodeID], c)
+		case c.Task != nil && c.Task.NodeID != "" && !c.Delete:
+			n.own[c.Task.NodeID] = append(n.own[c.Task.NodeID], c.Task)
 		case c.Node != nil && c.Delete:
 			n.removed[c.Node.ID] = true
 		}
@@ -95,10 +99,10 @@ func encodeUpdate(node api.NodeID, reset bool, all ...*news) (*rpc.Encoded, erro
 	}
 	for _, n := range all {
 		add(n.common)
-		for _, c := range n.own[node] {
-			text, err := json.Marshal(ownView(c))
+		for _, t := range n.own[node] {
+			text, err := json.Marshal(api.Change{Task: ownView(t)})
 			if err != nil {
-				return nil, fmt.Errorf("encode %s %s: %w", c.Ref().Kind, c.Ref().ID, err)
+				return nil, fmt.Errorf("encode task %s: %w", t.ID, err)
 			}
 			add(text)
 		}
@@ -226,9 +230,8 @@ func commonView(c api.Change) api.Change {
 }
 
 // ownView is what the node of a task is told of it.
-func ownView(c api.Change) api.Change {
-	stripped := *c.Task
+func ownView(t *api.Task) *api.Task {
+	stripped := *t
 	stripped.History = nil
-	c.Task = &stripped
-	return c
+	return &stripped
 }

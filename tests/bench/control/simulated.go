@@ -129,7 +129,7 @@ func (m *one) streams(ctx context.Context, out io.Writer, opt options) error {
 	defer func() { stop(); _ = agents.Wait() }()
 	var ready, reached, sent atomic.Int64
 	all := int64(opt.streams)
-	began := time.Now()
+	began, peak := time.Now(), peakMemory(ctx)
 	var failed sync.Once
 	broken := make(chan error, 1)
 	for i := range opt.streams {
@@ -158,8 +158,8 @@ func (m *one) streams(ctx context.Context, out io.Writer, opt options) error {
 	}
 	views := time.Since(began)
 	runtime.GC()
-	fmt.Fprintf(out, "%d streams, %d tasks: all have their first view of %.0f MB after %.1f s; heap %d MB, process at its peak %d MB\n",
-		opt.streams, opt.tasks, float64(sent.Load())/float64(all<<20), views.Seconds(), heap()>>20, status(os.Getpid(), "VmHWM")>>10)
+	fmt.Fprintf(out, "%d streams, %d tasks: all have their first view of %.0f MB after %.1f s; heap %d MB, the process's own memory at its peak %d MB, with the log's file %d MB\n",
+		opt.streams, opt.tasks, float64(sent.Load())/float64(all<<20), views.Seconds(), heap()>>20, peak()>>10, status(os.Getpid(), "VmHWM")>>10)
 	var took spread
 	for i := range 20 {
 		reached.Store(0)
@@ -224,4 +224,17 @@ func heap() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapInuse
+}
+
+// peakMemory watches the memory of this process that is no file, in KiB, until ctx
+// ends.
+func peakMemory(ctx context.Context) (peak func() int64) {
+	var most atomic.Int64
+	go func() {
+		for ctx.Err() == nil {
+			most.Store(max(most.Load(), int64(status(os.Getpid(), "RssAnon"))))
+			pause(ctx, 20*time.Millisecond)
+		}
+	}()
+	return most.Load
 }
