@@ -192,7 +192,7 @@ func (d *daemon) Info(ctx context.Context, _ *api.Empty) (*api.Info, error) {
 	view := m.agent.View()
 	if g := m.managing.Load(); g != nil {
 		view = g.replica.Snapshot()
-		info.Election, info.Disk = g.replica.Raft.ElectionTimeout(), d.diskAtStart()
+		info.Election, info.Disk = g.replica.Raft.ElectionTimeout(), d.diskSpeed()
 		info.Raft = raftInfo(g.replica.Raft.Stats())
 		if leader, _, ok := g.replica.Raft.Leader(); ok && view.Nodes[leader] != nil {
 			info.Leader = view.Nodes[leader].Hostname

@@ -106,7 +106,7 @@ type daemon struct {
 	mu     sync.Mutex
 	id     identity
 	member *member       // nil: in no cluster, or locked
-	disk   time.Duration // what a synchronous write took at the start
+	disk   time.Duration // what a synchronous write took at the last look
 	// unlockKey is what this manager's keys are under; locked: it waits for it.
 	unlockKey seal.UnlockKey
 	locked    bool

@@ -26,7 +26,7 @@ const (
 	factTimeout = 5 * time.Second
 	// overlayTimeout bounds the search for the size that passes.
 	overlayTimeout = 15 * time.Second
-	fsyncTries     = 5
+	fsyncTries     = 8
 )
 
 // Diagnose finds out what there is to know of this node, and tries its ways to
@@ -148,25 +148,24 @@ func (d *daemon) Disk(ctx context.Context, _ *api.Empty) (*api.Disk, error) {
 	return &api.Disk{Write: write}, nil
 }
 
-// measureFsync is the slowest of a few small synchronous writes, as the Raft log
+// measureFsync is what a small synchronous write takes on average, as the Raft log
 // does them.
-func measureFsync(dir string) (slowest time.Duration, err error) {
+func measureFsync(dir string) (write time.Duration, err error) {
 	f, err := os.CreateTemp(dir, "doctor-*")
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
+	start := time.Now()
 	for range fsyncTries {
-		start := time.Now()
 		if _, err := f.Write(make([]byte, 4096)); err != nil {
 			return 0, err
 		}
 		if err := unix.Fdatasync(int(f.Fd())); err != nil {
 			return 0, fmt.Errorf("fdatasync %s: %w", f.Name(), err)
 		}
-		slowest = max(slowest, time.Since(start))
 	}
-	return slowest, nil
+	return time.Since(start) / fsyncTries, nil
 }
 
 func readSysctl(name string) string {

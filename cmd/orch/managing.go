@@ -118,6 +118,7 @@ func (g *managing) isOut(view *api.Snapshot) bool {
 func (g *managing) follow() {
 	g.run("unlock key", g.followUnlockKey)
 	g.run("timers", g.followTimers)
+	g.run("disk", g.watchDisk)
 }
 
 // deliverRaft takes a connection from another manager's Raft.

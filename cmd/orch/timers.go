@@ -12,7 +12,6 @@ import (
 // is its turn, and keeps that for the next start. It begins once the state is as new
 // as the leader's.
 func (g *managing) followTimers(ctx context.Context) error {
-	g.measureDisk()
 	for ctx.Err() == nil {
 		changed, led := g.replica.Changed(), g.replica.Raft.LeaderChanged()
 		var again <-chan time.Time
@@ -46,31 +45,44 @@ func (g *managing) retime() error {
 		return err
 	}
 	g.node.agent.Changed()
-	g.warnDisk(want)
 	return nil
 }
 
-// measureDisk finds out how fast the disk is, and says when that is too slow.
-func (g *managing) measureDisk() {
-	write, err := measureFsync(g.d.stateDir)
-	if err != nil {
-		g.d.log.Warn("cannot measure the state directory's disk", "err", err)
-		return
+// diskLook is how often a manager measures its disk: others may write there, too.
+const diskLook = time.Minute
+
+// watchDisk measures the disk, from the start on, and tells when it has become too
+// slow for the managers' timers.
+func (g *managing) watchDisk(ctx context.Context) error {
+	slow := false
+	for {
+		write, err := measureFsync(g.d.stateDir)
+		if err != nil {
+			g.d.log.Warn("cannot measure the state directory's disk", "err", err)
+		} else {
+			g.d.setDiskSpeed(write)
+			warning := api.DiskWarning(g.d.hostname, write, g.replica.Raft.ElectionTimeout())
+			if warning != "" && !slow {
+				g.d.log.Warn("the disk is slow for the managers' timers", "disk", warning)
+			}
+			slow = warning != ""
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(diskLook):
+		}
 	}
-	g.d.mu.Lock()
-	g.d.disk = write
-	g.d.mu.Unlock()
-	g.warnDisk(g.replica.Raft.ElectionTimeout())
 }
 
-func (g *managing) warnDisk(timeout time.Duration) {
-	if warning := api.DiskWarning(g.d.hostname, g.d.diskAtStart(), timeout); warning != "" {
-		g.d.log.Warn("the disk is slow for the managers' timers", "disk", warning)
-	}
+func (d *daemon) setDiskSpeed(write time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.disk = write
 }
 
-// diskAtStart is what a synchronous write took, 0 before that is known.
-func (d *daemon) diskAtStart() time.Duration {
+// diskSpeed is what a synchronous write took, 0 before that is known.
+func (d *daemon) diskSpeed() time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.disk

@@ -189,7 +189,7 @@ type Info struct {
 	// long before.
 	CertificateEnds time.Time `json:"certificateEnds,omitzero"`
 	// Election is the election timeout that a manager goes by, Disk what its disk
-	// took for a small synchronous write when the daemon started.
+	// took for a small synchronous write when that was last measured.
 	Election time.Duration `json:"election,omitempty"`
 	Disk     time.Duration `json:"disk,omitempty"`
 }

@@ -38,8 +38,8 @@ type NodeFacts struct {
 	FirewallDrop string `json:"firewallDrop,omitempty"`
 	// EngineError says why the Docker Engine does not answer.
 	EngineError string `json:"engineError,omitempty"`
-	// Fsync is the slowest of a few small synchronous writes to the state
-	// directory.
+	// Fsync is what a small synchronous write to the state directory takes, the mean
+	// of a few.
 	Fsync      time.Duration `json:"fsync"`
 	FsyncError string        `json:"fsyncError,omitempty"`
 	// Ephemeral is the range that the kernel takes client ports from, Reserved

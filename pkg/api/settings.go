@@ -102,7 +102,7 @@ func round(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond
 
 // Disk is how fast a node's state directory is.
 type Disk struct {
-	// Write is the slowest of a few small synchronous writes.
+	// Write is what a small synchronous write takes, the mean of a few.
 	Write time.Duration `json:"write"`
 }
 

@@ -202,6 +202,6 @@ func (m *machine) readBack() {
 		}
 	}
 	if !bytes.Equal(saved.Bytes(), again.Bytes()) {
-		m.t.Fatal(fmt.Sprintf("saved, read back and saved again the state is another:\n%s\n%s", saved.Bytes(), again.Bytes()))
+		m.t.Fatalf("saved, read back and saved again the state is another:\n%s\n%s", saved.Bytes(), again.Bytes())
 	}
 }
