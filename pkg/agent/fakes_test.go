@@ -386,7 +386,7 @@ func (c *cluster) Report(_ context.Context, r *api.Report) (*api.ReportResponse,
 			}
 		}
 	}
-	return &api.ReportResponse{Index: c.snap.Index, Fence: c.fence}, nil
+	return &api.ReportResponse{Index: c.snap.Index, Fence: c.fence, Lease: c.snap.Cluster.LeaseTimeout}, nil
 }
 
 func (c *cluster) TaskFiles(_ context.Context, id api.TaskID) ([]api.File, error) {

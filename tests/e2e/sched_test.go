@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,12 +18,15 @@ import (
 const sched = "sched"
 
 // TestScheduling is about where tasks run and whether they do: jobs, a node that
-// goes and comes back, and singletons.
+// goes and comes back, one that takes no more, services that are removed, and
+// singletons.
 func TestScheduling(t *testing.T) {
 	c := newCluster(t, lab.Options{Datapath: lab.DatapathTC, Lease: singletonLease})
 	t.Run("job", func(t *testing.T) { testJob(t, c) })
 	t.Run("rebalance", func(t *testing.T) { testRebalance(t, c) })
+	t.Run("paused node", func(t *testing.T) { testPausedNode(t, c) })
 	c.run(t, "n1", "stack", "rm", sched)
+	t.Run("prune", func(t *testing.T) { testPrune(t, c) })
 	t.Run("singleton", func(t *testing.T) { testSingleton(t, c) })
 }
 
@@ -84,6 +90,9 @@ func testRebalance(t *testing.T, c *cluster) {
 		}
 		return nil
 	})
+	if diff := cmp.Diff(map[string]int{"n1": 1, "n2": 1}, c.spreadOf(t, "sched_everywhere")); diff != "" {
+		t.Errorf("the global service without n3 (-want +got):\n%s", diff)
+	}
 	says(t, c.run(t, "n1", "why", "n3"), []string{"down: nothing was heard"})
 	says(t, c.run(t, "n1", "why", "sched_spread"), []string{"9 of 9 tasks run", "placed on n", "made: node n3 was lost"})
 	if err := c.Start(t.Context(), "n3"); err != nil {
@@ -116,5 +125,72 @@ func testRebalance(t *testing.T, c *cluster) {
 	moved := slices.ContainsFunc(spread, func(task api.TaskEntry) bool { return strings.Contains(task.Reason, "rebalanced: ") })
 	if !moved {
 		t.Error("no task says that it was moved")
+	}
+}
+
+// testPausedNode scales a service while a node is paused: it keeps what it has and
+// gets nothing new.
+func testPausedNode(t *testing.T, c *cluster) {
+	before := c.mustServe(t, "sched_spread")
+	c.run(t, "n1", "node", "update", "--availability", "pause", "n2")
+	c.run(t, "n1", "service", "scale", "sched_spread=12")
+	want := map[string]int{"n1": 4, "n2": 3, "n3": 5}
+	got := c.spreadOf(t, "sched_spread")
+	if got["n1"] > got["n3"] {
+		want["n1"], want["n3"] = want["n3"], want["n1"]
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("twelve with n2 paused (-want +got):\n%s", diff)
+	}
+	after := taskIDs(c.mustServe(t, "sched_spread"))
+	for _, id := range taskIDs(before) {
+		if !slices.Contains(after, id) {
+			t.Errorf("task %s was replaced", id)
+		}
+	}
+	c.run(t, "n1", "node", "update", "--availability", "active", "n2")
+}
+
+// testPrune deploys a stack again whose file names other services: only with
+// --prune do those that it does not name go, and what they had is free at once.
+func testPrune(t *testing.T, c *cluster) {
+	file := filepath.Join(t.TempDir(), "compose.yaml")
+	write := func(first string) {
+		t.Helper()
+		text := fmt.Sprintf("services:\n  %s: {image: %q, ports: [\"8090:8080\"]}\n  stays: {image: %[2]q}\n", first, probeImage("v1"))
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("goes")
+	c.run(t, "n1", "deploy", "-c", file, "pruned")
+	t.Cleanup(func() {
+		if out, err := c.Orch(context.Background(), "n1", "stack", "rm", "pruned"); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+	stays := taskIDs(c.mustServe(t, "pruned_stays"))
+	write("comes")
+	out, err := c.Orch(t.Context(), "n1", "deploy", "-c", file, "pruned")
+	if err == nil {
+		t.Fatalf("two services publish one port:\n%s", out)
+	}
+	says(t, err.Error()+string(out), []string{"8090", "pruned_goes"})
+	says(t, c.run(t, "n1", "deploy", "--prune", "-c", file, "pruned"), []string{"pruned_goes: removed", "pruned_comes: created", "pruned_stays: unchanged"})
+	var names []string
+	services, err := list[api.ServiceEntry](t.Context(), c, "n2", "service", "ls")
+	for _, s := range services {
+		names = append(names, s.Spec.Name)
+	}
+	slices.Sort(names)
+	if diff := cmp.Diff([]string{"pruned_comes", "pruned_stays"}, names); diff != "" || err != nil {
+		t.Errorf("services (-want +got):\n%s%v", diff, err)
+	}
+	if diff := cmp.Diff(stays, taskIDs(c.mustServe(t, "pruned_stays"))); diff != "" {
+		t.Errorf("tasks of the service that stays (-before +after):\n%s", diff)
+	}
+	comes := c.mustServe(t, "pruned_comes")[0]
+	if id, err := c.outside().whoami(c.addr("n3", 8090)); err != nil || id.Replica != replica(comes) {
+		t.Errorf("%v answers at the port, %v, want %s", id, err, replica(comes))
 	}
 }

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+)
+
+// contender is what keeps services running. Each call returns when what it asked
+// for is so: tasks are healthy, and updates have ended.
+type contender interface {
+	name() string
+	deploy(ctx context.Context, replicas int, image string) error
+	scale(ctx context.Context, replicas int) error
+	remove(ctx context.Context) error
+}
+
+// stackName is the stack that the contenders deploy, and compose what is in it.
+const stackName = "web"
+
+func compose(replicas int, image string) string {
+	return fmt.Sprintf(`version: "3.8"
+services:
+  web:
+    image: %s
+    stop_grace_period: 1s
+    healthcheck: {test: ["CMD", "/probe", "check"], interval: 1s, timeout: 10s, retries: 5}
+    deploy:
+      replicas: %d
+      update_config: {order: start-first, parallelism: 1, monitor: 1s}
+`, image, replicas)
+}
+
+// step is one thing that is measured.
+type step struct {
+	what string
+	goal float64 // the part of Swarm's time that orch is to stay below
+	took map[string]spread
+}
+
+// compare has the contenders take turns, so that each meets the machine in the
+// same state.
+func compare(ctx context.Context, out io.Writer, contenders []contender, rounds int) error {
+	deploy := &step{"deploy of 12 replicas", 0.8, map[string]spread{}}
+	scale := &step{"scale 12 -> 30", 0.8, map[string]spread{}}
+	update := &step{"rolling update of 6, start-first, one at a time", 0.6, map[string]spread{}}
+	for range rounds {
+		for _, c := range contenders {
+			measure := func(s *step, run func() error) error {
+				start := time.Now()
+				if err := run(); err != nil {
+					return fmt.Errorf("%s: %s: %w", c.name(), s.what, err)
+				}
+				s.took[c.name()] = append(s.took[c.name()], time.Since(start))
+				return nil
+			}
+			if err := measure(deploy, func() error { return c.deploy(ctx, 12, image("v1")) }); err != nil {
+				return err
+			}
+			if err := measure(scale, func() error { return c.scale(ctx, 30) }); err != nil {
+				return err
+			}
+			if err := c.scale(ctx, 6); err != nil {
+				return fmt.Errorf("%s: scale down: %w", c.name(), err)
+			}
+			if err := measure(update, func() error { return c.deploy(ctx, 6, image("v2")) }); err != nil {
+				return err
+			}
+			if err := c.remove(ctx); err != nil {
+				return fmt.Errorf("%s: remove: %w", c.name(), err)
+			}
+		}
+	}
+	for _, s := range []*step{deploy, scale, update} {
+		for _, c := range contenders {
+			fmt.Fprintf(out, "%-48s %-6s %v\n", s.what, c.name(), s.took[c.name()])
+		}
+		if len(contenders) == 2 {
+			ours, theirs := s.took[contenders[0].name()], s.took[contenders[1].name()]
+			fmt.Fprintf(out, "%-48s        medians: %.2f of Swarm's time (must be at most %.1f)\n", "", ours.at(0.5).Seconds()/theirs.at(0.5).Seconds(), s.goal)
+		}
+	}
+	return nil
+}
