@@ -73,7 +73,7 @@ func New(cfg Config) *Server {
 	rpc.Handle(s.mux, api.ProcWhy, s.Why)
 	rpc.Handle(s.mux, api.ProcRebalance, s.Rebalance)
 	rpc.HandleStream(s.mux, api.ProcServiceLogs, s.ServiceLogs)
-	rpc.HandleStream(s.mux, api.ProcSession, s.Session)
+	rpc.HandleStreamWithin(s.mux, api.ProcSession, updateTime, s.Session)
 	rpc.Handle(s.mux, api.ProcReport, s.Report)
 	rpc.Handle(s.mux, api.ProcImageSources, s.ImageSources)
 	rpc.Handle(s.mux, api.ProcImageHolders, s.ImageHolders)

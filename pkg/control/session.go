@@ -37,6 +37,10 @@ func (s *Server) Session(ctx context.Context, req *api.SessionRequest, send func
 	}
 }
 
+// updateTime is how long an agent may take to receive an update: another may wait
+// for its turn to be sent everything.
+const updateTime = time.Minute
+
 // sessionRest is how long a session rests between two updates: when much changes,
 // what changes meanwhile is one update.
 const sessionRest = 10 * time.Millisecond

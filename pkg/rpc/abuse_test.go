@@ -278,3 +278,33 @@ func TestQuota(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// A client that does not read is not waited for where that holds up others.
+func TestStreamWithin(t *testing.T) {
+	c := newCluster(t)
+	ended := make(chan error, 1)
+	n := start(t, c.node(t, api.RoleManager), func(m *Mux) {
+		HandleStreamWithin(m, "/t/Within", 200*time.Millisecond, func(_ context.Context, _ *ping, send func(*ping) error) error {
+			large := &ping{strings.Repeat("x", 1<<20)}
+			for {
+				if err := send(large); err != nil {
+					ended <- err
+					return err
+				}
+			}
+		})
+	})
+	reads := make(chan struct{})
+	go func() {
+		_ = Stream(deadline(t), NewPool(c.node(t, api.RoleManager)).Manager(n.addr), "/t/Within", &ping{}, func(*ping) error {
+			<-reads
+			return errors.New("enough")
+		})
+	}()
+	defer close(reads)
+	select {
+	case <-ended:
+	case <-deadline(t).Done():
+		t.Error("the server waits for a client that does not read")
+	}
+}

@@ -68,12 +68,31 @@ func Handle[Req, Res any](m *Mux, procedure string, fn func(context.Context, *Re
 		}, options()...))
 }
 
-// HandleStream answers a procedure with a stream of messages.
+// HandleStream answers a procedure with a stream of messages. A client may read
+// them as slowly as it likes.
 func HandleStream[Req, Res any](m *Mux, procedure string, fn func(context.Context, *Req, func(*Res) error) error) {
-	m.handle(procedure, connect.NewServerStreamHandler(procedure,
-		func(ctx context.Context, req *connect.Request[Req], stream *connect.ServerStream[Res]) error {
-			return toWire(fn(ctx, req.Msg, stream.Send))
-		}, options()...))
+	HandleStreamWithin(m, procedure, 0, fn)
+}
+
+// HandleStreamWithin is HandleStream for a client that has to take each message
+// within a time, unless that is 0: the stream of one that does not is cut.
+func HandleStreamWithin[Req, Res any](m *Mux, procedure string, within time.Duration, fn func(context.Context, *Req, func(*Res) error) error) {
+	m.handle(procedure, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		connect.NewServerStreamHandler(procedure,
+			func(ctx context.Context, req *connect.Request[Req], stream *connect.ServerStream[Res]) error {
+				return toWire(fn(ctx, req.Msg, func(message *Res) error {
+					if within == 0 {
+						return stream.Send(message)
+					}
+					if err := control.SetWriteDeadline(time.Now().Add(within)); err != nil {
+						return fmt.Errorf("bound the time of a message: %w", err)
+					}
+					err := stream.Send(message)
+					return errors.Join(err, control.SetWriteDeadline(time.Time{}))
+				}))
+			}, options()...).ServeHTTP(w, r)
+	}))
 }
 
 // HandlePrefix answers every procedure under prefix that has no handler of its
@@ -198,7 +217,7 @@ func (s *Server) server(h http.HandlerFunc) *http.Server {
 
 // partingTime is how long a server that stops takes at most to tell its clients
 // answer its clients, and to tell them which of their requests it has not looked at.
-const partingTime = time.Second
+const partingTime = 500 * time.Millisecond
 
 // serve answers until ctx ends. Then streams end, other calls are answered, and a
 // client whose request comes too late is told so.
