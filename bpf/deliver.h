@@ -8,6 +8,7 @@
 #include "frontend.h"
 #include "icmp.h"
 #include "overlay.h"
+#include "reset.h"
 #include "rewrite.h"
 #include "session.h"
 
@@ -100,6 +101,23 @@ static __always_inline __u32 wire_length(const struct __sk_buff *skb, const stru
 	return gso ? p->l4_at - ETH_HLEN + p->l4_len + gso : p->len;
 }
 
+/* Back to where it came from. */
+static __always_inline int send_back(struct __sk_buff *skb)
+{
+	if (skb->ifindex == LOOPBACK_IFINDEX)
+		return to_node(skb);
+	if (skb->ifindex == uplink_ifindex)
+		return bpf_redirect(skb->ifindex, 0);
+	return bpf_redirect_peer(skb->ifindex, 0);
+}
+
+/* Back as a TCP reset. */
+static __noinline int reset(struct __sk_buff *skb, const struct packet *p)
+{
+	tc_count(skb, ANSWERED_RESET);
+	return tc_reset(skb, p) ? send_back(skb) : drop(skb, DROP_REWRITE);
+}
+
 /* Back to where it came from, as an ICMP error; counted as v. */
 static __noinline int complain(struct __sk_buff *skb, const struct packet *p, __u8 code, __u16 mtu,
 			       enum verdict v)
@@ -116,9 +134,7 @@ static __noinline int complain(struct __sk_buff *skb, const struct packet *p, __
 	if (!answered || !(p->v6 ? tc_icmp6_error(skb, p, code, mtu)
 				 : tc_icmp_error(skb, p, code, mtu)))
 		return TC_ACT_SHOT;
-	if (skb->ifindex == uplink_ifindex)
-		return bpf_redirect(skb->ifindex, 0);
-	return bpf_redirect_peer(skb->ifindex, 0);
+	return send_back(skb);
 }
 
 /* Into the tunnel: to the endpoint's node, or to the node t->addr itself. */
@@ -167,6 +183,7 @@ static __always_inline int to_client(struct __sk_buff *skb, const struct packet 
 {
 	struct endpoint *ep = endpoint(p->daddr);
 
+	flow_answered(p);
 	if (ep)
 		return deliver(skb, p->daddr, ep);
 	if (p->v6)
@@ -181,6 +198,41 @@ static __always_inline int to_backend(struct __sk_buff *skb, const struct node_c
 	if (t->endpoint->node == cfg->underlay)
 		return translate(skb, cfg, p, t, cfg->underlay);
 	return tunnel(skb, cfg, p, OVERLAY_CLIENT, t);
+}
+
+/* A packet on the loopback device still has its route, which is one of the
+ * node's. In a task's namespace the kernel would go by it and look among the
+ * node's sockets, before it forgets the route by itself (Linux 6.15). The means
+ * to lose one is to get another, here one that means nothing.
+ */
+static __always_inline void forget_route(struct __sk_buff *skb)
+{
+	struct bpf_tunnel_key none = {};
+
+	/* As long as it was in the oldest kernel. */
+	bpf_skb_set_tunnel_key(skb, &none, offsetof(struct bpf_tunnel_key, tunnel_label), 0);
+}
+
+/* A client's packet to a frontend: to a backend. Without one a virtual IP
+ * refuses it; on the node's own addresses the kernel does.
+ */
+static __always_inline int balance(struct __sk_buff *skb, const struct node_config *cfg,
+				   struct packet *p, const struct frontend *fe, bool virtual)
+{
+	struct target t;
+
+	switch (choose(p, fe, &t)) {
+	case CHOSEN:
+		goes_to(p, fe, &t, tc_packets(skb), skb->len - ETH_HLEN);
+		if (skb->ifindex == LOOPBACK_IFINDEX)
+			forget_route(skb);
+		return to_backend(skb, cfg, p, &t);
+	case GONE:
+		return reset(skb, p);
+	default:
+		return virtual ? complain(skb, p, ICMP_PORT_UNREACHABLE, 0, DROP_NO_BACKEND)
+			       : pass(skb, PASSED_NO_BACKEND);
+	}
 }
 
 #endif

@@ -63,9 +63,8 @@ static __always_inline int express_tunnel(struct xdp_md *xdp, const struct node_
 	struct bpf_fib_lookup fib;
 	struct encapsulation *h;
 	struct target t;
-	__u32 backend;
 
-	if (!choose(p, fe, &t, &backend) || t.endpoint->node == cfg->underlay)
+	if (choose(p, fe, &t) != CHOSEN || t.endpoint->node == cfg->underlay)
 		return XDP_PASS;
 	if (p->len + OVERLAY_OVERHEAD > cfg->mtu)
 		return express_too_big(xdp, p, cfg->mtu - OVERLAY_OVERHEAD);
@@ -75,7 +74,7 @@ static __always_inline int express_tunnel(struct xdp_md *xdp, const struct node_
 	h = (void *)(long)xdp->data;
 	if ((void *)(h + 1) > (void *)(long)xdp->data_end)
 		return xdp_drop(xdp, p, p->len, DROP_REWRITE);
-	count_target(fe, backend, 1, p->len);
+	goes_to(p, fe, &t, 1, p->len);
 	write_encapsulation(h, cfg->underlay, t.endpoint->node, OVERLAY_CLIENT, t.port, t.addr,
 			    p->len, flow_hash(p, 0), bpf_htons(ETH_P_IP));
 	return express_out(xdp, &h->eth, &fib, p->len + OVERLAY_OVERHEAD, FORWARDED_TUNNEL);
@@ -99,6 +98,7 @@ static __always_inline int express_return(struct xdp_md *xdp, const struct packe
 	eth = (void *)(long)xdp->data;
 	if ((void *)(eth + 1) > (void *)(long)xdp->data_end)
 		return xdp_drop(xdp, &p, p.len, DROP_REWRITE);
+	flow_answered(&p);
 	return express_out(xdp, eth, &fib, p.len, SENT_TO_CLIENT);
 }
 

@@ -3,18 +3,20 @@
 #ifndef ORCH_FRONTEND_H
 #define ORCH_FRONTEND_H
 
-#include "packet.h"
-
-/* Flows that one CPU may remember in one tick for the first packet of a TCP
- * connection. Beyond it, in a SYN flood, the Maglev table alone decides, and
- * the flows that exist are not pushed out.
- */
-#define NEW_FLOWS_PER_TICK 65536
+#include "flow.h"
 
 struct target {
 	__be32 addr;
 	__be16 port;
+	bool last; /* the flow ends with this packet */
+	__u32 backend;
 	struct endpoint *endpoint;
+};
+
+enum choice {
+	CHOSEN,
+	NOBODY, /* no backend can be used */
+	GONE,	/* the connection's backend is gone, and the connection with it */
 };
 
 /* Is addr an address of this node? The routing table knows them all. */
@@ -105,41 +107,23 @@ static __always_inline void count_stats(void *map, __u32 id, __u64 packets, __u6
 	}
 }
 
-static __always_inline bool may_remember(const struct packet *p, __u32 now)
+/* Is it the backend that the flow was given to? */
+static __always_inline bool is_of(const struct backend *b, const struct flow *flow,
+				  const struct frontend *fe)
 {
-	__u32 zero = 0;
-	struct budget *b;
-
-	if (p->error)
-		return false;
-	if (!is_syn(p))
-		return true;
-	b = bpf_map_lookup_elem(&flow_budget, &zero);
-	if (!b)
-		return false;
-	if (b->tick != now) {
-		b->tick = now;
-		b->spent = 0;
-	}
-	return b->spent++ < NEW_FLOWS_PER_TICK;
+	return b && b->addr == flow->addr && b->frontend == fe->id;
 }
 
-/* The backend that a remembered flow keeps, or NULL if it must be picked
- * afresh: the backend is gone, or this is a new connection and the backend is
- * draining, or a UDP flow has been idle for long.
+/* Is the packet to be treated as the first of another flow? A new connection
+ * does not go to a draining backend, and a UDP flow ends by being idle.
  */
-static __always_inline struct backend *kept(const struct packet *p, const struct frontend *fe,
-					    struct flow *flow, __u32 now)
+static __always_inline bool begins_anew(const struct packet *p, const struct flow *flow,
+					const struct backend *b, __u32 now)
 {
-	struct backend *b = bpf_map_lookup_elem(&backends, &flow->backend);
-
-	if (!b || b->addr != flow->addr || b->frontend != fe->id)
-		return NULL;
-	if (is_syn(p) && ((b->flags & BACKEND_DRAINING) || flow->flags))
-		return NULL;
-	if (p->proto == IPPROTO_UDP && now - flow->seen > TICKS_UDP_IDLE)
-		return NULL;
-	return b;
+	if (p->proto == IPPROTO_UDP)
+		return now - flow->seen > ticks_udp_idle;
+	return is_syn(p) && ((b->flags & BACKEND_DRAINING) || (flow->flags & ~SEEN_SYN) ||
+			     now - flow->seen > TICKS_TCP_OPENING);
 }
 
 /* Where a hash falls in a table of m places, as loadbalancer.Place has it. */
@@ -178,78 +162,74 @@ static __always_inline struct backend *pick(const struct packet *p, const struct
 	return b && b->addr ? b : NULL;
 }
 
-static __always_inline struct flow6_key flow_key_of(const struct packet *p)
+/* The backend that a flow keeps. NULL: it has to be picked afresh. */
+static __always_inline struct backend *keeps(const struct packet *p, const struct frontend *fe,
+					     const struct flow6_key *key, struct target *t,
+					     __u32 now, bool *gone)
 {
-	struct flow6_key key = {.k = {.client = p->saddr,
-				      .dest = p->daddr,
-				      .client_port = p->sport,
-				      .dest_port = p->dport,
-				      .proto = p->proto}};
+	struct backend *b;
+	struct flow *flow;
+	bool brief;
 
-	if (p->v6) {
-		key.client = p->saddr6;
-		key.dest = p->daddr6;
+	flow = flow_at(p, key, &brief);
+	if (!flow)
+		return NULL;
+	b = bpf_map_lookup_elem(&backends, &flow->backend);
+	if (is_of(b, flow, fe) && !begins_anew(p, flow, b, now)) {
+		t->backend = flow->backend;
+		if (flow_see(p, flow, now) && brief)
+			flow_keep(p, key, flow);
+		t->last = is_over(flow->flags);
+		return b;
 	}
-	return key;
+	*gone = !is_of(b, flow, fe) && p->proto == IPPROTO_TCP && !p->error &&
+		!(p->tcp & (TCP_SYN | TCP_RST));
+	if (!brief && !*gone && !p->error)
+		flow_forget(p, key);
+	return NULL;
 }
 
-static __always_inline struct flow *flow_at(const struct packet *p, const struct flow6_key *key)
-{
-	if (p->v6)
-		return bpf_map_lookup_elem(&flows6, key);
-	return bpf_map_lookup_elem(&flows, &key->k);
-}
-
-static __always_inline void flow_put(const struct packet *p, const struct flow6_key *key,
-				     const struct flow *flow)
-{
-	if (p->v6)
-		bpf_map_update_elem(&flows6, key, flow, BPF_ANY);
-	else
-		bpf_map_update_elem(&flows, &key->k, flow, BPF_ANY);
-}
-
-/* Chooses the backend of a packet to a frontend, remembers and counts it.
- * False if no backend can be used.
- */
-static __noinline bool choose(const struct packet *p, const struct frontend *fe,
-				   struct target *t, __u32 *backend_id)
+/* Chooses the backend of a packet to a frontend, and remembers it. */
+static __noinline enum choice choose(const struct packet *p, const struct frontend *fe,
+				     struct target *t)
 {
 	struct flow6_key key = flow_key_of(p);
-	__u32 now = now_ticks();
-	struct flow *flow = flow_at(p, &key);
-	struct backend *b = flow ? kept(p, fe, flow, now) : NULL;
+	struct flow fresh = {.seen = now_ticks()};
+	bool gone = false;
+	struct backend *b;
 
-	if (b) {
-		*backend_id = flow->backend;
-		touch(&flow->seen, now);
-		if (p->tcp & (TCP_FIN | TCP_RST))
-			raise_flags(&flow->flags,
-				    p->tcp & TCP_RST ? SEEN_RST : SEEN_FIN_CLIENT);
-	} else {
-		struct flow fresh = {.seen = now};
-
-		b = pick(p, fe, backend_id);
+	t->last = false;
+	b = keeps(p, fe, &key, t, fresh.seen, &gone);
+	if (gone)
+		return GONE;
+	if (!b) {
+		b = pick(p, fe, &t->backend);
 		if (!b)
-			return false;
-		fresh.backend = *backend_id;
+			return NOBODY;
+		fresh.backend = t->backend;
 		fresh.addr = b->addr;
-		if (may_remember(p, now))
-			flow_put(p, &key, &fresh);
+		flow_open(p, &key, &fresh);
 		count_stats(&frontend_stats, fe->id, 0, 0, !p->error);
-		count_stats(&backend_stats, *backend_id, 0, 0, !p->error);
+		count_stats(&backend_stats, t->backend, 0, 0, !p->error);
 	}
 	t->addr = b->addr;
 	t->port = b->port ? b->port : p->dport;
 	t->endpoint = endpoint(b->addr);
-	return t->endpoint != NULL;
+	return t->endpoint ? CHOSEN : NOBODY;
 }
 
-static __always_inline void count_target(const struct frontend *fe, __u32 backend_id, __u64 packets,
-					 __u64 bytes)
+/* The packet goes to the target. */
+static __always_inline void goes_to(const struct packet *p, const struct frontend *fe,
+				    const struct target *t, __u64 packets, __u64 bytes)
 {
+	struct flow6_key key;
+
 	count_stats(&frontend_stats, fe->id, packets, bytes, 0);
-	count_stats(&backend_stats, backend_id, packets, bytes, 0);
+	count_stats(&backend_stats, t->backend, packets, bytes, 0);
+	if (!t->last)
+		return;
+	key = flow_key_of(p);
+	flow_forget(p, &key);
 }
 
 #endif

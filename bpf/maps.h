@@ -79,8 +79,11 @@ struct {
 	});
 } tables SEC(".maps");
 
+/* What lasts is in flows and sessions, where nothing pushes it out; what opens
+ * or has ended is in the brief ones.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 131072);
 	__type(key, struct flow_key);
 	__type(value, struct flow);
@@ -89,12 +92,26 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 32768);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} brief_flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
 	__type(key, struct flow6_key);
 	__type(value, struct flow);
 } flows6 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct flow6_key);
+	__type(value, struct flow);
+} brief_flows6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 131072);
 	__type(key, struct session_key);
 	__type(value, struct session);
@@ -103,9 +120,23 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 32768);
+	__type(key, struct session_key);
+	__type(value, struct session);
+} brief_sessions SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
 	__type(key, struct session6_key);
 	__type(value, struct session6);
 } sessions6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct session6_key);
+	__type(value, struct session6);
+} brief_sessions6 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -148,13 +179,6 @@ struct {
 	__type(key, __u32); /* the verdict */
 	__type(value, struct example);
 } examples SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct budget);
-} flow_budget SEC(".maps");
 
 static __always_inline struct node_config *config(void)
 {

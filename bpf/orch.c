@@ -81,13 +81,14 @@
  *   frontends6     hash      the same by IPv6 address         user space
  *   backends       array     id -> address, port, draining    user space
  *   tables         array of  frontend id -> Maglev table      user space
- *   flows          LRU hash  client's flow -> backend         at A
- *   sessions       LRU hash  {client, T} -> way back          at B
+ *   flows          hash      client's flow -> backend         at A
+ *   brief_flows    LRU hash  the same, of those that open     at A
+ *   sessions       hash      {client, T} -> way back          at B
+ *   brief_sessions LRU hash  the same, that open or are over  at B
  *   fragments      LRU hash  datagram -> its ports            everywhere
- *   flows6, sessions6, fragments6             the same for IPv6
+ *   flows6, brief_flows6 and so on            the same for IPv6
  *   frontend_stats, backend_stats, verdicts   per-CPU counters
  *   examples       per-CPU   last packet of each drop reason  everywhere
- *   flow_budget    per-CPU   new flows in this second         at A
  *   packet_room    per-CPU   what was read of a packet        everywhere
  */
 #include "express.h"

@@ -33,12 +33,6 @@ const (
 	OrchBackendFlagsBACKEND_DRAINING OrchBackendFlags = 1
 )
 
-type OrchBudget struct {
-	_     structs.HostLayout
-	Tick  uint32
-	Spent uint32
-}
-
 type OrchCounter struct {
 	_       structs.HostLayout
 	Packets uint64
@@ -79,6 +73,7 @@ type OrchFlow struct {
 	Addr    uint32
 	Seen    uint32
 	Flags   OrchSeen
+	Ack     uint32
 }
 
 type OrchFlow6Key struct {
@@ -181,6 +176,7 @@ type OrchPacket struct {
 	Relayed  bool
 	_        [2]byte
 	Id       uint32
+	Ack      uint32
 	Origin   uint32
 	Saddr6   OrchAddr6
 	Daddr6   OrchAddr6
@@ -193,6 +189,7 @@ const (
 	OrchSeenSEEN_FIN_BACKEND OrchSeen = 2
 	OrchSeenSEEN_RST         OrchSeen = 4
 	OrchSeenSEEN_ESTABLISHED OrchSeen = 8
+	OrchSeenSEEN_SYN         OrchSeen = 16
 )
 
 type OrchSession struct {
@@ -268,38 +265,45 @@ const (
 	OrchVerdictANSWERED_PROBE           OrchVerdict = 26
 	OrchVerdictDROP_TOO_BIG             OrchVerdict = 27
 	OrchVerdictABSORBED_LINK_LOCAL      OrchVerdict = 28
-	OrchVerdictVERDICTS                 OrchVerdict = 29
+	OrchVerdictANSWERED_RESET           OrchVerdict = 29
+	OrchVerdictFULL_FLOWS               OrchVerdict = 30
+	OrchVerdictFULL_SESSIONS            OrchVerdict = 31
+	OrchVerdictVERDICTS                 OrchVerdict = 32
 )
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	OrchMapBackendStats  = "backend_stats"
-	OrchMapBackends      = "backends"
-	OrchMapEndpoints     = "endpoints"
-	OrchMapExamples      = "examples"
-	OrchMapFlowBudget    = "flow_budget"
-	OrchMapFlows         = "flows"
-	OrchMapFlows6        = "flows6"
-	OrchMapFragments     = "fragments"
-	OrchMapFragments6    = "fragments6"
-	OrchMapFrontendStats = "frontend_stats"
-	OrchMapFrontends     = "frontends"
-	OrchMapFrontends6    = "frontends6"
-	OrchMapMembers       = "members"
-	OrchMapNetPairs      = "net_pairs"
-	OrchMapNodeConfig    = "node_config"
-	OrchMapPacketRoom    = "packet_room"
-	OrchMapSessions      = "sessions"
-	OrchMapSessions6     = "sessions6"
-	OrchMapTables        = "tables"
-	OrchMapVerdicts      = "verdicts"
-	OrchProgFromNode     = "from_node"
-	OrchProgFromTask     = "from_task"
-	OrchProgUplinkTc     = "uplink_tc"
-	OrchProgUplinkXdp    = "uplink_xdp"
-	OrchVarUplinkIfindex = "uplink_ifindex"
+	OrchMapBackendStats   = "backend_stats"
+	OrchMapBackends       = "backends"
+	OrchMapBriefFlows     = "brief_flows"
+	OrchMapBriefFlows6    = "brief_flows6"
+	OrchMapBriefSessions  = "brief_sessions"
+	OrchMapBriefSessions6 = "brief_sessions6"
+	OrchMapEndpoints      = "endpoints"
+	OrchMapExamples       = "examples"
+	OrchMapFlows          = "flows"
+	OrchMapFlows6         = "flows6"
+	OrchMapFragments      = "fragments"
+	OrchMapFragments6     = "fragments6"
+	OrchMapFrontendStats  = "frontend_stats"
+	OrchMapFrontends      = "frontends"
+	OrchMapFrontends6     = "frontends6"
+	OrchMapMembers        = "members"
+	OrchMapNetPairs       = "net_pairs"
+	OrchMapNodeConfig     = "node_config"
+	OrchMapPacketRoom     = "packet_room"
+	OrchMapSessions       = "sessions"
+	OrchMapSessions6      = "sessions6"
+	OrchMapTables         = "tables"
+	OrchMapVerdicts       = "verdicts"
+	OrchProgFromNode      = "from_node"
+	OrchProgFromTask      = "from_task"
+	OrchProgUplinkTc      = "uplink_tc"
+	OrchProgUplinkXdp     = "uplink_xdp"
+	OrchVarTicksUdpIdle   = "ticks_udp_idle"
+	OrchVarUplinkIfindex  = "uplink_ifindex"
 )
 
 // LoadOrch returns the embedded CollectionSpec for Orch.
@@ -354,32 +358,36 @@ type OrchProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type OrchMapSpecs struct {
-	BackendStats  *ebpf.MapSpec `ebpf:"backend_stats"`
-	Backends      *ebpf.MapSpec `ebpf:"backends"`
-	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
-	Examples      *ebpf.MapSpec `ebpf:"examples"`
-	FlowBudget    *ebpf.MapSpec `ebpf:"flow_budget"`
-	Flows         *ebpf.MapSpec `ebpf:"flows"`
-	Flows6        *ebpf.MapSpec `ebpf:"flows6"`
-	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
-	Fragments6    *ebpf.MapSpec `ebpf:"fragments6"`
-	FrontendStats *ebpf.MapSpec `ebpf:"frontend_stats"`
-	Frontends     *ebpf.MapSpec `ebpf:"frontends"`
-	Frontends6    *ebpf.MapSpec `ebpf:"frontends6"`
-	Members       *ebpf.MapSpec `ebpf:"members"`
-	NetPairs      *ebpf.MapSpec `ebpf:"net_pairs"`
-	NodeConfig    *ebpf.MapSpec `ebpf:"node_config"`
-	PacketRoom    *ebpf.MapSpec `ebpf:"packet_room"`
-	Sessions      *ebpf.MapSpec `ebpf:"sessions"`
-	Sessions6     *ebpf.MapSpec `ebpf:"sessions6"`
-	Tables        *ebpf.MapSpec `ebpf:"tables"`
-	Verdicts      *ebpf.MapSpec `ebpf:"verdicts"`
+	BackendStats   *ebpf.MapSpec `ebpf:"backend_stats"`
+	Backends       *ebpf.MapSpec `ebpf:"backends"`
+	BriefFlows     *ebpf.MapSpec `ebpf:"brief_flows"`
+	BriefFlows6    *ebpf.MapSpec `ebpf:"brief_flows6"`
+	BriefSessions  *ebpf.MapSpec `ebpf:"brief_sessions"`
+	BriefSessions6 *ebpf.MapSpec `ebpf:"brief_sessions6"`
+	Endpoints      *ebpf.MapSpec `ebpf:"endpoints"`
+	Examples       *ebpf.MapSpec `ebpf:"examples"`
+	Flows          *ebpf.MapSpec `ebpf:"flows"`
+	Flows6         *ebpf.MapSpec `ebpf:"flows6"`
+	Fragments      *ebpf.MapSpec `ebpf:"fragments"`
+	Fragments6     *ebpf.MapSpec `ebpf:"fragments6"`
+	FrontendStats  *ebpf.MapSpec `ebpf:"frontend_stats"`
+	Frontends      *ebpf.MapSpec `ebpf:"frontends"`
+	Frontends6     *ebpf.MapSpec `ebpf:"frontends6"`
+	Members        *ebpf.MapSpec `ebpf:"members"`
+	NetPairs       *ebpf.MapSpec `ebpf:"net_pairs"`
+	NodeConfig     *ebpf.MapSpec `ebpf:"node_config"`
+	PacketRoom     *ebpf.MapSpec `ebpf:"packet_room"`
+	Sessions       *ebpf.MapSpec `ebpf:"sessions"`
+	Sessions6      *ebpf.MapSpec `ebpf:"sessions6"`
+	Tables         *ebpf.MapSpec `ebpf:"tables"`
+	Verdicts       *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
 // OrchVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type OrchVariableSpecs struct {
+	TicksUdpIdle  *ebpf.VariableSpec `ebpf:"ticks_udp_idle"`
 	UplinkIfindex *ebpf.VariableSpec `ebpf:"uplink_ifindex"`
 }
 
@@ -403,35 +411,41 @@ func (o *OrchObjects) Close() error {
 //
 // It can be passed to LoadOrchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OrchMaps struct {
-	BackendStats  *ebpf.Map `ebpf:"backend_stats"`
-	Backends      *ebpf.Map `ebpf:"backends"`
-	Endpoints     *ebpf.Map `ebpf:"endpoints"`
-	Examples      *ebpf.Map `ebpf:"examples"`
-	FlowBudget    *ebpf.Map `ebpf:"flow_budget"`
-	Flows         *ebpf.Map `ebpf:"flows"`
-	Flows6        *ebpf.Map `ebpf:"flows6"`
-	Fragments     *ebpf.Map `ebpf:"fragments"`
-	Fragments6    *ebpf.Map `ebpf:"fragments6"`
-	FrontendStats *ebpf.Map `ebpf:"frontend_stats"`
-	Frontends     *ebpf.Map `ebpf:"frontends"`
-	Frontends6    *ebpf.Map `ebpf:"frontends6"`
-	Members       *ebpf.Map `ebpf:"members"`
-	NetPairs      *ebpf.Map `ebpf:"net_pairs"`
-	NodeConfig    *ebpf.Map `ebpf:"node_config"`
-	PacketRoom    *ebpf.Map `ebpf:"packet_room"`
-	Sessions      *ebpf.Map `ebpf:"sessions"`
-	Sessions6     *ebpf.Map `ebpf:"sessions6"`
-	Tables        *ebpf.Map `ebpf:"tables"`
-	Verdicts      *ebpf.Map `ebpf:"verdicts"`
+	BackendStats   *ebpf.Map `ebpf:"backend_stats"`
+	Backends       *ebpf.Map `ebpf:"backends"`
+	BriefFlows     *ebpf.Map `ebpf:"brief_flows"`
+	BriefFlows6    *ebpf.Map `ebpf:"brief_flows6"`
+	BriefSessions  *ebpf.Map `ebpf:"brief_sessions"`
+	BriefSessions6 *ebpf.Map `ebpf:"brief_sessions6"`
+	Endpoints      *ebpf.Map `ebpf:"endpoints"`
+	Examples       *ebpf.Map `ebpf:"examples"`
+	Flows          *ebpf.Map `ebpf:"flows"`
+	Flows6         *ebpf.Map `ebpf:"flows6"`
+	Fragments      *ebpf.Map `ebpf:"fragments"`
+	Fragments6     *ebpf.Map `ebpf:"fragments6"`
+	FrontendStats  *ebpf.Map `ebpf:"frontend_stats"`
+	Frontends      *ebpf.Map `ebpf:"frontends"`
+	Frontends6     *ebpf.Map `ebpf:"frontends6"`
+	Members        *ebpf.Map `ebpf:"members"`
+	NetPairs       *ebpf.Map `ebpf:"net_pairs"`
+	NodeConfig     *ebpf.Map `ebpf:"node_config"`
+	PacketRoom     *ebpf.Map `ebpf:"packet_room"`
+	Sessions       *ebpf.Map `ebpf:"sessions"`
+	Sessions6      *ebpf.Map `ebpf:"sessions6"`
+	Tables         *ebpf.Map `ebpf:"tables"`
+	Verdicts       *ebpf.Map `ebpf:"verdicts"`
 }
 
 func (m *OrchMaps) Close() error {
 	return _OrchClose(
 		m.BackendStats,
 		m.Backends,
+		m.BriefFlows,
+		m.BriefFlows6,
+		m.BriefSessions,
+		m.BriefSessions6,
 		m.Endpoints,
 		m.Examples,
-		m.FlowBudget,
 		m.Flows,
 		m.Flows6,
 		m.Fragments,
@@ -454,6 +468,7 @@ func (m *OrchMaps) Close() error {
 //
 // It can be passed to LoadOrchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OrchVariables struct {
+	TicksUdpIdle  *ebpf.Variable `ebpf:"ticks_udp_idle"`
 	UplinkIfindex *ebpf.Variable `ebpf:"uplink_ifindex"`
 }
 

@@ -26,6 +26,7 @@ struct packet {
 	bool error;	 /* an ICMP error, see read_quoted */
 	bool relayed;	 /* one that comes from between the two ends */
 	__be32 id;
+	__be32 ack;    /* of a TCP header */
 	__be32 origin; /* source of the packet itself: differs in an ICMP error */
 	struct addr6 saddr6; /* of an IPv6 packet in full */
 	struct addr6 daddr6;
@@ -111,6 +112,7 @@ static __always_inline int parse_l4(void *l4, void *data_end, struct packet *p)
 		p->sport = tcp->source;
 		p->dport = tcp->dest;
 		p->tcp = ((__u8 *)tcp)[13];
+		p->ack = tcp->ack_seq;
 		p->l4_len = tcp->doff * 4;
 	} else if (p->proto == IPPROTO_UDP) {
 		if ((void *)(udp + 1) > data_end)

@@ -10,6 +10,10 @@
  * client is the backend itself gets the frontend's address as its client, as
  * no host accepts a packet from its own address; and one from a node's loopback
  * address gets the node's address.
+ *
+ * As with flows, a first packet is only noted where newer ones push it out. With
+ * the client's next one that is no SYN the session moves to where nothing does,
+ * until it has ended.
  */
 #ifndef ORCH_SESSION_H
 #define ORCH_SESSION_H
@@ -18,31 +22,30 @@
 
 #define OTHER_PORTS 4
 
-static __always_inline bool session_closed(const struct session *s)
-{
-	__u32 both = SEEN_FIN_CLIENT | SEEN_FIN_BACKEND;
-
-	return (s->flags & SEEN_RST) || (s->flags & both) == both;
-}
-
 /* Its key may be taken by another flow. */
 static __always_inline bool session_over(const struct session *s, __u8 proto, __u32 now)
 {
 	__u32 idle = now - s->seen;
 
 	if (proto == IPPROTO_UDP)
-		return idle > TICKS_UDP_IDLE;
-	if (session_closed(s))
+		return idle > ticks_udp_idle;
+	if (is_over(s->flags))
 		return idle > TICKS_TCP_CLOSED;
 	return !(s->flags & SEEN_ESTABLISHED) && idle > TICKS_TCP_OPENING;
 }
 
 static __always_inline struct session *session_at(const struct packet *p,
-						  const struct session6_key *key)
+						  const struct session6_key *key, bool *brief)
 {
+	struct session *s = p->v6 ? bpf_map_lookup_elem(&sessions6, key)
+				  : bpf_map_lookup_elem(&sessions, &key->k);
+
+	*brief = !s;
+	if (s)
+		return s;
 	if (p->v6)
-		return bpf_map_lookup_elem(&sessions6, key);
-	return bpf_map_lookup_elem(&sessions, &key->k);
+		return bpf_map_lookup_elem(&brief_sessions6, key);
+	return bpf_map_lookup_elem(&brief_sessions, &key->k);
 }
 
 /* In IPv6 that which stands for an address is enough here: of two different
@@ -63,7 +66,8 @@ static __always_inline __be16 other_port(const struct packet *p, __u32 i)
 static __always_inline bool session_find(const struct packet *p, struct session6_key *key,
 					 __u32 now, bool *room)
 {
-	struct session *s = session_at(p, key);
+	bool brief;
+	struct session *s = session_at(p, key, &brief);
 	__be16 free_port = key->k.client_port;
 
 	*room = true;
@@ -76,7 +80,7 @@ static __always_inline bool session_find(const struct packet *p, struct session6
 #pragma unroll
 	for (__u32 i = 1; i <= OTHER_PORTS; i++) {
 		key->k.client_port = other_port(p, i);
-		s = session_at(p, key);
+		s = session_at(p, key, &brief);
 		if (s && session_of(s, p))
 			return true;
 		if (!*room && (!s || session_over(s, p->proto, now))) {
@@ -122,11 +126,54 @@ static __noinline bool session_put(const struct packet *p, const struct session6
 	struct session6 wide;
 
 	if (!p->v6)
-		return bpf_map_update_elem(&sessions, &key->k, fresh, BPF_ANY) == 0;
+		return bpf_map_update_elem(&brief_sessions, &key->k, fresh, BPF_ANY) == 0;
 	wide.s = *fresh;
 	wide.client = p->saddr6;
 	wide.dest = p->daddr6;
-	return bpf_map_update_elem(&sessions6, key, &wide, BPF_ANY) == 0;
+	return bpf_map_update_elem(&brief_sessions6, key, &wide, BPF_ANY) == 0;
+}
+
+/* To where nothing pushes a session out. */
+static __noinline int session_keep(const struct packet *p, const struct session6_key *key)
+{
+	long full = 0;
+	void *s;
+
+	if (p->v6) {
+		s = bpf_map_lookup_elem(&brief_sessions6, key);
+		if (s)
+			full = bpf_map_update_elem(&sessions6, key, s, BPF_ANY);
+		if (!full)
+			bpf_map_delete_elem(&brief_sessions6, key);
+	} else {
+		s = bpf_map_lookup_elem(&brief_sessions, &key->k);
+		if (s)
+			full = bpf_map_update_elem(&sessions, &key->k, s, BPF_ANY);
+		if (!full)
+			bpf_map_delete_elem(&brief_sessions, &key->k);
+	}
+	if (full)
+		count(FULL_SESSIONS, 1, p->len);
+	return 0;
+}
+
+/* And back from there, for the last packets of a connection. */
+static __noinline int session_end(const struct packet *p, const struct session6_key *key)
+{
+	void *s;
+
+	if (p->v6) {
+		s = bpf_map_lookup_elem(&sessions6, key);
+		if (s)
+			bpf_map_update_elem(&brief_sessions6, key, s, BPF_ANY);
+		bpf_map_delete_elem(&sessions6, key);
+	} else {
+		s = bpf_map_lookup_elem(&sessions, &key->k);
+		if (s)
+			bpf_map_update_elem(&brief_sessions, &key->k, s, BPF_ANY);
+		bpf_map_delete_elem(&sessions, &key->k);
+	}
+	return 0;
 }
 
 /* Remembers a client's packet on its way to a backend. The key's client is the
@@ -144,7 +191,7 @@ static __always_inline bool session_open(const struct node_config *cfg, const st
 				.dest_port = p->dport,
 				.via = via};
 	struct session *s;
-	bool room;
+	bool room, brief;
 
 	__builtin_memset(key, 0, sizeof(*key));
 	key->k.client = client.v4;
@@ -154,13 +201,17 @@ static __always_inline bool session_open(const struct node_config *cfg, const st
 	key->k.proto = p->proto;
 	key->client = client.v6;
 	if (session_find(p, key, now, &room)) {
-		s = session_at(p, key);
+		s = session_at(p, key, &brief);
 		if (s) {
-			if (is_syn(p))
+			if (is_syn(p) && brief)
 				s->flags = 0;
 			if (s->via != via)
 				s->via = via;
 			session_see(s, p, true, now);
+			if (!brief && is_over(s->flags))
+				session_end(p, key);
+			else if (brief && !is_over(s->flags) && !is_syn(p) && !p->error)
+				session_keep(p, key);
 			return true;
 		}
 	} else if (!room || p->error) {
@@ -180,7 +231,7 @@ struct way_back {
 };
 
 static __always_inline void copy_way(const struct packet *p, const struct session6_key *key,
-				     const struct session *s, struct way_back *back)
+				     const struct session *s, bool brief, struct way_back *back)
 {
 	struct session6 *wide;
 
@@ -192,7 +243,8 @@ static __always_inline void copy_way(const struct packet *p, const struct sessio
 	if (!p->v6)
 		return;
 	/* Again, so that the verifier knows which map it is from. */
-	wide = bpf_map_lookup_elem(&sessions6, key);
+	wide = brief ? bpf_map_lookup_elem(&brief_sessions6, key)
+		     : bpf_map_lookup_elem(&sessions6, key);
 	if (wide) {
 		back->client.v6 = wide->client;
 		back->dest.v6 = wide->dest;
@@ -210,24 +262,27 @@ static __noinline bool session_reply(const struct packet *p, struct way_back *ba
 				   .client = p->daddr6};
 	__u32 now = now_ticks();
 	struct session *s;
+	bool brief;
 
 	if (!has_ports(p) || is_syn(p))
 		return false;
-	s = session_at(p, &key);
+	s = session_at(p, &key, &brief);
 	if (!s || session_over(s, p->proto, now))
 		return false;
-	if ((p->tcp & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK) && session_closed(s)) {
+	if ((p->tcp & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK) && is_over(s->flags)) {
 		/* A translated SYN would have opened it again: the client now
 		 * connects to the backend directly, from the same port.
 		 */
 		if (p->v6)
-			bpf_map_delete_elem(&sessions6, &key);
+			bpf_map_delete_elem(&brief_sessions6, &key);
 		else
-			bpf_map_delete_elem(&sessions, &key.k);
+			bpf_map_delete_elem(&brief_sessions, &key.k);
 		return false;
 	}
 	session_see(s, p, false, now);
-	copy_way(p, &key, s, back);
+	copy_way(p, &key, s, brief, back);
+	if (!brief && is_over(s->flags))
+		session_end(p, &key);
 	return true;
 }
 

@@ -59,17 +59,11 @@ static __always_inline int to_virtual(struct __sk_buff *skb, const struct node_c
 				      struct packet *p, const struct endpoint *task,
 				      const struct frontend *fe)
 {
-	struct target t;
-	__u32 backend;
-
 	if (!share_network(task->netset, fe->netset))
 		return refuse(skb, p, ICMP_PROHIBITED, DROP_ISOLATED);
 	if (!has_ports(p))
 		return answer_echo(skb, p);
-	if (!choose(p, fe, &t, &backend))
-		return refuse(skb, p, ICMP_PORT_UNREACHABLE, DROP_NO_BACKEND);
-	count_target(fe, backend, tc_packets(skb), skb->len - ETH_HLEN);
-	return to_backend(skb, cfg, p, &t);
+	return balance(skb, cfg, p, fe, true);
 }
 
 /* To an address of the pool: a virtual IP or another task. */
@@ -98,8 +92,6 @@ static __always_inline int to_outside(struct __sk_buff *skb, const struct node_c
 	bool own = p->daddr == cfg->underlay ||
 		   (p->daddr & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000);
 	struct frontend *fe = find_published(skb, cfg, uplink_ifindex, p, true);
-	struct target t;
-	__u32 backend;
 
 	/* Many nodes have no way to the outside by IPv6: say so. */
 	if (p->v6 && !own && !fe && route6(skb, &p->daddr6) == BPF_FIB_LKUP_RET_UNREACHABLE)
@@ -109,10 +101,7 @@ static __always_inline int to_outside(struct __sk_buff *skb, const struct node_c
 		return refuse(skb, p, ICMP_PROHIBITED, DROP_INTERNAL);
 	if (!fe)
 		return pass(skb, PASSED_OUTSIDE);
-	if (!choose(p, fe, &t, &backend))
-		return pass(skb, PASSED_NO_BACKEND);
-	count_target(fe, backend, tc_packets(skb), skb->len - ETH_HLEN);
-	return to_backend(skb, cfg, p, &t);
+	return balance(skb, cfg, p, fe, false);
 }
 
 static __always_inline int from_task_ip(struct __sk_buff *skb, const struct node_config *cfg)

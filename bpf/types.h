@@ -124,6 +124,7 @@ enum seen {
 	SEEN_FIN_BACKEND = 2,
 	SEEN_RST = 4,
 	SEEN_ESTABLISHED = 8, /* the client answered the backend's SYN */
+	SEEN_SYN = 16,	      /* of a flow: its first packet was one */
 };
 
 /* Ingress node: which backend a client's flow goes to. */
@@ -147,6 +148,7 @@ struct flow {
 	__be32 addr; /* of that backend, as ids are used again */
 	__u32 seen;  /* ticks */
 	enum seen flags;
+	__be32 ack; /* the client's last acknowledgment, if SEEN_ESTABLISHED */
 };
 
 /* Backend's node: one translated flow, keyed by what the backend sees. The one
@@ -226,11 +228,6 @@ struct stats {
 	__u64 flows;
 };
 
-struct budget {
-	__u32 tick;
-	__u32 spent;
-};
-
 _Static_assert(sizeof(struct node_config) == 40, "node_config");
 _Static_assert(sizeof(struct endpoint) == 24, "endpoint");
 _Static_assert(sizeof(struct net_pair) == 16, "net_pair");
@@ -239,7 +236,7 @@ _Static_assert(sizeof(struct frontend) == 16, "frontend");
 _Static_assert(sizeof(struct backend) == 16, "backend");
 _Static_assert(sizeof(struct places) == 64, "places");
 _Static_assert(sizeof(struct flow_key) == 16, "flow_key");
-_Static_assert(sizeof(struct flow) == 16, "flow");
+_Static_assert(sizeof(struct flow) == 20, "flow");
 _Static_assert(sizeof(struct session_key) == 16, "session_key");
 _Static_assert(sizeof(struct session) == 24, "session");
 _Static_assert(sizeof(struct fragment_key) == 16, "fragment_key");
@@ -256,9 +253,19 @@ static __always_inline __u32 now_ticks(void)
 	return bpf_ktime_get_coarse_ns() >> 30;
 }
 
-#define TICKS_UDP_IDLE 180
-#define TICKS_TCP_OPENING 60
+#define TICKS_TCP_OPENING 16
 #define TICKS_TCP_CLOSED 60
+
+/* Set before load. */
+const volatile __u32 ticks_udp_idle = 168; /* 3 minutes */
+
+/* Of a connection, after which only stray packets follow. */
+static __always_inline bool is_over(enum seen flags)
+{
+	__u32 both = SEEN_FIN_CLIENT | SEEN_FIN_BACKEND;
+
+	return (flags & SEEN_RST) || (flags & both) == both;
+}
 
 /* Entries are shared between CPUs: write only what changes. */
 static __always_inline void touch(__u32 *seen, __u32 now)

@@ -97,8 +97,6 @@ static __always_inline int from_uplink(struct __sk_buff *skb, const struct node_
 {
 	struct packet *p = room_for_packet();
 	struct frontend *fe;
-	struct target t;
-	__u32 backend;
 	int parsed;
 
 	if (!p)
@@ -121,10 +119,7 @@ static __always_inline int from_uplink(struct __sk_buff *skb, const struct node_
 	fe = find_published(skb, cfg, skb->ifindex, p, false);
 	if (!fe)
 		return PASS;
-	if (!choose(p, fe, &t, &backend))
-		return pass(skb, PASSED_NO_BACKEND);
-	count_target(fe, backend, tc_packets(skb), skb->len - ETH_HLEN);
-	return to_backend(skb, cfg, p, &t);
+	return balance(skb, cfg, p, fe, false);
 }
 
 #endif

@@ -42,6 +42,11 @@ enum verdict {
 	ANSWERED_PROBE, /* another node asked whether this size arrives */
 	DROP_TOO_BIG,	/* for the tunnel, and its sender cannot be told */
 	ABSORBED_LINK_LOCAL, /* IPv6 to neighbours, of which a task has none */
+	ANSWERED_RESET,	     /* the connection's backend is gone */
+
+	/* Besides what became of the packet: its flow may be forgotten, as ... */
+	FULL_FLOWS,    /* ... flows has no room for it */
+	FULL_SESSIONS, /* ... sessions has none */
 
 	VERDICTS
 };

@@ -35,6 +35,7 @@ type options struct {
 	lab                      string
 	apiPort, gossipPort      uint16
 	lease, certificateLife   time.Duration
+	udpIdle                  time.Duration
 	debug                    bool
 }
 
@@ -54,6 +55,7 @@ func newDaemonCommand() *cobra.Command {
 	f.StringVar(&o.advertiseAddr, "advertise-addr", "", "this node's address for other nodes (default: the one of the default route)")
 	f.StringVar(&o.hostname, "hostname", hostname, "this node's name")
 	f.StringVar(&o.datapath, "datapath", string(dataplane.ModeAuto), "how the uplink is attached to: auto, xdp or tc")
+	f.DurationVar(&o.udpIdle, "udp-idle", dataplane.DefaultUDPIdle, "after how long without a datagram a UDP flow has ended")
 	f.StringVar(&o.dockerHost, "docker-host", "", "the Docker Engine's socket, unix://PATH (default: DOCKER_HOST, or the usual one)")
 	f.StringVar(&o.metricsAddr, "metrics-addr", fmt.Sprintf(":%d", api.MetricsPort), "where /metrics is served; empty: nowhere")
 	f.StringVar(&o.resolvConf, "resolv-conf", "/etc/resolv.conf", "name servers for names outside the cluster")
@@ -72,6 +74,9 @@ func (o *options) check() error {
 	case dataplane.ModeAuto, dataplane.ModeXDP, dataplane.ModeTC:
 	default:
 		return fmt.Errorf("--datapath %q: use auto, xdp or tc", o.datapath)
+	}
+	if o.udpIdle < 10*time.Second || o.udpIdle > 24*time.Hour {
+		return fmt.Errorf("--udp-idle %v: use 10s to 24h", o.udpIdle)
 	}
 	if err := (&api.Cluster{LeaseTimeout: o.lease, CertificateLife: o.certificateLife}).ValidateSettings(); err != nil {
 		return err

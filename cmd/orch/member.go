@@ -112,11 +112,12 @@ func (m *member) initNetwork() error {
 	} else if blocked {
 		m.d.log.Warn("a firewall drops what this node forwards: tasks will not reach addresses outside the cluster until it lets the pool through", "chain", chain, "pool", pool)
 	}
-	m.plane, err = dataplane.Open(dataplane.Config{PinDir: m.d.pinDir, Uplink: uplink, Mode: dataplane.Mode(m.d.datapath)})
+	m.plane, err = dataplane.Open(dataplane.Config{PinDir: m.d.pinDir, Uplink: uplink, Mode: dataplane.Mode(m.d.datapath), UDPIdle: m.d.udpIdle})
 	if err != nil {
 		return err
 	}
 	m.d.log.Info("data plane active", "datapath", m.plane.Describe())
+	m.run("flows", func(ctx context.Context) error { return m.plane.Run(ctx, m.d.log.With("part", "flows")) })
 	upstreams, err := dns.Upstreams(m.d.resolvConf)
 	if err != nil {
 		m.d.log.Warn("names outside the cluster will not resolve", "err", err)

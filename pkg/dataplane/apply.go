@@ -6,15 +6,10 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
-	"time"
 
 	"github.com/orch-dev/orch/bpf"
 	"github.com/orch-dev/orch/pkg/api"
 )
-
-// sweepEvery is how often Apply looks for entries that nothing needs, apart
-// from those that a change leaves behind.
-const sweepEvery = time.Minute
 
 // Apply makes the kernel's state equal to the plan. It adds before it deletes,
 // and applying the same plan twice changes nothing. On an error the rest of the
@@ -64,9 +59,10 @@ func (d *Dataplane) apply(ctx context.Context, plan api.NetworkPlan) error {
 	for _, f := range plan.Frontends {
 		d.frontends[frontendKey(f.FrontendKey)] = frontendName{key: f.FrontendKey, service: f.Service}
 	}
-	if leaves(have, want) || time.Since(d.swept) > sweepEvery {
-		if _, err := d.sweep(); err != nil {
-			return errors.Join(taskErr, err)
+	if leaves(have, want) {
+		select {
+		case d.orphaned <- struct{}{}:
+		default: // it is told already
 		}
 	}
 	return taskErr

@@ -40,6 +40,9 @@ const (
 // DefaultPinDir is where a node that is a whole machine keeps its pins.
 const DefaultPinDir = "/sys/fs/bpf/orch"
 
+// DefaultUDPIdle is after how long without a datagram a UDP flow has ended.
+const DefaultUDPIdle = 3 * time.Minute
+
 // Config says where a data plane lives and how large it may grow. Sizes that
 // are zero take their defaults; a changed size starts that map afresh.
 type Config struct {
@@ -50,17 +53,22 @@ type Config struct {
 	Uplink string
 	Mode   Mode
 
-	MaxFlows     uint32 // flows remembered as ingress node, default 131072
-	MaxSessions  uint32 // sessions translated as backend's node, default 131072
+	MaxFlows     uint32 // lasting flows remembered as ingress node, default 131072
+	MaxSessions  uint32 // lasting sessions translated as backend's node, default 131072
 	MaxEndpoints uint32 // tasks in the cluster, default 65536
 	MaxFrontends uint32 // published ports and virtual IPs, default 8192
 	MaxBackends  uint32 // backends over all frontends, default 65536
 	MaxMembers   uint32 // nodes in the cluster, default 4096
+
+	UDPIdle time.Duration // default DefaultUDPIdle
 }
 
 func (c Config) withDefaults() Config {
 	if c.Mode == "" {
 		c.Mode = ModeAuto
+	}
+	if c.UDPIdle == 0 {
+		c.UDPIdle = DefaultUDPIdle
 	}
 	for size, value := range map[*uint32]uint32{
 		&c.MaxFlows: 131072, &c.MaxSessions: 131072, &c.MaxEndpoints: 65536,
@@ -82,6 +90,8 @@ type Dataplane struct {
 	spec     *ebpf.CollectionSpec
 	programs *bpf.OrchPrograms
 	maps     map[string]*ebpf.Map
+	resets   resetSocket
+	orphaned chan struct{} // tells Run that backends or tasks have left
 
 	mu        sync.Mutex
 	have      *state // what is in the maps; nil before it was first read
@@ -90,7 +100,6 @@ type Dataplane struct {
 	switched  bool   // the attachments run this process's programs
 	xdp       bool
 	why       string // XDP was not taken, in ModeAuto
-	swept     time.Time
 	frontends map[bpf.OrchFrontend6Key]frontendName
 }
 
@@ -112,7 +121,7 @@ func Open(cfg Config) (*Dataplane, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dataplane{cfg: cfg, uplink: uplink.Index, lock: lock, tasks: make(map[int]bool)}
+	d := &Dataplane{cfg: cfg, uplink: uplink.Index, lock: lock, orphaned: make(chan struct{}, 1), tasks: make(map[int]bool)}
 	if err := d.open(); err != nil {
 		d.Close()
 		return nil, err
@@ -122,6 +131,9 @@ func Open(cfg Config) (*Dataplane, error) {
 
 func (d *Dataplane) open() error {
 	var err error
+	if d.resets, err = openResets(); err != nil {
+		return err
+	}
 	if d.spec, err = prepareSpec(d.cfg, d.uplink); err != nil {
 		return err
 	}
@@ -256,9 +268,9 @@ func (d *Dataplane) Describe() string {
 // Close leaves everything pinned and running.
 func (d *Dataplane) Close() error {
 	closeMaps(d.maps)
-	var err error
+	err := d.resets.close()
 	if d.programs != nil {
-		err = d.programs.Close()
+		err = errors.Join(err, d.programs.Close())
 	}
 	return errors.Join(err, d.lock.Close())
 }

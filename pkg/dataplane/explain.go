@@ -45,7 +45,7 @@ func (d *Dataplane) Frontends() ([]api.NetFrontend, error) {
 		return nil, err
 	}
 	for _, r := range flows {
-		if s.backends[r.flow.Backend].Addr == r.flow.Addr && !flowEnded(r.key, r.flow, now) {
+		if s.backends[r.flow.Backend].Addr == r.flow.Addr && !d.flowEnded(r.key, r.flow, now) {
 			open[r.flow.Backend]++
 		}
 	}

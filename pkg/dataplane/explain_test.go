@@ -135,7 +135,7 @@ func (c *cluster) wantFlow(ingress *node, client, backend netip.AddrPort, name s
 		}
 		want := api.NetFlow{
 			Protocol: api.TCP, Client: client, Frontend: ingress.published(), Service: "web", Backend: backend,
-			Ingress: w.node == ingress, Serving: serving, State: "open",
+			Ingress: w.node == ingress, Serving: serving, State: "established",
 		}
 		if serving {
 			want.State, want.Via = "established", ingress.addr
@@ -153,6 +153,7 @@ func (c *cluster) wantFlow(ingress *node, client, backend netip.AddrPort, name s
 
 func testFrontends(t *testing.T, c *cluster) {
 	c.apply()
+	c.nodes[0].sweep()
 	backends := c.backends(1, 2, 3)
 	backends[2].Draining = true
 	plan := c.plan(c.nodes[0], backends...)

@@ -225,6 +225,13 @@ func (n *node) apply(plan api.NetworkPlan) {
 	n.must(func() error { return n.dp.Apply(n.t.Context(), plan) })
 }
 
+func (n *node) sweep() {
+	n.t.Helper()
+	if _, err := n.dp.Sweep(); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
 // purge removes what the data plane made, and reports what it could not.
 func (n *node) purge() {
 	if n.dp != nil {

@@ -64,19 +64,16 @@ func (d *Dataplane) flows() (map[flowID]*api.NetFlow, error) {
 	for _, r := range flows {
 		k, f := r.key, r.flow
 		b := s.backends[f.Backend]
-		if b.Addr != f.Addr || flowEnded(k, f, now) {
+		if b.Addr != f.Addr || d.flowEnded(k, f, now) {
 			continue
 		}
 		id := r.id
 		nf := &api.NetFlow{
 			Protocol: protocolOf(k.Proto), Client: id.client, Frontend: id.dest, Service: d.serviceAt(id.dest, k.Proto),
-			Backend: addrPort(b.Addr, b.Port), Ingress: true, State: "open", Idle: idle(now, f.Seen),
+			Backend: addrPort(b.Addr, b.Port), Ingress: true, State: flowState(k.Proto, f.Flags), Idle: idle(now, f.Seen),
 		}
 		if nf.Backend.Port() == 0 {
 			nf.Backend = netip.AddrPortFrom(nf.Backend.Addr(), id.dest.Port())
-		}
-		if f.Flags != 0 {
-			nf.State = "closing"
 		}
 		all[id] = nf
 	}
@@ -86,7 +83,7 @@ func (d *Dataplane) flows() (map[flowID]*api.NetFlow, error) {
 	}
 	for _, r := range sessions {
 		k, v, id := r.key, r.session, r.id
-		if !s.serves(k, v) || sessionEnded(k, v, now) {
+		if !s.serves(k, v) || d.sessionEnded(k, v, now) {
 			continue
 		}
 		nf := all[id]
@@ -95,21 +92,20 @@ func (d *Dataplane) flows() (map[flowID]*api.NetFlow, error) {
 			all[id] = nf
 		}
 		nf.Backend, nf.Serving, nf.Via = addrPort(k.Backend, k.BackendPort), true, addrOf(v.Via)
-		nf.State, nf.Idle = sessionState(k, v), min(nf.Idle, idle(now, v.Seen))
+		nf.State, nf.Idle = flowState(k.Proto, v.Flags), min(nf.Idle, idle(now, v.Seen))
 	}
 	return all, nil
 }
 
-func sessionState(k bpf.OrchSessionKey, s bpf.OrchSession) string {
-	const fins = bpf.OrchSeenSEEN_FIN_CLIENT | bpf.OrchSeenSEEN_FIN_BACKEND
+func flowState(proto uint8, seen bpf.OrchSeen) string {
 	switch {
-	case k.Proto == unix.IPPROTO_UDP:
+	case proto == unix.IPPROTO_UDP:
 		return "open"
-	case s.Flags&bpf.OrchSeenSEEN_RST != 0 || s.Flags&fins == fins:
+	case isOver(seen):
 		return "closed"
-	case s.Flags&fins != 0:
+	case seen&bothFins != 0:
 		return "closing"
-	case s.Flags&bpf.OrchSeenSEEN_ESTABLISHED != 0:
+	case seen&bpf.OrchSeenSEEN_ESTABLISHED != 0:
 		return "established"
 	}
 	return "opening"

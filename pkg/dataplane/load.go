@@ -19,8 +19,12 @@ import (
 )
 
 // ipv6Share is how many times as many IPv4 flows are remembered as IPv6 ones,
-// whose entries are larger.
-const ipv6Share = 4
+// whose entries are larger; briefShare, how many times as many that last as such
+// that are open for moments only.
+const (
+	ipv6Share  = 4
+	briefShare = 4
+)
 
 // prepareSpec gives the programs and maps their sizes and constants.
 func prepareSpec(cfg Config, uplink int) (*ebpf.CollectionSpec, error) {
@@ -29,13 +33,16 @@ func prepareSpec(cfg Config, uplink int) (*ebpf.CollectionSpec, error) {
 		return nil, fmt.Errorf("read the built-in programs: %w", err)
 	}
 	for name, size := range map[string]uint32{
-		"flows": cfg.MaxFlows, "sessions": cfg.MaxSessions,
-		"flows6": max(1, cfg.MaxFlows/ipv6Share), "sessions6": max(1, cfg.MaxSessions/ipv6Share),
+		"flows": cfg.MaxFlows, "flows6": max(1, cfg.MaxFlows/ipv6Share),
+		"sessions": cfg.MaxSessions, "sessions6": max(1, cfg.MaxSessions/ipv6Share),
 		"endpoints": cfg.MaxEndpoints, "members": cfg.MaxMembers,
 		"frontends": cfg.MaxFrontends, "frontends6": cfg.MaxFrontends, "tables": cfg.MaxFrontends, "frontend_stats": cfg.MaxFrontends,
 		"backends": cfg.MaxBackends, "backend_stats": cfg.MaxBackends,
 	} {
 		spec.Maps[name].MaxEntries = size
+		if brief := spec.Maps["brief_"+name]; brief != nil {
+			brief.MaxEntries = max(1, size/briefShare)
+		}
 	}
 	if xdpFrags() {
 		spec.Programs["uplink_xdp"].Flags |= unix.BPF_F_XDP_HAS_FRAGS
@@ -43,8 +50,10 @@ func prepareSpec(cfg Config, uplink int) (*ebpf.CollectionSpec, error) {
 	if features.HaveProgramHelper(ebpf.SchedCLS, asm.FnKtimeGetCoarseNs) != nil {
 		useFineClock(spec)
 	}
-	if err := spec.Variables["uplink_ifindex"].Set(uint32(uplink)); err != nil {
-		return nil, fmt.Errorf("set the uplink: %w", err)
+	for name, value := range map[string]uint32{"uplink_ifindex": uint32(uplink), "ticks_udp_idle": ticksOf(cfg.UDPIdle)} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return nil, fmt.Errorf("set %s: %w", name, err)
+		}
 	}
 	return spec, nil
 }

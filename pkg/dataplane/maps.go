@@ -145,7 +145,10 @@ func (d *Dataplane) Entries() (map[string]int, error) {
 		"frontends": len(s.frontends), "backends": len(s.backends), "tasks": len(d.tasks),
 	}
 	count["tables"], err = d.countTables()
-	for _, name := range []string{"flows", "flows6", "sessions", "sessions6", "fragments", "fragments6"} {
+	for _, name := range []string{
+		"flows", "flows6", "sessions", "sessions6", "fragments", "fragments6",
+		"brief_flows", "brief_flows6", "brief_sessions", "brief_sessions6",
+	} {
 		n, countErr := countKeys(d.maps[name])
 		count[name], err = n, errors.Join(err, countErr)
 	}

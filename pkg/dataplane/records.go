@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"maps"
 	"net/netip"
 
 	"github.com/orch-dev/orch/bpf"
@@ -21,30 +22,50 @@ type sessionRecord struct {
 }
 
 func (d *Dataplane) flowRecords() ([]flowRecord, error) {
-	flows, err := entries[bpf.OrchFlowKey, bpf.OrchFlow](d.maps["flows"])
+	flows, err := lastingAndBrief[bpf.OrchFlowKey, bpf.OrchFlow](d, "flows")
 	if err != nil {
 		return nil, err
 	}
-	flows6, err := entries[bpf.OrchFlow6Key, bpf.OrchFlow](d.maps["flows6"])
+	flows6, err := lastingAndBrief[bpf.OrchFlow6Key, bpf.OrchFlow](d, "flows6")
 	if err != nil {
 		return nil, err
 	}
 	all := make([]flowRecord, 0, len(flows)+len(flows6))
 	for k, f := range flows {
-		all = append(all, flowRecord{flowID{addrPort(k.Client, k.ClientPort), addrPort(k.Dest, k.DestPort), k.Proto}, k, f})
+		all = append(all, flowRecord{flowIDOf(k), k, f})
 	}
 	for k, f := range flows6 {
-		all = append(all, flowRecord{flowID{addrPort6(k.Client, k.K.ClientPort), addrPort6(k.Dest, k.K.DestPort), k.K.Proto}, k.K, f})
+		all = append(all, flowRecord{flowIDOf6(k), k.K, f})
 	}
 	return all, nil
 }
 
-func (d *Dataplane) sessionRecords() ([]sessionRecord, error) {
-	sessions, err := entries[bpf.OrchSessionKey, bpf.OrchSession](d.maps["sessions"])
+func flowIDOf(k bpf.OrchFlowKey) flowID {
+	return flowID{addrPort(k.Client, k.ClientPort), addrPort(k.Dest, k.DestPort), k.Proto}
+}
+
+func flowIDOf6(k bpf.OrchFlow6Key) flowID {
+	return flowID{addrPort6(k.Client, k.K.ClientPort), addrPort6(k.Dest, k.K.DestPort), k.K.Proto}
+}
+
+// lastingAndBrief reads the flows or sessions, and those that are open for
+// moments only.
+func lastingAndBrief[K comparable, V any](d *Dataplane, name string) (map[K]V, error) {
+	all, err := entries[K, V](d.maps["brief_"+name])
 	if err != nil {
 		return nil, err
 	}
-	sessions6, err := entries[bpf.OrchSession6Key, bpf.OrchSession6](d.maps["sessions6"])
+	lasting, err := entries[K, V](d.maps[name])
+	maps.Copy(all, lasting)
+	return all, err
+}
+
+func (d *Dataplane) sessionRecords() ([]sessionRecord, error) {
+	sessions, err := lastingAndBrief[bpf.OrchSessionKey, bpf.OrchSession](d, "sessions")
+	if err != nil {
+		return nil, err
+	}
+	sessions6, err := lastingAndBrief[bpf.OrchSession6Key, bpf.OrchSession6](d, "sessions6")
 	if err != nil {
 		return nil, err
 	}

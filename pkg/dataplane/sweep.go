@@ -1,8 +1,10 @@
 package dataplane
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -12,81 +14,169 @@ import (
 )
 
 // Times in ticks of 2^30 ns, as in the programs (types.h). An established TCP
-// connection may be idle for days.
+// connection may be idle for days, and one end of it may be closed for long.
 const (
-	ticksUDPIdle    = 180
-	ticksTCPOpening = 60
-	ticksTCPClosed  = 60
-	ticksTCPIdle    = 5 * 24 * 3600
+	ticksTCPOpening    = 16
+	ticksTCPClosed     = 60
+	ticksTCPHalfClosed = 3600
+	ticksTCPIdle       = 5 * 24 * 3600
 )
 
-// Sweep deletes flows and sessions that have ended, or whose backend or client
-// is gone, and says how many. Apply does it after a removal and once a minute.
-func (d *Dataplane) Sweep() (int, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.have == nil {
-		return 0, nil
+// Run goes over the flows and sessions a few at a time, all the while, and
+// forgets those that have ended. When a backend has left it looks at all of
+// them at once, so that clients whose connection has lost its other end are told
+// with a reset. It returns when ctx ends.
+func (d *Dataplane) Run(ctx context.Context, log *slog.Logger) error {
+	const pause, rest = 50 * time.Millisecond, 15 * time.Second
+	var left []pass
+	wait := rest
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.orphaned:
+			left, wait = nil, rest
+			if _, err := d.Sweep(); err != nil {
+				log.Error("cannot look for flows of backends that have left", "err", err)
+			}
+			continue
+		case <-time.After(wait):
+		}
+		var err error
+		if len(left) == 0 {
+			left, err = d.passes()
+		}
+		if wait = rest; err == nil && len(left) > 0 {
+			var done bool
+			if _, done, err = left[0].step(); done || err != nil {
+				left = left[1:]
+			}
+			if len(left) > 0 {
+				wait = pause
+			}
+		}
+		if err != nil {
+			log.Error("cannot sweep flows", "err", err)
+		}
 	}
-	return d.sweep()
 }
 
-func (d *Dataplane) sweep() (int, error) {
-	now, err := nowTicks()
+// Sweep does in one go what Run does little by little, and says how many
+// entries it forgot.
+func (d *Dataplane) Sweep() (int, error) {
+	passes, err := d.passes()
 	if err != nil {
 		return 0, err
-	}
-	flow := func(k bpf.OrchFlowKey, f bpf.OrchFlow) bool {
-		return d.have.backends[f.Backend].Addr != f.Addr || flowEnded(k, f, now)
-	}
-	session := func(k bpf.OrchSessionKey, s bpf.OrchSession) bool {
-		return !d.have.serves(k, s) || sessionEnded(k, s, now)
 	}
 	swept := 0
-	for _, sweep := range []func() (int, error){
-		func() (int, error) { return sweepMap(d.maps["flows"], flow) },
-		func() (int, error) {
-			return sweepMap(d.maps["flows6"], func(k bpf.OrchFlow6Key, f bpf.OrchFlow) bool { return flow(k.K, f) })
-		},
-		func() (int, error) { return sweepMap(d.maps["sessions"], session) },
-		func() (int, error) {
-			return sweepMap(d.maps["sessions6"], func(k bpf.OrchSession6Key, s bpf.OrchSession6) bool { return session(k.K, s.S) })
-		},
-	} {
-		n, err := sweep()
-		if err != nil {
-			return swept, err
+	for _, p := range passes {
+		for done := false; !done; {
+			var n int
+			if n, done, err = p.step(); err != nil {
+				return swept, err
+			}
+			swept += n
 		}
-		swept += n
 	}
-	d.swept = time.Now()
-	return swept, d.sweepFragments()
+	return swept, nil
 }
 
-// sweepMap deletes the entries that have ended, and counts them.
-func sweepMap[K comparable, V any](m *ebpf.Map, ended func(K, V) bool) (int, error) {
-	all, err := entries[K, V](m)
+// pass is one walk over a map. Each step looks at a few entries.
+type pass struct {
+	step func() (swept int, done bool, err error)
+}
+
+// passes gives one over each map that the programs write, flows first; none
+// before the first plan.
+func (d *Dataplane) passes() ([]pass, error) {
+	d.mu.Lock()
+	s := d.have
+	d.mu.Unlock()
+	if s == nil {
+		return nil, nil
+	}
+	now, err := nowTicks()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	var keys []K
-	for k, v := range all {
-		if ended(k, v) {
-			keys = append(keys, k)
+	flow := func(id flowID, k bpf.OrchFlowKey, f bpf.OrchFlow) bool {
+		if d.backendGone(s, f) {
+			d.resetClient(id, f)
+			return true
 		}
+		return d.flowEnded(k, f, now)
 	}
-	return len(keys), deleteKeys(m, keys)
+	session := func(k bpf.OrchSessionKey, v bpf.OrchSession) bool {
+		return d.sessionEnded(k, v, now) || d.endGone(s, k, v)
+	}
+	var passes []pass
+	for _, prefix := range []string{"", "brief_"} {
+		passes = append(passes,
+			passOver(d.maps[prefix+"flows"], func(k bpf.OrchFlowKey, f bpf.OrchFlow) bool { return flow(flowIDOf(k), k, f) }),
+			passOver(d.maps[prefix+"flows6"], func(k bpf.OrchFlow6Key, f bpf.OrchFlow) bool { return flow(flowIDOf6(k), k.K, f) }),
+			passOver(d.maps[prefix+"sessions"], session),
+			passOver(d.maps[prefix+"sessions6"], func(k bpf.OrchSession6Key, v bpf.OrchSession6) bool { return session(k.K, v.S) }))
+	}
+	if len(s.endpoints) == 0 {
+		// Until nobody is left to receive fragments, the maps' own replacement does.
+		passes = append(passes,
+			passOver(d.maps["fragments"], func(bpf.OrchFragmentKey, bpf.OrchFragment) bool { return true }),
+			passOver(d.maps["fragments6"], func(bpf.OrchFragment6Key, bpf.OrchFragment) bool { return true }))
+	}
+	return passes, nil
 }
 
-// sweepFragments forgets fragments once there is nobody to receive any; until
-// then the map's own replacement does.
-func (d *Dataplane) sweepFragments() error {
-	if len(d.have.endpoints) > 0 {
-		return nil
+// passOver deletes the entries that have ended. As the programs may have used
+// one since it was read, it is looked at again before.
+func passOver[K comparable, V any](m *ebpf.Map, ended func(K, V) bool) pass {
+	const batch = 1024
+	keys, values := make([]K, batch), make([]V, batch)
+	var cursor ebpf.MapBatchCursor
+	return pass{func() (swept int, done bool, err error) {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		if done = errors.Is(err, ebpf.ErrKeyNotExist); err != nil && !done {
+			return 0, false, fmt.Errorf("read %s: %w", m, err)
+		}
+		for i := range n {
+			if !ended(keys[i], values[i]) || m.Lookup(keys[i], &values[i]) != nil || !ended(keys[i], values[i]) {
+				continue
+			}
+			if err := deleteKeys(m, keys[i:i+1]); err != nil {
+				return swept, false, err
+			}
+			swept++
+		}
+		return swept, done, nil
+	}}
+}
+
+// backendGone reports whether a flow's backend is there no more: neither in the
+// state of the last plan nor, as a newer one may be on its way, in the kernel.
+func (d *Dataplane) backendGone(s *state, f bpf.OrchFlow) bool {
+	if s.backends[f.Backend].Addr == f.Addr {
+		return false
 	}
-	_, err := sweepMap(d.maps["fragments"], func(bpf.OrchFragmentKey, bpf.OrchFragment) bool { return true })
-	_, err6 := sweepMap(d.maps["fragments6"], func(bpf.OrchFragment6Key, bpf.OrchFragment) bool { return true })
-	return errors.Join(err, err6)
+	var b bpf.OrchBackend
+	err := d.maps["backends"].Lookup(f.Backend, &b)
+	return err == nil && b.Addr != f.Addr
+}
+
+// endGone reports whether one of a session's ends is there no more, likewise.
+func (d *Dataplane) endGone(s *state, k bpf.OrchSessionKey, v bpf.OrchSession) bool {
+	if s.serves(k, v) {
+		return false
+	}
+	now := &state{node: s.node, endpoints: make(map[uint32]bpf.OrchEndpoint)}
+	for _, addr := range []uint32{k.Backend, v.Client} {
+		var e bpf.OrchEndpoint
+		err := d.maps["endpoints"].Lookup(addr, &e)
+		if err == nil {
+			now.endpoints[addr] = e
+		} else if !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return false
+		}
+	}
+	return !now.serves(k, v)
 }
 
 // serves reports whether both ends of a session can still exist.
@@ -102,32 +192,38 @@ func (s *state) serves(k bpf.OrchSessionKey, v bpf.OrchSession) bool {
 	return ok
 }
 
-func flowEnded(k bpf.OrchFlowKey, f bpf.OrchFlow, now uint32) bool {
-	idle := now - f.Seen
-	switch {
-	case k.Proto == unix.IPPROTO_UDP:
-		return idle > ticksUDPIdle
-	case f.Flags != 0:
-		return idle > ticksTCPClosed
-	default:
-		return idle > ticksTCPIdle
-	}
+func (d *Dataplane) flowEnded(k bpf.OrchFlowKey, f bpf.OrchFlow, now uint32) bool {
+	return now-f.Seen > d.patience(k.Proto, f.Flags)
 }
 
-func sessionEnded(k bpf.OrchSessionKey, s bpf.OrchSession, now uint32) bool {
-	const both = bpf.OrchSeenSEEN_FIN_CLIENT | bpf.OrchSeenSEEN_FIN_BACKEND
-	idle := now - s.Seen
-	switch {
-	case k.Proto == unix.IPPROTO_UDP:
-		return idle > ticksUDPIdle
-	case s.Flags&bpf.OrchSeenSEEN_RST != 0 || s.Flags&both == both:
-		return idle > ticksTCPClosed
-	case s.Flags&bpf.OrchSeenSEEN_ESTABLISHED == 0:
-		return idle > ticksTCPOpening
-	default:
-		return idle > ticksTCPIdle
-	}
+func (d *Dataplane) sessionEnded(k bpf.OrchSessionKey, s bpf.OrchSession, now uint32) bool {
+	return now-s.Seen > d.patience(k.Proto, s.Flags)
 }
+
+// isOver is is_over of types.h.
+func isOver(seen bpf.OrchSeen) bool {
+	return seen&bpf.OrchSeenSEEN_RST != 0 || seen&bothFins == bothFins
+}
+
+const bothFins = bpf.OrchSeenSEEN_FIN_CLIENT | bpf.OrchSeenSEEN_FIN_BACKEND
+
+// patience is for how many ticks nothing may be seen of a flow before it is
+// held for ended.
+func (d *Dataplane) patience(proto uint8, seen bpf.OrchSeen) uint32 {
+	switch {
+	case proto == unix.IPPROTO_UDP:
+		return ticksOf(d.cfg.UDPIdle)
+	case isOver(seen):
+		return ticksTCPClosed
+	case seen&bothFins != 0:
+		return ticksTCPHalfClosed
+	case seen&bpf.OrchSeenSEEN_ESTABLISHED == 0:
+		return ticksTCPOpening
+	}
+	return ticksTCPIdle
+}
+
+func ticksOf(t time.Duration) uint32 { return uint32(t >> 30) }
 
 // nowTicks is the programs' clock.
 func nowTicks() (uint32, error) {
@@ -135,5 +231,5 @@ func nowTicks() (uint32, error) {
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &ts); err != nil {
 		return 0, fmt.Errorf("read clock: %w", err)
 	}
-	return uint32(ts.Nano() >> 30), nil
+	return ticksOf(time.Duration(ts.Nano())), nil
 }

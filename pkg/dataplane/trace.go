@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/orch-dev/orch/bpf"
 	"github.com/orch-dev/orch/loadbalancer"
 	"github.com/orch-dev/orch/pkg/api"
@@ -257,23 +255,21 @@ func (t *tracer) balance(key bpf.OrchFrontend6Key, fe bpf.OrchFrontend, none, no
 	return t.end("forwarded-tunnel", "in VXLAN to %s, and there to the task", addrOf(node))
 }
 
-// remembered is kept of frontend.h, for a packet in the middle of a flow.
+// remembered is what choose of frontend.h finds for a packet in the middle of a flow.
 func (t *tracer) remembered(fe bpf.OrchFrontend) (bpf.OrchBackend, bool, error) {
 	now, err := nowTicks()
 	if err != nil {
 		return bpf.OrchBackend{}, false, err
 	}
-	var f bpf.OrchFlow
-	key := bpf.OrchFlowKey{Client: t.p.saddr, Dest: t.p.daddr, ClientPort: t.p.sport, DestPort: t.p.dport, Proto: t.p.proto}
-	if client := t.req.Client.Addr(); client.Is4() {
-		err = t.d.maps["flows"].Lookup(key, &f)
-	} else {
-		err = t.d.maps["flows6"].Lookup(bpf.OrchFlow6Key{K: key, Client: addr6(client), Dest: addr6(t.req.Addr)}, &f)
+	k := bpf.OrchFlowKey{Client: t.p.saddr, Dest: t.p.daddr, ClientPort: t.p.sport, DestPort: t.p.dport, Proto: t.p.proto}
+	key, lasting, brief := any(k), "flows", "brief_flows"
+	if client := t.req.Client.Addr(); !client.Is4() {
+		key, lasting, brief = bpf.OrchFlow6Key{K: k, Client: addr6(client), Dest: addr6(t.req.Addr)}, "flows6", "brief_flows6"
 	}
-	if err != nil {
+	var f bpf.OrchFlow
+	if t.d.maps[lasting].Lookup(key, &f) != nil && t.d.maps[brief].Lookup(key, &f) != nil {
 		return bpf.OrchBackend{}, false, nil // not there
 	}
 	b := t.s.backends[f.Backend]
-	ended := f.Flags != 0 || t.p.proto == unix.IPPROTO_UDP && now-f.Seen > ticksUDPIdle
-	return b, b.Addr == f.Addr && b.Frontend == fe.Id && !ended, nil
+	return b, b.Addr == f.Addr && b.Frontend == fe.Id && !t.d.flowEnded(k, f, now), nil
 }

@@ -140,9 +140,7 @@ func testDraining(t *testing.T, c *cluster) {
 	if name, _, err := exchange(udp, 10); err != nil || name != "web2" {
 		t.Fatalf("udp: %q, %v", name, err)
 	}
-	backends := c.backends(2, 3)
-	backends[0].Draining = true
-	c.apply(backends...)
+	c.apply(append(draining(c.backends(2)), c.backends(3)...)...)
 	for range 50 {
 		if name, _, err := c.client.who(c.nodes[0].published()); err != nil || name != "web3" {
 			t.Fatalf("a new flow went to %q, %v", name, err)
@@ -158,6 +156,13 @@ func testDraining(t *testing.T, c *cluster) {
 	if name, _, err := exchange(udp, 10); err != nil || name != "web3" {
 		t.Errorf("the udp flow of a gone backend: %q, %v", name, err)
 	}
+}
+
+func draining(backends []api.Backend) []api.Backend {
+	for i := range backends {
+		backends[i].Draining = true
+	}
+	return backends
 }
 
 // The daemon may go and come back at any time: pins carry the traffic, and the
@@ -288,6 +293,7 @@ func testEmptyPlanLeavesNothing(t *testing.T, c *cluster) {
 		plan := c.plan(n)
 		plan.Endpoints, plan.Frontends, plan.Members = nil, nil, nil
 		n.apply(plan)
+		n.sweep()
 		got, err := n.dp.Entries()
 		if err != nil {
 			t.Fatal(err)
