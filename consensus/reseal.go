@@ -127,8 +127,9 @@ const copyBatch = 64
 
 // What Raft keeps beside the log: its term, and the vote that it cast in it.
 var (
-	stableNumbers = []string{"CurrentTerm", "LastVoteTerm"}
+	stableNumbers = []string{string(currentTerm), "LastVoteTerm"}
 	stableBytes   = []string{"LastVoteCand"}
+	currentTerm   = []byte("CurrentTerm")
 )
 
 func copyLog(to *sealedLog, from logReader) error {

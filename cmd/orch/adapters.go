@@ -184,6 +184,9 @@ func (d *daemon) Info(ctx context.Context, _ *api.Empty) (*api.Info, error) {
 		return nil, err
 	}
 	info := &api.Info{ClusterID: id.ClusterID, Pool: id.Pool, Locked: d.isLocked()}
+	if id.LeftBehind != "" {
+		info.LeftBehind = d.leftBehind()
+	}
 	info.Node = *d.nodeObject(ctx, id, m)
 	if m == nil {
 		return info, nil

@@ -90,6 +90,9 @@ func (m *member) followRole(view *api.Snapshot) error {
 	id, g := m.d.identity(), m.managing.Load()
 	switch {
 	case id.Role == api.RoleManager && g == nil:
+		if err := m.d.saveEpoch(view.Cluster.Epoch); err != nil {
+			return err
+		}
 		if err := m.startManaging(); err != nil {
 			return err
 		}

@@ -178,6 +178,9 @@ func infoRows(info *api.Info) [][]string {
 	if info.ClusterID == "" {
 		return append(rows, []string{"Cluster", "none: use orch init or orch join"})
 	}
+	if info.LeftBehind != "" {
+		return append(rows, []string{"Cluster", info.ClusterID}, []string{"  Left behind", info.LeftBehind})
+	}
 	if info.Locked {
 		return append(rows, []string{"Cluster", info.ClusterID}, []string{"  Locked", "give it the cluster's unlock key with orch unlock"})
 	}

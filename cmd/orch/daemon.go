@@ -139,7 +139,7 @@ func runDaemon(ctx context.Context, o *options) error {
 	}
 	d := &daemon{options: *o, id: *id, mux: rpc.NewMux()}
 	d.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	d.sec = &rpc.Security{Credentials: d.credentials, Now: time.Now}
+	d.sec = &rpc.Security{Credentials: d.credentials, Now: time.Now, Epoch: d.epoch}
 	d.peers = rpc.NewPool(d.sec)
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -170,6 +170,10 @@ func (d *daemon) run() error {
 	rpc.Handle(d.mux, api.ProcInfo, d.Info)
 	rpc.Handle(d.mux, api.ProcRaft, d.Raft)
 	rpc.Handle(d.mux, api.ProcUnlock, d.Unlock)
+	rpc.HandleUpload(d.mux, api.ProcRestore, d.Restore)
+	rpc.Handle(d.mux, api.ProcSurvey, d.Survey)
+	rpc.Handle(d.mux, api.ProcRecover, d.Recover)
+	rpc.Handle(d.mux, api.ProcGroup, d.Group)
 	d.mux.HandlePrefix("/orch.cluster/", http.HandlerFunc(d.serveCluster))
 	agent.ServeOutput(d.mux, nodeRuntime{d})
 	agent.ServePaths(d.mux, nodeRuntime{d}.has)
@@ -282,7 +286,9 @@ func (d *daemon) notMember() error {
 	if d.isLocked() {
 		return api.Errorf(api.CodeUnavailable, "this manager is locked: give it the cluster's unlock key with `orch unlock`")
 	}
-	if id := d.identity(); id.member() {
+	if id := d.identity(); id.LeftBehind != "" {
+		return api.Errorf(api.CodeDenied, "%s", d.leftBehind())
+	} else if id.member() {
 		return api.Errorf(api.CodeUnavailable, "this node is about to take its place in the cluster: try again in a moment")
 	}
 	return api.Errorf(api.CodeUnavailable, "this node is not in a cluster: make one with `orch init`, or join one with `orch join TOKEN@HOST:PORT`")

@@ -123,7 +123,7 @@ func (d *daemon) admit(ctx context.Context, id *identity, token pki.Token) error
 		return err
 	}
 	id.ClusterID, id.Role, id.Pool, id.GossipKey, id.Managers = admitted.ClusterID, admitted.Role, admitted.Pool, admitted.GossipKey, admitted.Managers
-	id.OtherGossipKeys, id.ElectionTimeout = admitted.OtherGossipKeys, admitted.ElectionTimeout
+	id.OtherGossipKeys, id.ElectionTimeout, id.Epoch = admitted.OtherGossipKeys, admitted.ElectionTimeout, admitted.Epoch
 	return id.certify(id.Key, admitted.Certificate)
 }
 

@@ -29,6 +29,10 @@ type identity struct {
 	Managers        []string `json:"managers,omitempty"` // API addresses
 	// ElectionTimeout is the last that is known, for a manager's next start.
 	ElectionTimeout time.Duration `json:"electionTimeout,omitempty"`
+	// Epoch is that of the managers' group. LeftBehind is the address of a manager
+	// of a later one, which this manager is not in.
+	Epoch      uint64 `json:"epoch,omitempty"`
+	LeftBehind string `json:"leftBehind,omitempty"`
 	// Joining: a manager that may not be in the Raft group yet.
 	Joining bool `json:"joining,omitempty"`
 

@@ -56,9 +56,7 @@ func (m *member) startManaging() error {
 	}
 	addr := netip.AddrPortFrom(m.id.Addr, m.d.apiPort)
 	state := store.New()
-	layer := consensus.NewStreamLayer(net.TCPAddrFromAddrPort(addr), func(ctx context.Context, addr string) (net.Conn, error) {
-		return rpc.DialRaft(ctx, m.d.sec, addr)
-	})
+	layer := consensus.NewStreamLayer(net.TCPAddrFromAddrPort(addr), m.d.dialRaft)
 	raft, err := consensus.New(consensus.Config{
 		ID: m.id.Node, Addr: addr.String(), Dir: m.d.raftDir(),
 		Transport: layer, FSM: state, Keys: keys.keys(), Log: m.d.log.With("part", "raft"),

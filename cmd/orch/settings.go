@@ -14,7 +14,8 @@ import (
 
 func newClusterCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{Use: "cluster", Short: "Show and change what holds for the whole cluster", Args: noSuchCommand, RunE: showHelp}
-	cmd.AddCommand(newClusterInspectCommand(c), newClusterUpdateCommand(c), newRotateGossipKeyCommand(c))
+	cmd.AddCommand(newClusterInspectCommand(c), newClusterUpdateCommand(c), newRotateGossipKeyCommand(c),
+		newClusterBackupCommand(c), newClusterBackupKeyCommand(c), newClusterRestoreCommand(c), newClusterRecoverCommand(c))
 	return cmd
 }
 

@@ -21,6 +21,10 @@ import (
 // sealed under an unlock key.
 func (d *daemon) rejoin(under seal.UnlockKey) error {
 	id := d.identity()
+	if id.LeftBehind != "" {
+		d.log.Error("this manager was left behind: " + d.leftBehind())
+		return nil
+	}
 	if id.Role == api.RoleManager {
 		keys, err := openKeyring(d.keyFile(), under)
 		if err != nil {
@@ -33,6 +37,11 @@ func (d *daemon) rejoin(under seal.UnlockKey) error {
 	d.mu.Lock()
 	d.id, d.unlockKey = id, under
 	d.mu.Unlock()
+	if id.Role == api.RoleManager {
+		if addr, epoch := d.findLater(d.ctx); addr != "" {
+			return d.leaveBehind(addr, epoch)
+		}
+	}
 	m, err := d.startMember(id, true)
 	if err != nil {
 		return err
@@ -158,7 +167,7 @@ func newUnlockCommand(c *cli) *cobra.Command {
 		Long:  "Give this manager, which was restarted, the cluster's unlock key: it is asked for, or read from standard input.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			key, err := readUnlockKey(cmd.InOrStdin(), cmd.ErrOrStderr())
+			key, err := readSecretLine(cmd.InOrStdin(), cmd.ErrOrStderr(), "unlock key")
 			if err != nil {
 				return err
 			}
@@ -168,17 +177,17 @@ func newUnlockCommand(c *cli) *cobra.Command {
 	}
 }
 
-// readUnlockKey asks for the key, without showing it, where there is a terminal.
-func readUnlockKey(in io.Reader, prompt io.Writer) (string, error) {
+// readSecretLine asks for a key, without showing it, where there is a terminal.
+func readSecretLine(in io.Reader, prompt io.Writer, what string) (string, error) {
 	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		fmt.Fprint(prompt, "Unlock key: ")
+		fmt.Fprintf(prompt, "%s%s: ", strings.ToUpper(what[:1]), what[1:])
 		key, err := term.ReadPassword(int(f.Fd()))
 		fmt.Fprintln(prompt)
 		return string(key), err
 	}
 	line, err := bufio.NewReader(in).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
-		return "", fmt.Errorf("read the unlock key: %w", err)
+		return "", fmt.Errorf("read the %s: %w", what, err)
 	}
 	return strings.TrimSpace(line), nil
 }

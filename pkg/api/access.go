@@ -24,11 +24,14 @@ const (
 
 // access has a line for every procedure.
 var access = map[string]Access{
-	ProcInit:   AccessLocal,
-	ProcJoin:   AccessLocal,
-	ProcUnlock: AccessLocal,
-	ProcDepart: AccessMember,
-	ProcInfo:   AccessViewer,
+	ProcInit:    AccessLocal,
+	ProcJoin:    AccessLocal,
+	ProcUnlock:  AccessLocal,
+	ProcRestore: AccessLocal,
+	ProcSurvey:  AccessLocal,
+	ProcRecover: AccessLocal,
+	ProcDepart:  AccessMember,
+	ProcInfo:    AccessViewer,
 
 	ProcAdmit:     AccessAnyone, // its token is what counts
 	ProcRenew:     AccessKnown,
@@ -39,6 +42,7 @@ var access = map[string]Access{
 	// What managers ask of nodes, and of each other.
 	ProcAddMember:    AccessManager,
 	ProcRaft:         AccessManager,
+	ProcGroup:        AccessManager,
 	ProcImageStatus:  AccessManager,
 	ProcTaskLogs:     AccessManager,
 	ProcMissingPaths: AccessManager,
@@ -96,6 +100,8 @@ var access = map[string]Access{
 	ProcUpdateCluster:   AccessAdmin,
 	ProcUnlockKey:       AccessAdmin,
 	ProcRemoveFile:      AccessAdmin,
+	ProcBackup:          AccessAdmin,
+	ProcBackupKey:       AccessAdmin,
 }
 
 // AccessTo returns who may call a procedure.

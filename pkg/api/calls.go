@@ -158,6 +158,7 @@ type AdmitResponse struct {
 	GossipKey   []byte      `json:"gossipKey"`
 	// OtherGossipKeys decrypt, while the key is replaced.
 	OtherGossipKeys [][]byte `json:"otherGossipKeys,omitempty"`
+	Epoch           uint64   `json:"epoch,omitempty"` // of the managers' group
 	Pool            string   `json:"pool"`
 	Managers        []string `json:"managers"` // API addresses
 	// ElectionTimeout is for managers.
@@ -174,6 +175,8 @@ type AddMemberRequest struct {
 type Info struct {
 	Node      Node   `json:"node"`
 	ClusterID string `json:"clusterID,omitempty"` // empty: not in a cluster
+	// LeftBehind says why this manager takes no part, if it was left behind.
+	LeftBehind string `json:"leftBehind,omitempty"`
 	// Locked: it is a manager that waits for its unlock key.
 	Locked   bool          `json:"locked,omitempty"`
 	Leader   string        `json:"leader,omitempty"` // its hostname

@@ -65,6 +65,12 @@ type Cluster struct {
 	// UnlockKey is what managers need after a restart; nil: nothing. 32 bytes.
 	UnlockKey []byte `json:"unlockKey,omitempty"`
 
+	// Epoch counts the managers' groups: see Group.
+	Epoch uint64 `json:"epoch,omitempty"`
+
+	// BackupKey is what backups are sealed under; nil until the first. 32 bytes.
+	BackupKey []byte `json:"backupKey,omitempty"`
+
 	// LeaseTimeout is how long a node may be silent before its tasks are
 	// replaced on other nodes.
 	LeaseTimeout time.Duration `json:"leaseTimeout"`

@@ -61,6 +61,7 @@ func (s *Server) Admit(ctx context.Context, req *api.AdmitRequest) (*api.AdmitRe
 		Certificate:     *certificate,
 		GossipKey:       snap.Cluster.GossipKey,
 		OtherGossipKeys: snap.Cluster.GossipRing()[1:],
+		Epoch:           snap.Cluster.Epoch,
 		Pool:            snap.Cluster.Pool,
 		Managers:        managerAddrs(snap),
 

@@ -29,7 +29,7 @@ var (
 	reads = map[string]bool{
 		api.ProcNodes: true, api.ProcStacks: true, api.ProcServices: true,
 		api.ProcTasks: true, api.ProcJoinTokens: true, api.ProcServiceLogs: true, api.ProcWhy: true, api.ProcFiles: true, api.ProcFile: true,
-		api.ProcAuthority: true,
+		api.ProcAuthority: true, api.ProcBackup: true,
 	}
 )
 

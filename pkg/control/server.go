@@ -86,6 +86,8 @@ func New(cfg Config) *Server {
 	rpc.Handle(s.mux, api.ProcFile, s.File)
 	rpc.Handle(s.mux, api.ProcRemoveFile, s.RemoveFile)
 	rpc.Handle(s.mux, api.ProcTaskFiles, s.TaskFiles)
+	rpc.HandleContent(s.mux, api.ProcBackup, s.Backup)
+	rpc.Handle(s.mux, api.ProcBackupKey, s.BackupKey)
 	s.serveAsk()
 	return s
 }

@@ -202,7 +202,8 @@ func commonView(c api.Change) api.Change {
 		stripped := *c.Cluster
 		stripped.WorkerToken, stripped.ManagerToken, stripped.RotatedTokens = "", "", nil
 		stripped.GossipKey, stripped.NextGossipKey, stripped.OldGossipKey = nil, nil, nil
-		stripped.Authority.Key, stripped.Users, stripped.UnlockKey = nil, nil, nil
+		stripped.Authority.Key, stripped.Users = nil, nil
+		stripped.UnlockKey, stripped.BackupKey = nil, nil
 		if c.Cluster.Rotation != nil {
 			rotation := *c.Cluster.Rotation
 			rotation.Next.Key = nil

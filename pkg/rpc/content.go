@@ -63,6 +63,7 @@ func Content[Req any](ctx context.Context, c *Client, procedure string, req *Req
 	if err != nil {
 		return nil, err
 	}
+	setRead(ctx, r.Header)
 	res, err := c.send(r)
 	if err != nil {
 		return nil, err

@@ -46,12 +46,8 @@ type gate struct {
 }
 
 func newGate(l net.Listener, sec *Security, raft func(net.Conn), log *slog.Logger) *gate {
-	protocols := []string{protocolAPI}
-	if raft != nil {
-		protocols = append(protocols, protocolRaft)
-	}
 	return &gate{
-		Listener: l, guestTime: guestTime, config: sec.server(protocols...), raft: raft, log: log,
+		Listener: l, guestTime: guestTime, config: sec.server(raft != nil), raft: raft, log: log,
 		guests: guests{sources: make(map[netip.Addr]int)}, quota: newQuota(maxConnections),
 		api: make(chan net.Conn), closed: make(chan struct{}),
 	}
@@ -113,7 +109,7 @@ func (g *gate) admit(ctx context.Context, guest *guest) {
 		case <-g.closed:
 			_ = conn.Close()
 		}
-	case state.NegotiatedProtocol == protocolRaft && g.raft != nil:
+	case isRaft(state.NegotiatedProtocol) && g.raft != nil:
 		g.raft(conn)
 	default:
 		_ = conn.Close()

@@ -7,17 +7,30 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/pki"
 )
 
-// The protocols that share the API port, as TLS negotiates them (RFC 7301).
+// The protocols that share the API port, as TLS negotiates them (RFC 7301). Raft's
+// has the epoch of the managers' group at its end, if it is not the first: managers
+// of two groups find no protocol that both speak.
 const (
 	protocolAPI  = "h2"
 	protocolRaft = "orch-raft/1"
 )
+
+// raftProtocol is what managers of the group speak that the node is in.
+func (s *Security) raftProtocol() string {
+	if s.Epoch == nil || s.Epoch() == 0 {
+		return protocolRaft
+	}
+	return fmt.Sprint(protocolRaft, ".", s.Epoch())
+}
+
+func isRaft(protocol string) bool { return strings.HasPrefix(protocol, protocolRaft) }
 
 // dialTimeout bounds a connection's TCP and TLS handshakes, each side's.
 const dialTimeout = 4 * time.Second
@@ -29,6 +42,8 @@ type Security struct {
 	// Credentials are the node's; nil while it is in no cluster.
 	Credentials func() *pki.Credentials
 	Now         func() time.Time
+	// Epoch is that of the managers' group that the node is in; nil: the first.
+	Epoch func() uint64
 }
 
 var errNotMember = errors.New("this node is in no cluster")
@@ -55,11 +70,15 @@ func (s *Security) client(name, protocol string) (*tls.Config, error) {
 // server is the configuration for the API port. Callers without a certificate
 // get through, for they may want to join; one that is not of this cluster or has
 // expired ends the connection, and so does Raft without a manager's.
-func (s *Security) server(protocols ...string) *tls.Config {
+func (s *Security) server(raft bool) *tls.Config {
 	config := func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		own := s.Credentials()
 		if own == nil {
 			return nil, errNotMember
+		}
+		protocols := []string{protocolAPI}
+		if raft {
+			protocols = append(protocols, s.raftProtocol())
 		}
 		return &tls.Config{
 			MinVersion:             tls.VersionTLS13,
@@ -89,7 +108,7 @@ func checkPeer(state *tls.ConnectionState, cluster string) error {
 			return fmt.Errorf("%s is of another cluster", peer)
 		}
 	}
-	if state.NegotiatedProtocol == protocolRaft && peer.Role != api.RoleManager {
+	if isRaft(state.NegotiatedProtocol) && peer.Role != api.RoleManager {
 		return errors.New("raft is for managers")
 	}
 	return nil
@@ -106,7 +125,7 @@ func (s *Security) dialAPI(ctx context.Context, t target) (net.Conn, error) {
 
 // DialRaft connects to another manager's Raft on its API port.
 func DialRaft(ctx context.Context, sec *Security, addr string) (net.Conn, error) {
-	config, err := sec.client(pki.RoleName(api.RoleManager), protocolRaft)
+	config, err := sec.client(pki.RoleName(api.RoleManager), sec.raftProtocol())
 	if err != nil {
 		return nil, err
 	}
@@ -174,10 +193,16 @@ func (c *greetedConn) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
+// Refused reports whether a connection could not be made because who answered does
+// not want it.
+func Refused(err error) bool {
+	var remote *net.OpError
+	return errors.As(err, &remote) && remote.Op == "remote error"
+}
+
 // explain says in other words what TLS says.
 func explain(err error) error {
 	var record tls.RecordHeaderError
-	var remote *net.OpError
 	var host x509.HostnameError
 	var authority x509.UnknownAuthorityError
 	switch {
@@ -187,7 +212,9 @@ func explain(err error) error {
 		return fmt.Errorf("it is not a node of this cluster: %w", err)
 	case errors.As(err, &host):
 		return fmt.Errorf("it is not the node looked for: %w", err)
-	case errors.As(err, &remote) && remote.Op == "remote error":
+	case Refused(err) && strings.Contains(err.Error(), "no application protocol"):
+		return fmt.Errorf("it is no manager of the group that this node is in: %w", err)
+	case Refused(err):
 		return fmt.Errorf("it does not accept this node's certificate: %w", err)
 	}
 	return err

@@ -46,6 +46,7 @@ var rules = map[string]rule{
 	"pkg/pki":          {pure: true, ours: []string{"pkg/api"}},
 	"pkg/scheduler":    {pure: true, ours: []string{"pkg/api"}},
 	"pkg/seal":         {pure: true},
+	"pkg/backup":       {pure: true, ours: []string{"pkg/api", "pkg/seal"}},
 	"pkg/doctor":       {pure: true, ours: []string{"pkg/api"}},
 	// The compose loader reports through logrus, which has to be quietened.
 	"pkg/compose": {pure: true, files: true, ours: []string{"pkg/api"}, outside: []string{
@@ -68,7 +69,7 @@ var rules = map[string]rule{
 
 	// Loops.
 	"pkg/agent":   {ours: loop("pkg/rpc")},
-	"pkg/control": {ours: loop("pkg/manager", "pkg/rpc", "pkg/seal", "consensus/store")},
+	"pkg/control": {ours: loop("pkg/manager", "pkg/rpc", "pkg/seal", "pkg/backup", "consensus/store")},
 	"pkg/manager": {ours: loop("consensus", "consensus/store")},
 	"pkg/metrics": {ours: loop("pkg/dataplane", "consensus"), outside: []string{"github.com/prometheus/client_golang"}},
 }

@@ -1,0 +1,164 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/lab"
+)
+
+const (
+	steady     = "steady" // the stack
+	steadyWeb  = "steady_web"
+	steadyPort = 8085
+)
+
+// TestRecovery loses managers, in ever worse ways, while clients call what runs on a
+// worker: they notice none of it, and no task is replaced.
+func TestRecovery(t *testing.T) {
+	c := newCluster(t, lab.Options{Datapath: lab.DatapathTC, Nodes: 4, Managers: 3})
+	c.secret(t, "token", "planted-"+rand(t))
+	c.deploy(t, steady, "v1")
+	for _, step := range []struct {
+		name string
+		run  func(*testing.T, *cluster)
+	}{
+		{"all managers lost, backup restored", testRestore},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			before := containerIDs(c.mustServe(t, steadyWeb))
+			load, began := c.startLoad(t, []string{"n4"}, steadyPort), time.Now()
+			step.run(t, c)
+			await(t, patience, "the worker is back", func() error { return c.ready(t.Context(), "n1", "n4") })
+			load.end()
+			load.noFailures(t, "through the worker", began)
+			if diff := cmp.Diff(before, containerIDs(c.mustServe(t, steadyWeb))); diff != "" {
+				t.Errorf("containers (-before +after):\n%s", diff)
+			}
+			t.Logf("took %.1f s", time.Since(began).Seconds())
+		})
+	}
+}
+
+// secret makes a secret of the cluster's.
+func (c *cluster) secret(t *testing.T, name, content string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.run(t, "n1", "secret", "create", name, path)
+}
+
+// ready checks that nodes are, as one of them says.
+func (c *cluster) ready(ctx context.Context, asked string, names ...string) error {
+	nodes, err := c.nodes(ctx, asked)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !slices.ContainsFunc(nodes, func(n api.NodeEntry) bool {
+			return n.Hostname == name && n.State == api.NodeReady && (n.Role != api.RoleManager || n.Voter)
+		}) {
+			return fmt.Errorf("%s is not ready", name)
+		}
+	}
+	return nil
+}
+
+// renew makes a node's machine another one, with nothing on its disk, at the same
+// address.
+func (c *cluster) renew(t *testing.T, node string) {
+	t.Helper()
+	if err := c.Kill(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"node.json", "raft", "images"} {
+		if err := os.RemoveAll(filepath.Join(c.find(node).StateDir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Start(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// given runs a command on a node with something on its standard input.
+func (c *cluster) given(t *testing.T, node, input string, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), c.orch, append([]string{"-H", "unix://" + c.find(node).Socket}, args...)...)
+	cmd.Stdin = strings.NewReader(input + "\n")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// joinAs joins a node to the cluster that another one manages.
+func (c *cluster) joinAs(t *testing.T, node string, role api.Role, through string) {
+	t.Helper()
+	token := strings.TrimSpace(c.run(t, through, "join-token", "-q", string(role)))
+	c.run(t, node, "join", token)
+}
+
+// testRestore loses every manager with its disk. One of the machines gets another
+// disk and the backup, the others join it.
+func testRestore(t *testing.T, c *cluster) {
+	file := filepath.Join(t.TempDir(), "backup")
+	says(t, c.run(t, "n2", "cluster", "backup", file), []string{"backup of cluster"})
+	key := strings.TrimSpace(c.run(t, "n3", "cluster", "backup-key", "-q"))
+	secrets := c.run(t, "n1", "secret", "ls", "-q")
+	if out, err := c.given(t, "n1", key, "cluster", "restore", file); err == nil || !strings.Contains(out, "in a cluster already") {
+		t.Errorf("restored on a manager: %v\n%s", err, out)
+	}
+	c.renew(t, "n1")
+	if out, err := c.given(t, "n1", key, "cluster", "restore", file); err == nil || !strings.Contains(out, "managers that answer: n2") {
+		t.Errorf("restored beside a cluster that is alive: %v\n%s", err, out)
+	}
+	c.renew(t, "n2")
+	c.renew(t, "n3")
+
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := filepath.Join(t.TempDir(), "cut")
+	if err := os.WriteFile(cut, whole[:len(whole)-100], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, bad := range map[string][3]string{
+		"cut off":     {cut, key, "damaged, or cut off"},
+		"another key": {file, "orchkey1-" + strings.Repeat("a", 52), "not the key"},
+		"no key":      {file, "secret", "no unlock key"},
+		"no backup":   {"testdata/steady.yaml", key, "not a backup"},
+	} {
+		if out, err := c.given(t, "n1", bad[1], "cluster", "restore", bad[0]); err == nil || !strings.Contains(out, bad[2]) {
+			t.Errorf("restored, %s: %v\n%s", name, err, out)
+		}
+	}
+	says(t, c.run(t, "n1", "info"), []string{"none: use orch init"})
+
+	out, err := c.given(t, "n1", key, "cluster", "restore", file)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	says(t, out, []string{"the only manager of cluster", "2 nodes, 1 services"})
+	took := await(t, patience, "the worker comes back by itself", func() error { return c.ready(t.Context(), "n1", "n4") })
+	t.Logf("the worker is back %.1f s after the restore", took.Seconds())
+	if now := c.run(t, "n1", "secret", "ls", "-q"); now != secrets {
+		t.Errorf("secrets %q, and were %q", now, secrets)
+	}
+	c.joinAs(t, "n2", api.RoleManager, "n1")
+	c.joinAs(t, "n3", api.RoleManager, "n2")
+	c.settle(t)
+	c.run(t, "n3", "service", "scale", steadyWeb+"=3")
+	c.run(t, "n1", "service", "scale", steadyWeb+"=2")
+}
