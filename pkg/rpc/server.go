@@ -215,8 +215,8 @@ func (s *Server) server(h http.HandlerFunc) *http.Server {
 	}
 }
 
-// partingTime is how long a server that stops takes at most to tell its clients
-// answer its clients, and to tell them which of their requests it has not looked at.
+// partingTime is how long a server that stops takes at most to answer its clients,
+// and to tell them which of their requests it has not looked at.
 const partingTime = 500 * time.Millisecond
 
 // serve answers until ctx ends. Then streams end, other calls are answered, and a
