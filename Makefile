@@ -58,7 +58,7 @@ fuzz: go ## every fuzz target, each for FUZZTIME (30s)
 	@grep -rlE '^func Fuzz' --include=*_test.go . | while read -r file; do \
 		sed -nE 's/^func (Fuzz[A-Za-z0-9]*)\(.*/\1/p' "$$file" | while read -r target; do \
 			echo "$$(dirname "$$file") $$target"; \
-			$(GO) test "$$(dirname "$$file")" -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) </dev/null || exit 1; \
+			$(GO) test "$$(dirname "$$file")" -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5s </dev/null || exit 1; \
 		done || exit 1; \
 	done
 

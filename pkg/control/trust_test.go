@@ -77,7 +77,7 @@ func newKeyed() keyed {
 	return keyed{key, must(pki.Request(key))}
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t testing.TB) *site {
 	t.Helper()
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))
 	addr := listener.Addr().(*net.TCPAddr).AddrPort()
