@@ -256,7 +256,7 @@ func (f *fabric) addTask(n *node, name, addr string) *task {
 	hw := fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5])
 	dev := "t-" + name
 	n.ip(fmt.Sprintf("link add %s address 02:00:00:00:00:01 mtu %d type veth peer name eth0 netns %s\nlink set %s up\n"+
-		"addr add 169.254.20.53/32 dev %s\nroute add %s dev %s\n", dev, f.mtu-api.OverlayOverhead, k.space.name, dev, dev, k.addr, dev))
+		"addr add 169.254.20.53/32 dev %s\nroute add %s dev %s src %s\n", dev, f.mtu-api.OverlayOverhead, k.space.name, dev, dev, k.addr, dev, n.addr))
 	k.ip(fmt.Sprintf("link set eth0 address %s mtu %d up\naddr add %s/32 dev eth0\n"+
 		"route add 169.254.20.53 dev eth0\nroute add default via 169.254.20.53\n", hw, f.mtu-api.OverlayOverhead, k.addr))
 	if f.mtu-api.OverlayOverhead >= minMTU6 {

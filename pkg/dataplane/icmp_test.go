@@ -141,6 +141,7 @@ func TestPathMTU(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			c := newCluster(t, mode)
 			far, addrs := c.behindRouter(1300)
+			c.wantHops(far, addrs[false])
 			for i, w := range c.web[:2] { // on the ingress node, and on another
 				c.apply(c.backends(i + 1)...)
 				for _, to := range []netip.AddrPort{c.nodes[0].published(), c.nodes[0].published6()} {
@@ -159,6 +160,70 @@ func TestPathMTU(t *testing.T) {
 			}
 		})
 	}
+}
+
+// wantHops follows the ways hop by hop, as traceroute does: routers tell of
+// themselves under their own addresses, and tunnels and backends are no hops.
+func (c *cluster) wantHops(far *space, farAddr netip.Addr) {
+	c.t.Helper()
+	c.apply(c.backends(2)...)
+	n := c.nodes[0]
+	n.must(func() error { return writeSysctl("ipv4/ip_forward", "1") })
+	router, arrived := netip.MustParseAddr("172.31.78.1"), netip.Addr{}
+	for _, hop := range []struct {
+		from *space
+		to   netip.AddrPort
+		ttl  int
+		want netip.Addr
+	}{
+		{far, n.published(), 1, router},
+		{far, n.published(), 2, arrived},
+		{c.caller.space, virtual(appPort), 1, arrived},
+		{c.caller.space, c.web[1].app(), 1, arrived},
+		{c.caller.space, netip.AddrPortFrom(farAddr, 9), 1, n.addr},
+	} {
+		var got netip.Addr
+		err := hop.from.do(func() (err error) { got, err = hopTo(hop.to, hop.ttl); return err })
+		if err != nil || got != hop.want {
+			c.t.Errorf("%s to %s, hop %d: %v, %v, want %v; verdicts %v", hop.from.name, hop.to, hop.ttl, got, err, hop.want, nonZero(n))
+		}
+	}
+}
+
+// hopTo sends a datagram that may pass so many routers less one, and returns the
+// address of the one that let it pass no further; none if it was answered.
+func hopTo(to netip.AddrPort, ttl int) (netip.Addr, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer unix.Close(fd)
+	timeout := unix.NsecToTimeval(patience.Nanoseconds())
+	err = errors.Join(
+		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TTL, ttl),
+		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout),
+		unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}),
+		unix.Send(fd, []byte("hello"), 0))
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	buf, control := make([]byte, 512), make([]byte, 512)
+	if _, err = unix.Read(fd, buf); !errors.Is(err, unix.EHOSTUNREACH) {
+		return netip.Addr{}, err
+	}
+	_, n, _, _, err := unix.Recvmsg(fd, buf, control, unix.MSG_ERRQUEUE)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:n])
+	for _, m := range messages {
+		// struct sock_extended_err, then the sockaddr_in of who sent the error.
+		if m.Header.Type == unix.IP_RECVERR && len(m.Data) >= 24 {
+			return netip.AddrFrom4([4]byte(m.Data[20:24])), nil
+		}
+	}
+	return netip.Addr{}, errors.Join(err, errors.New("the error does not say whose it is"))
 }
 
 // behindRouter adds a client that the nodes reach through the other one, which
