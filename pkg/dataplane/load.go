@@ -166,7 +166,7 @@ func loadPrograms(spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map) (*bpf.Or
 	if unix.Uname(&uts) == nil {
 		kernel = unix.ByteSliceToString(uts.Release[:])
 	}
-	const advice = "orch needs Linux 5.15 or newer with CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT and CONFIG_NET_CLS_ACT, and CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (root has them)"
+	const advice = "orch needs Linux 5.10 or newer with CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT and CONFIG_NET_CLS_ACT, and CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (root has them)"
 	var refused *ebpf.VerifierError
 	if errors.As(err, &refused) {
 		return nil, fmt.Errorf("load programs into kernel %s: %w; %s; the verifier's last words:\n%-15v", kernel, err, advice, refused)

@@ -10,8 +10,12 @@ import (
 )
 
 // After each change of a map of maps the kernel waits until no program can
-// still be in an old inner map, some milliseconds. A batch waits once.
-const tableBatch = 256
+// still be in an old inner map, some milliseconds: once for a batch in newer
+// kernels, for each change in older ones. So small batches wait side by side.
+const (
+	tableBatch   = 8
+	tableBatches = 32
+)
 
 // replaceTables fills a new inner map for each table that changes, and puts it
 // in the place of the old one.
@@ -23,10 +27,13 @@ func (d *Dataplane) replaceTables(have, want map[uint32][]uint32) error {
 			changed = append(changed, id)
 		}
 	}
+	var group errgroup.Group
+	group.SetLimit(tableBatches)
 	for batch := range slices.Chunk(changed, tableBatch) {
-		if err := d.replaceBatch(batch, want); err != nil {
-			return fmt.Errorf("replace tables: %w", err)
-		}
+		group.Go(func() error { return d.replaceBatch(batch, want) })
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("replace tables: %w", err)
 	}
 	return nil
 }
@@ -99,7 +106,7 @@ func unpack(parts []part) []uint32 {
 // deleteTables has no batch to use, so many deletions wait side by side.
 func (d *Dataplane) deleteTables(ids []uint32) error {
 	var group errgroup.Group
-	group.SetLimit(32)
+	group.SetLimit(tableBatches)
 	for _, id := range ids {
 		group.Go(func() error {
 			if err := d.maps["tables"].Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {

@@ -58,7 +58,9 @@ func testBalance(t *testing.T, c *cluster) {
 			backendFlows += b.Flows
 		}
 	}
-	if flows -= earlier; flows != 2*connections || backendFlows != flows {
+	// On a slow machine a client sends a SYN again, which counts again.
+	const again = connections / 100
+	if flows -= earlier; flows < 2*connections || flows > 2*connections+again || backendFlows != flows {
 		t.Errorf("%d flows counted at frontends and %d at backends, want %d", flows, backendFlows, 2*connections)
 	}
 }

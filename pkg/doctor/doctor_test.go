@@ -79,7 +79,7 @@ func TestFaults(t *testing.T) {
 		want  Finding
 	}{
 		{"no required feature", func(f *api.NodeFacts) { f.Features[0].Have = false },
-			Finding{Check: "kernel", Level: Fail, Found: "6.12.0 has no bpf_redirect_peer: nothing", Do: "boot a newer kernel (Linux 5.15 or later)"}},
+			Finding{Check: "kernel", Level: Fail, Found: "6.12.0 has no bpf_redirect_peer: nothing", Do: "boot a newer kernel (Linux 5.10 or later)"}},
 		{"no optional feature", func(f *api.NodeFacts) { f.Features[1] = api.Feature{Name: "TCX", Without: "clsact"} },
 			Finding{Check: "kernel", Level: Warn, Found: "6.12.0 has no TCX: clsact", Do: "nothing, or boot a newer kernel"}},
 		{"pins elsewhere", func(f *api.NodeFacts) { f.PinsInBPFFS = false },

@@ -18,7 +18,7 @@ func kernel(f *api.NodeFacts) []Finding {
 		case feature.Have:
 			have = append(have, feature.Name)
 		case feature.Required:
-			out = append(out, bad(Fail, "boot a newer kernel (Linux 5.15 or later)", "%s has no %s: %s", f.Info.Kernel, feature.Name, feature.Without))
+			out = append(out, bad(Fail, "boot a newer kernel (Linux 5.10 or later)", "%s has no %s: %s", f.Info.Kernel, feature.Name, feature.Without))
 		default:
 			out = append(out, bad(Warn, "nothing, or boot a newer kernel", "%s has no %s: %s", f.Info.Kernel, feature.Name, feature.Without))
 		}
