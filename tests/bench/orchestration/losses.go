@@ -47,6 +47,9 @@ func (o *orch) losses(ctx context.Context, out io.Writer, times int) error {
 			return err
 		}
 	}
+	if err := o.allReady(ctx); err != nil {
+		return err
+	}
 	fmt.Fprintf(out, "%-48s %-6s %v (p99 must be at most 2 s)\n", "node lost: last failed request", o.name(), failing)
 	fmt.Fprintf(out, "%-48s %-6s %v (p99 must be at most 6 s)\n", "node lost: all replicas healthy elsewhere", o.name(), healing)
 	return o.remove(ctx)

@@ -59,7 +59,7 @@ func run(ctx context.Context, out io.Writer, opt options) error {
 	}
 	defer o.close()
 	contenders := []contender{o}
-	if opt.swarm {
+	if opt.swarm && opt.rounds > 0 {
 		s, err := newSwarm(ctx, dir, program)
 		if err != nil {
 			return err
@@ -67,8 +67,10 @@ func run(ctx context.Context, out io.Writer, opt options) error {
 		defer s.close()
 		contenders = append(contenders, s)
 	}
-	if err := compare(ctx, out, contenders, opt.rounds); err != nil {
-		return err
+	if opt.rounds > 0 {
+		if err := compare(ctx, out, contenders, opt.rounds); err != nil {
+			return err
+		}
 	}
 	if err := o.exits(ctx, out, opt.exits); err != nil {
 		return err
