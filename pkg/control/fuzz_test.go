@@ -65,7 +65,7 @@ func fuzzMachine(t *testing.T) *machine {
 func (m *machine) plan(now time.Time, newID func() string) {
 	for range 5 {
 		snap := m.Snapshot()
-		planned := manager.Plan(orchestrator.Input{
+		planned := new(manager.Planner).Plan(orchestrator.Input{
 			Snapshot: snap, Now: now, Acked: snap.Index, Fenced: func(api.NodeID) bool { return true },
 			NewID: func() api.TaskID { return api.TaskID(newID()) },
 		})

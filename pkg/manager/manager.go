@@ -18,6 +18,7 @@ import (
 type Manager struct {
 	replica *Replica
 	tracker *Tracker
+	planner Planner
 	newID   func() string
 	rand    io.Reader // for keys
 	now     func() time.Time
@@ -154,7 +155,7 @@ const (
 
 func (m *Manager) plan(snap *api.Snapshot, now time.Time) Planned {
 	leases := m.tracker.Leases(snap, now)
-	planned := Plan(orchestrator.Input{
+	planned := m.planner.Plan(orchestrator.Input{
 		Snapshot: snap.With(leases),
 		Now:      now,
 		Acked:    m.tracker.Acked(snap.With(leases), now),

@@ -14,8 +14,12 @@ type Planned struct {
 	Problems []ipam.Problem
 }
 
+// Planner runs the planners. What it keeps from one plan to the next makes them
+// faster, and changes nothing about them.
+type Planner struct{ memory scheduler.Memory }
+
 // Plan runs the planners in a row, each on what those before it planned.
-func Plan(in orchestrator.Input) Planned {
+func (p *Planner) Plan(in orchestrator.Input) Planned {
 	snap := in.Snapshot
 	tasks := orchestrator.Plan(in)
 	snap = snap.With(tasks)
@@ -23,7 +27,7 @@ func Plan(in orchestrator.Input) Planned {
 	allocations, problems := ipam.Plan(snap)
 	snap = snap.With(allocations)
 
-	placements := scheduler.Plan(snap, in.Now)
+	placements := p.memory.Plan(snap, in.Now)
 	snap = snap.With(placements)
 
 	moves := scheduler.Rebalance(snap, in.Now)

@@ -38,7 +38,7 @@ func (p *planner) reached(dep *api.Service, c api.DependencyCondition) bool {
 	if c == api.DependencyCompleted && dep.Spec.Mode.Job() {
 		return p.jobDone(dep)
 	}
-	return slices.ContainsFunc(p.tasks[dep.ID], func(t *api.Task) bool {
+	return slices.ContainsFunc(p.tasksOf(dep), func(t *api.Task) bool {
 		state := t.Status.State
 		current := t.SpecVersion >= dep.SpecVersion
 		switch c {
@@ -56,7 +56,7 @@ func (p *planner) reached(dep *api.Service, c api.DependencyCondition) bool {
 // jobDone reports whether a task has succeeded in each of a job's slots.
 func (p *planner) jobDone(job *api.Service) bool {
 	slots, nodes := map[int]bool{}, map[api.NodeID]bool{}
-	for _, t := range p.tasks[job.ID] {
+	for _, t := range p.tasksOf(job) {
 		if t.Status.State == api.TaskComplete && t.SpecVersion >= job.SpecVersion {
 			slots[t.Slot], nodes[t.NodeID] = true, true
 		}

@@ -21,7 +21,7 @@ func Explain(snap *api.Snapshot, t *api.Task, now time.Time) []Opinion {
 		return nil
 	}
 	p := newPlanner(snap, now)
-	p.load([]*api.Task{t})
+	p.load()
 	f := p.fit(svc)
 	f.about(&t.Spec)
 	var at *home
@@ -48,7 +48,7 @@ func Refusals(snap *api.Snapshot, node api.NodeID, now time.Time) map[api.Servic
 		return nil
 	}
 	probes := probesOf(api.Sorted(snap.Services))
-	p.load(probes)
+	p.load()
 	out := map[api.ServiceID]string{}
 	for _, t := range probes {
 		f := p.fit(snap.Services[t.ServiceID])

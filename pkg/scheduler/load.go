@@ -50,13 +50,34 @@ type hostPort struct {
 	protocol api.Protocol
 }
 
-// add counts a task that has its place and has not ended.
-func (l *load) add(svc *api.Service, t *api.Task) {
+// claim is what a task that has its place, and has not ended, asks of its node.
+type claim struct {
+	reserve api.Resources
+	run     bool      // it is meant to
+	version api.Index // of the service when it was made
+}
+
+func claimOf(t *api.Task) claim {
+	return claim{t.Spec.Reservations, t.Desired == api.DesiredRun, t.SpecVersion}
+}
+
+// stays reports whether the task is meant to go on running.
+func (c *claim) stays(svc *api.Service) bool {
+	return svc != nil && c.run && c.version >= svc.SpecVersion
+}
+
+func stays(svc *api.Service, t *api.Task) bool {
+	c := claimOf(t)
+	return c.stays(svc)
+}
+
+// add counts what a task of the service claims.
+func (l *load) add(svc *api.Service, c *claim) {
 	l.all++
-	l.reserved.add(&t.Spec.Reservations)
+	l.reserved.add(&c.reserve)
 	if svc != nil {
-		for _, p := range svc.Spec.Ports {
-			if p.Host && p.Published != 0 {
+		for i := range svc.Spec.Ports {
+			if p := &svc.Spec.Ports[i]; p.Host && p.Published != 0 {
 				if l.ports == nil {
 					l.ports = map[hostPort]int{}
 				}
@@ -64,15 +85,10 @@ func (l *load) add(svc *api.Service, t *api.Task) {
 			}
 		}
 	}
-	if stays(svc, t) {
+	if c.stays(svc) {
 		l.staying++
-		l.wanted.add(&t.Spec.Reservations)
+		l.wanted.add(&c.reserve)
 	}
-}
-
-// stays reports whether the task is meant to go on running.
-func stays(svc *api.Service, t *api.Task) bool {
-	return svc != nil && t.Desired == api.DesiredRun && t.SpecVersion >= svc.SpecVersion
 }
 
 // fill is how much of the node's CPUs or memory those that stay reserve,
@@ -97,7 +113,7 @@ type share struct {
 // sharesOf is the service's share of each node, by position.
 func (p *planner) sharesOf(svc *api.Service) []share {
 	shares := make([]share, len(p.nodes))
-	for _, t := range p.tasks[svc.ID] {
+	for _, t := range p.tasksOf(svc) {
 		i, known := p.position[t.NodeID]
 		if !known || t.Status.State == api.TaskPending {
 			continue

@@ -67,7 +67,7 @@ func nextMoves(snap *api.Snapshot, now time.Time, target func(*api.Node) bool, m
 	p := newPlanner(snap, now)
 	services := api.Sorted(snap.Services)
 	services = slices.DeleteFunc(services, func(s *api.Service) bool { return s.Spec.Mode != api.ModeReplicated || s.Spec.Task.Singleton })
-	p.load(probesOf(services))
+	p.load()
 	for _, svc := range services {
 		b := p.balance(svc, target)
 		if b == nil {
@@ -104,7 +104,7 @@ func (p *planner) atRest(svc *api.Service) bool {
 		return false
 	}
 	serving := 0
-	for _, t := range p.tasks[svc.ID] {
+	for _, t := range p.tasksOf(svc) {
 		if t.Status.State.Terminal() {
 			continue
 		}
@@ -131,12 +131,12 @@ func (p *planner) balance(svc *api.Service, target func(*api.Node) bool) *balanc
 	b := &balance{fit: p.fit(svc), target: target, tasks: map[int][]*api.Task{}}
 	b.about(&svc.Spec.Task)
 	ended := map[int]api.Index{} // when the newest of each slot's ended tasks was made
-	for _, t := range p.tasks[svc.ID] {
+	for _, t := range p.tasksOf(svc) {
 		if t.Status.State.Terminal() {
 			ended[t.Slot] = max(ended[t.Slot], t.Meta.Created)
 		}
 	}
-	for _, t := range p.tasks[svc.ID] {
+	for _, t := range p.tasksOf(svc) {
 		i, known := p.position[t.NodeID]
 		runs := known && stays(svc, t) && !t.Status.State.Terminal() && t.Status.State != api.TaskPending
 		// A task that was to be moved once, to where it then did not run, stays.
@@ -233,7 +233,8 @@ func (b *balance) shift(parts []part) (Move, bool) {
 	b.tasks[toNode] = append(b.tasks[toNode], t)
 	b.shares[fromNode].staying--
 	b.shares[toNode].staying++
-	b.loads[toNode].add(b.svc, t)
+	c := claimOf(t)
+	b.loads[toNode].add(b.svc, &c)
 	return Move{t, b.nodes[fromNode], b.nodes[toNode], why}, true
 }
 

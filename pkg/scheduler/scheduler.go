@@ -23,21 +23,8 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 )
 
-// Plan places what can be placed at now and puts the reason on what cannot.
-// Reasons that have not changed are no change.
-func Plan(snap *api.Snapshot, now time.Time) []api.Change {
-	waiting := waitingTasks(snap, now)
-	if len(waiting) == 0 {
-		return nil
-	}
-	p := newPlanner(snap, now)
-	p.load(waiting)
-	var changes []api.Change
-	for _, batch := range batches(waiting) {
-		changes = p.placeBatch(changes, snap.Services[batch[0].ServiceID], batch)
-	}
-	return changes
-}
+// Plan is Memory's, of one that remembers nothing.
+func Plan(snap *api.Snapshot, now time.Time) []api.Change { return new(Memory).Plan(snap, now) }
 
 // placeBatch places tasks of one service that were made together.
 func (p *planner) placeBatch(changes []api.Change, svc *api.Service, batch []*api.Task) []api.Change {
@@ -86,9 +73,10 @@ type planner struct {
 	loads    []load
 	noImage  map[string]map[int]bool // nodes that could not get an image lately
 	byName   map[string]*api.Service
-	tasks    map[api.ServiceID][]*api.Task // of the services that matter; see load
-	volumes  map[string][]use              // local volumes, by name, with the tasks that have or had them
-	reported map[string][]int              // nodes that say they have the volume
+	groups   map[api.ServiceID]*group
+	memory   *Memory          // nil if nothing is remembered
+	volumes  map[string][]use // local volumes, by name, with the tasks that have or had them
+	reported map[string][]int // nodes that say they have the volume
 }
 
 func newPlanner(snap *api.Snapshot, now time.Time) *planner {
@@ -100,7 +88,7 @@ func newPlanner(snap *api.Snapshot, now time.Time) *planner {
 		loads:    make([]load, len(snap.Nodes)),
 		noImage:  map[string]map[int]bool{},
 		byName:   make(map[string]*api.Service, len(snap.Services)),
-		tasks:    make(map[api.ServiceID][]*api.Task, len(snap.Services)),
+		groups:   make(map[api.ServiceID]*group, len(snap.Services)),
 		volumes:  map[string][]use{},
 		reported: map[string][]int{},
 	}
@@ -116,33 +104,45 @@ func newPlanner(snap *api.Snapshot, now time.Time) *planner {
 	return p
 }
 
-// load counts what is on the nodes, and collects the tasks of the services of
-// which tasks are to be placed, and of those that they depend on.
-func (p *planner) load(waiting []*api.Task) {
-	matters := map[api.ServiceID]bool{}
-	for _, t := range waiting {
-		if matters[t.ServiceID] {
+// load counts what is on the nodes, and returns the tasks to place.
+func (p *planner) load() (waiting []*api.Task) {
+	for _, t := range p.snap.Tasks {
+		if at := p.memory.recall(t); at != nil {
+			at.group.tasks = append(at.group.tasks, t)
+			p.loads[at.node].add(at.group.svc, &at.claim)
 			continue
 		}
-		matters[t.ServiceID] = true
-		for _, d := range p.snap.Services[t.ServiceID].Spec.DependsOn {
-			if dep := p.byName[d.Service]; dep != nil {
-				matters[dep.ID] = true
+		g := p.group(t.ServiceID)
+		g.tasks = append(g.tasks, t)
+		if t.Status.State == api.TaskPending {
+			if g.svc != nil && p.isWaiting(t) {
+				waiting = append(waiting, t)
 			}
-		}
-	}
-	for _, t := range p.snap.Tasks {
-		if matters[t.ServiceID] {
-			p.tasks[t.ServiceID] = append(p.tasks[t.ServiceID], t)
-		}
-		if t.NodeID == "" || t.Status.State == api.TaskPending {
 			continue
 		}
 		if i, known := p.position[t.NodeID]; known {
-			p.count(i, p.snap.Services[t.ServiceID], t)
+			p.count(i, g.svc, t)
+			if !t.Status.State.Terminal() && !slices.ContainsFunc(t.Spec.Mounts, isLocal) {
+				p.memory.keep(place{t, g, i, claimOf(t)})
+			}
 		}
 	}
+	sortWaiting(waiting)
+	return waiting
 }
+
+// group is a service with its tasks.
+func (p *planner) group(id api.ServiceID) *group {
+	g := p.groups[id]
+	if g == nil {
+		g = &group{svc: p.snap.Services[id]}
+		p.groups[id] = g
+	}
+	return g
+}
+
+// tasksOf are a service's tasks.
+func (p *planner) tasksOf(svc *api.Service) []*api.Task { return p.group(svc.ID).tasks }
 
 // count adds a task that has, or had, its place to what is known of its node.
 func (p *planner) count(i int, svc *api.Service, t *api.Task) {
@@ -157,19 +157,18 @@ func (p *planner) count(i int, svc *api.Service, t *api.Task) {
 		}
 		return
 	}
-	p.loads[i].add(svc, t)
+	c := claimOf(t)
+	p.loads[i].add(svc, &c)
 }
 
-// waitingTasks are those to place now, oldest first, those of a service by slot.
-func waitingTasks(snap *api.Snapshot, now time.Time) []*api.Task {
-	var out []*api.Task
-	for _, t := range snap.Tasks {
-		if t.Desired == api.DesiredRun && t.Status.State == api.TaskPending &&
-			t.Endpoint.Addr.IsValid() && !t.NotBefore.After(now) && snap.Services[t.ServiceID] != nil {
-			out = append(out, t)
-		}
-	}
-	slices.SortFunc(out, func(a, b *api.Task) int {
+// isWaiting reports whether a pending task is to be placed now.
+func (p *planner) isWaiting(t *api.Task) bool {
+	return t.Desired == api.DesiredRun && t.Endpoint.Addr.IsValid() && !t.NotBefore.After(p.now)
+}
+
+// sortWaiting puts the oldest first, those of a service by slot.
+func sortWaiting(tasks []*api.Task) {
+	slices.SortFunc(tasks, func(a, b *api.Task) int {
 		return cmp.Or(
 			a.CreatedAt.Compare(b.CreatedAt),
 			cmp.Compare(a.ServiceID, b.ServiceID),
@@ -177,7 +176,6 @@ func waitingTasks(snap *api.Snapshot, now time.Time) []*api.Task {
 			cmp.Compare(a.ID, b.ID),
 		)
 	})
-	return out
 }
 
 // batches cuts tasks where another service begins.

@@ -38,8 +38,9 @@ func wholeLoop(out io.Writer, nodes, tasks int) error {
 	}
 	start := time.Now()
 	var plans int
+	var planner manager.Planner
 	for {
-		plan := manager.Plan(orchestrator.Input{Snapshot: state.Snapshot(), Now: now, NewID: newID})
+		plan := planner.Plan(orchestrator.Input{Snapshot: state.Snapshot(), Now: now, NewID: newID})
 		if len(plan.Changes) == 0 {
 			break
 		}
