@@ -152,7 +152,8 @@ static __always_inline struct backend *pick(const struct packet *p, const struct
 	in = bpf_map_lookup_elem(table, &part);
 	if (!in || !in->backend[0])
 		return NULL;
-	place = place_of(flow_hash(p, 0), in->backend[0]);
+	place = place_of(fe->flags & FRONTEND_AFFINITY ? client_hash(p) : flow_hash(p, 0),
+			 in->backend[0]);
 	part = 1 + place / PLACES;
 	in = bpf_map_lookup_elem(table, &part);
 	if (!in)

@@ -131,7 +131,8 @@ type OrchFrontend6Key struct {
 type OrchFrontendFlags uint32
 
 const (
-	OrchFrontendFlagsFRONTEND_HOST OrchFrontendFlags = 1
+	OrchFrontendFlagsFRONTEND_HOST     OrchFrontendFlags = 1
+	OrchFrontendFlagsFRONTEND_AFFINITY OrchFrontendFlags = 2
 )
 
 type OrchFrontendKey struct {

@@ -286,4 +286,14 @@ static __always_inline __u32 flow_hash(const struct packet *p, __u32 seed)
 	return h >> 32;
 }
 
+/* The same for all flows from one address. */
+static __always_inline __u32 client_hash(const struct packet *p)
+{
+	__u64 h = (p->saddr ^ 0xff51afd7U) * 0xc4ceb9fe1a85ec53ULL;
+
+	h ^= h >> 29;
+	h *= 0x9e3779b97f4a7c15ULL;
+	return h >> 32;
+}
+
 #endif

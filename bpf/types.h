@@ -87,7 +87,8 @@ struct frontend6_key {
 };
 
 enum frontend_flags {
-	FRONTEND_HOST = 1, /* a port published on this node alone */
+	FRONTEND_HOST = 1,     /* a port published on this node alone */
+	FRONTEND_AFFINITY = 2, /* all flows from one address go to one backend */
 };
 
 struct frontend {

@@ -71,7 +71,9 @@ type Frontend struct {
 	Networks []uint32
 	// Host: a published port of this node alone, also for the node's tasks, which
 	// else reach every node's published ports here.
-	Host     bool
+	Host bool
+	// Affinity: all flows from one address go to one backend.
+	Affinity bool
 	Backends []Backend
 }
 
@@ -79,7 +81,8 @@ type Frontend struct {
 type Backend struct {
 	Addr netip.Addr
 	Port uint16 // 0 behind a virtual IP: the client's destination port
-	// Weight is relative to the frontend's other backends, 1..256.
+	// Weight is relative to the frontend's other backends, 1..256; 0: it gets no
+	// new flows while one with a weight serves, and keeps those it has.
 	Weight uint16
 	// Draining backends keep the flows they have and get no new ones.
 	Draining bool

@@ -53,6 +53,7 @@ type ServiceSpec struct {
 	// EndpointMode is what the service's names resolve to; empty: EndpointVIP.
 	EndpointMode EndpointMode `json:"endpointMode,omitempty"`
 	Ports        []Port       `json:"ports,omitempty"`
+	Balance      Balance      `json:"balance,omitzero"`
 
 	Placement Placement     `json:"placement"`
 	Update    UpdateConfig  `json:"update"`

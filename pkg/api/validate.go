@@ -111,6 +111,9 @@ func (s *ServiceSpec) validate(networks map[string]bool) error {
 	if s.EndpointMode != "" && s.EndpointMode != EndpointVIP && s.EndpointMode != EndpointDNSRR {
 		return Errorf(CodeInvalid, "service %s: unknown endpoint mode %q: use vip or dnsrr", s.Name, s.EndpointMode)
 	}
+	if err := s.validateBalance(); err != nil {
+		return err
+	}
 	for _, p := range s.Ports {
 		if p.Target == 0 || (p.Protocol != TCP && p.Protocol != UDP) {
 			return Errorf(CodeInvalid, "service %s: a published port needs a target port and the protocol tcp or udp", s.Name)

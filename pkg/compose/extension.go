@@ -29,6 +29,18 @@ func (c *converter) extension(at string, in any, spec *api.ServiceSpec) {
 		}
 		spec.Task.Singleton = yes
 	}
+	if value, ok := given["affinity"]; ok {
+		if value != string(api.AffinityClient) {
+			c.failAt(at+".affinity", fmt.Sprintf("%v is nothing that flows can be kept together by", value), "use client")
+		}
+		spec.Balance.Affinity = api.AffinityClient
+	}
+	if value, ok := given["prefer"]; ok {
+		if value != "local" {
+			c.failAt(at+".prefer", fmt.Sprintf("%v is not among the tasks that can be preferred", value), "use local")
+		}
+		spec.Balance.Local = true
+	}
 	if value, ok := given["max_concurrent"]; ok {
 		at := at + ".max_concurrent"
 		n, isNumber := value.(int)

@@ -219,6 +219,8 @@ var serviceRules = []rule{
 	{"services.*.x-orch.progress_deadline", honoured, ""},
 	{"services.*.x-orch.max_concurrent", honoured, ""},
 	{"services.*.x-orch.singleton", honoured, ""},
+	{"services.*.x-orch.affinity", honoured, ""},
+	{"services.*.x-orch.prefer", honoured, ""},
 }
 
 var deployRules = []rule{

@@ -131,6 +131,8 @@ func TestDataplane(t *testing.T) {
 				{"frontends", testFrontends},
 				{"drops add up", testDropsAddUp},
 				{"balance", testBalance},
+				{"affinity", testAffinity},
+				{"weights", testWeights},
 				{"transfers", testTransfers},
 				{"large datagrams", testLargeDatagrams},
 				{"too big", testTooBig},

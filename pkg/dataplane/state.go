@@ -172,6 +172,9 @@ func (s *state) addFrontends(plan api.NetworkPlan, have *state, sets networkSets
 		if f.Host {
 			fe.Flags |= bpf.OrchFrontendFlagsFRONTEND_HOST
 		}
+		if f.Affinity {
+			fe.Flags |= bpf.OrchFrontendFlagsFRONTEND_AFFINITY
+		}
 		s.frontends[key] = fe
 		var candidates []loadbalancer.Backend
 		var ids []uint32
@@ -188,9 +191,14 @@ func (s *state) addFrontends(plan api.NetworkPlan, have *state, sets networkSets
 			if !b.Draining && s.reachable(v.Addr) {
 				candidates = append(candidates, loadbalancer.Backend{
 					Name:   netip.AddrPortFrom(b.Addr, b.Port).String(),
-					Weight: max(1, b.Weight),
+					Weight: b.Weight,
 				})
 				ids = append(ids, id)
+			}
+		}
+		if !slices.ContainsFunc(candidates, func(c loadbalancer.Backend) bool { return c.Weight > 0 }) {
+			for i := range candidates { // better one that is not preferred than none
+				candidates[i].Weight = 1
 			}
 		}
 		s.candidates[fe.Id] = fmt.Sprint(candidates, ids)

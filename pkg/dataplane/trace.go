@@ -67,6 +67,14 @@ func (p packet) hash() uint32 {
 	return uint32(h >> 32)
 }
 
+// clientHash is client_hash of packet.h.
+func (p packet) clientHash() uint32 {
+	h := uint64(p.saddr^0xff51afd7) * 0xc4ceb9fe1a85ec53
+	h ^= h >> 29
+	h *= 0x9e3779b97f4a7c15
+	return uint32(h >> 32)
+}
+
 func (s *state) inPool(addr uint32) bool { return addr&s.node.PoolMask == s.node.Pool }
 
 func (s *state) shareNetwork(a, b uint64) bool {
@@ -236,10 +244,13 @@ func (t *tracer) balance(key bpf.OrchFrontend6Key, fe bpf.OrchFrontend, none, no
 		if len(table) == 0 {
 			return t.end(none, "%s", noneMeans)
 		}
-		if t.p.sport == 0 {
+		hash := t.p.hash()
+		if fe.Flags&bpf.OrchFrontendFlagsFRONTEND_AFFINITY != 0 {
+			hash = t.p.clientHash()
+		} else if t.p.sport == 0 {
 			return t.end("depends on the client's port", "one of the backends that take new flows; give CLIENT:PORT to know which")
 		}
-		b = t.s.backends[table[loadbalancer.Place(t.p.hash(), uint32(len(table)))]]
+		b = t.s.backends[table[loadbalancer.Place(hash, uint32(len(table)))]]
 	}
 	port := b.Port
 	if port == 0 {

@@ -17,14 +17,20 @@ func frontends(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool
 	var out []api.Frontend
 	for _, svc := range api.Sorted(view.Services) {
 		suspect := suspected(serving[svc.ID], node, suspects)
+		affinity := svc.Spec.Balance.Affinity == api.AffinityClient
 		behind := func(tasks []*api.Task, port uint16) []api.Backend {
 			last := allDrain(tasks)
+			here := svc.Spec.Balance.Local && !allDrain(onNode(tasks, node))
 			var list []api.Backend
 			for _, t := range tasks {
+				weight := view.Nodes[t.NodeID].Weight()
+				if here && t.NodeID != node {
+					weight = 0
+				}
 				list = append(list, api.Backend{
 					Addr:     t.Endpoint.Addr,
 					Port:     port,
-					Weight:   1,
+					Weight:   weight,
 					Draining: t.Endpoint.State == api.EndpointDraining && !last || suspect[t.ID],
 				})
 			}
@@ -35,6 +41,7 @@ func frontends(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool
 				FrontendKey: api.FrontendKey{Addr: svc.VIP},
 				Service:     svc.Spec.Name,
 				Networks:    networks.of(svc),
+				Affinity:    affinity,
 				Backends:    behind(serving[svc.ID], 0),
 			})
 		}
@@ -49,6 +56,7 @@ func frontends(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool
 				FrontendKey: api.FrontendKey{Addr: hostOf(p), Port: p.Published, Protocol: p.Protocol},
 				Service:     svc.Spec.Name,
 				Host:        p.Host,
+				Affinity:    affinity,
 				Backends:    behind(tasks, p.Target),
 			})
 		}
