@@ -170,7 +170,7 @@ func newClusterBackupKeyCommand(c *cli) *cobra.Command {
 }
 
 func newClusterRestoreCommand(c *cli) *cobra.Command {
-	req := &api.RestoreRequest{}
+	req, once := &api.RestoreRequest{}, &showOnce{}
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Make this node, which is in no cluster, the manager of the cluster that a backup is of",
@@ -187,6 +187,9 @@ then; else join them again. Other managers of then are members no more.`,
 				return err
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s is a backup of cluster %s at index %d, made %s\n", args[0], head.Cluster, head.Index, head.Made.Local().Format(time.DateTime))
+			if req.Shown, err = once.read(); err != nil {
+				return err
+			}
 			if req.Key, err = readSecretLine(cmd.InOrStdin(), cmd.ErrOrStderr(), "backup key"); err != nil {
 				return err
 			}
@@ -204,6 +207,7 @@ then; else join them again. Other managers of then are members no more.`,
 		},
 	}
 	cmd.Flags().StringVar(&req.AdvertiseAddr, "advertise-addr", "", "this node's address for other nodes (default: the daemon's, or the one of the default route)")
+	once.flags(cmd)
 	cmd.Flags().BoolVar(&req.Force, "force", false, "also if managers of the cluster answer, which are members no more then")
 	return cmd
 }

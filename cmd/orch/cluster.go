@@ -9,14 +9,21 @@ import (
 )
 
 func newInitCommand(c *cli) *cobra.Command {
-	req, external := &api.InitRequest{}, &initOutside{}
+	req, external, once := &api.InitRequest{}, &outside{}, &showOnce{}
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make a new cluster with this node as its first manager",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := external.read(req); err != nil {
+			var err error
+			if req.Authority, err = external.authority(); err != nil {
 				return err
+			}
+			if req.Shown, err = once.read(); err != nil {
+				return err
+			}
+			if req.Authority == nil && req.ClientCert != nil {
+				return fmt.Errorf("--ca-client-cert is shown to an authority outside of the cluster: name it with --external-ca")
 			}
 			res, err := call[api.InitRequest, api.InitResponse](cmd, c, api.ProcInit, req)
 			if err != nil {
@@ -36,6 +43,7 @@ func newInitCommand(c *cli) *cobra.Command {
 	cmd.Flags().StringVar(&req.AdvertiseAddr, "advertise-addr", "", "this node's address for other nodes (default: the daemon's, or the one of the default route)")
 	cmd.Flags().BoolVar(&req.Autolock, "autolock", false, "managers need an unlock key, which is printed, after a restart")
 	external.flags(cmd)
+	once.flags(cmd)
 	cmd.Flags().StringVar(&req.Pool, "pool", "", "where task addresses and virtual IPs come from (default "+api.DefaultPool+")")
 	return cmd
 }

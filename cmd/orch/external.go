@@ -28,7 +28,7 @@ func (d *daemon) found(ctx context.Context, id *identity, cluster *api.Cluster, 
 	if req.Authority == nil {
 		certificate, err = foundAuthority(cluster, request, self)
 	} else {
-		certificate, err = d.foundOutside(ctx, cluster, req, request, self)
+		certificate, err = foundOutside(ctx, cluster, req, request, self)
 	}
 	if err != nil {
 		return err
@@ -49,9 +49,8 @@ func foundAuthority(cluster *api.Cluster, request []byte, id pki.Identity) ([]by
 	return authority.Issue(rand.Reader, request, id, cluster.CertificateLife, now)
 }
 
-// foundOutside takes an authority outside of the cluster, and has it sign. For this
-// once it is shown what the user has given: this node has no certificate of its yet.
-func (d *daemon) foundOutside(ctx context.Context, cluster *api.Cluster, req *api.InitRequest, request []byte, id pki.Identity) ([]byte, error) {
+// foundOutside takes an authority outside of the cluster, and has it sign.
+func foundOutside(ctx context.Context, cluster *api.Cluster, req *api.InitRequest, request []byte, id pki.Identity) ([]byte, error) {
 	if req.Authority.External == nil || req.Authority.Key != nil {
 		return nil, api.Errorf(api.CodeInvalid, "an authority of the cluster's own is made, not given")
 	}
@@ -59,15 +58,20 @@ func (d *daemon) foundOutside(ctx context.Context, cluster *api.Cluster, req *ap
 		return nil, err
 	}
 	cluster.Authority = *req.Authority
-	var own *tls.Certificate
-	if len(req.ClientCert) > 0 {
-		pair, err := tls.X509KeyPair(req.ClientCert, req.ClientKey)
-		if err != nil {
-			return nil, api.Errorf(api.CodeInvalid, "the certificate and the key to show to the external CA: %v", err)
-		}
-		own = &pair
+	return signFirst(ctx, &cluster.Authority, &req.Shown, request, id)
+}
+
+// signFirst has an external authority sign for a manager that is alone. For this once
+// it is shown what the user has given: this node has no certificate of its yet.
+func signFirst(ctx context.Context, authority *api.Authority, shown *api.Shown, request []byte, id pki.Identity) ([]byte, error) {
+	if len(shown.ClientCert) == 0 {
+		return signOutside(ctx, authority, nil, request, id)
 	}
-	return signOutside(ctx, &cluster.Authority, own, request, id)
+	own, err := tls.X509KeyPair(shown.ClientCert, shown.ClientKey)
+	if err != nil {
+		return nil, api.Errorf(api.CodeInvalid, "the certificate and the key to show to the external CA: %v", err)
+	}
+	return signOutside(ctx, authority, &own, request, id)
 }
 
 // signOutside has an external authority sign, which is shown this manager's own
@@ -173,34 +177,27 @@ func readCertificates(path string) (certs [][]byte, err error) {
 	return certs, nil
 }
 
-// initOutside are the flags of `orch init` about an external authority.
-type initOutside struct {
-	outside
-	clientCert, clientKey string
+// showOnce are the flags that name what an authority outside is shown once.
+type showOnce struct{ cert, key string }
+
+func (s *showOnce) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&s.cert, "ca-client-cert", "", "where an authority outside of the cluster signs: a certificate to show to it for this node's first one, PEM; it is not kept")
+	cmd.Flags().StringVar(&s.key, "ca-client-key", "", "the key of --ca-client-cert, PEM")
 }
 
-func (o *initOutside) flags(cmd *cobra.Command) {
-	o.outside.flags(cmd)
-	cmd.Flags().StringVar(&o.clientCert, "ca-client-cert", "", "with --external-ca: a certificate to show to it for this node's first one, PEM; it is not kept")
-	cmd.Flags().StringVar(&o.clientKey, "ca-client-key", "", "the key of --ca-client-cert, PEM")
-}
-
-// read adds what the flags name to a request.
-func (o *initOutside) read(req *api.InitRequest) (err error) {
-	if req.Authority, err = o.authority(); err != nil {
-		return err
+// read reads what the flags name.
+func (s *showOnce) read() (read api.Shown, err error) {
+	if (s.cert == "") != (s.key == "") {
+		return read, fmt.Errorf("--ca-client-cert and --ca-client-key belong together")
 	}
-	if (o.clientCert == "") != (o.clientKey == "") || o.clientCert != "" && req.Authority == nil {
-		return fmt.Errorf("--ca-client-cert and --ca-client-key belong together, and with --external-ca")
+	if s.cert == "" {
+		return read, nil
 	}
-	if o.clientCert == "" {
-		return nil
+	if read.ClientCert, err = os.ReadFile(s.cert); err != nil {
+		return read, fmt.Errorf("--ca-client-cert: %w", err)
 	}
-	if req.ClientCert, err = os.ReadFile(o.clientCert); err != nil {
-		return fmt.Errorf("--ca-client-cert: %w", err)
+	if read.ClientKey, err = os.ReadFile(s.key); err != nil {
+		return read, fmt.Errorf("--ca-client-key: %w", err)
 	}
-	if req.ClientKey, err = os.ReadFile(o.clientKey); err != nil {
-		return fmt.Errorf("--ca-client-key: %w", err)
-	}
-	return nil
+	return read, nil
 }

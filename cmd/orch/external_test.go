@@ -38,6 +38,14 @@ func TestFoundOutside(t *testing.T) {
 		t.Errorf("founded: %+v", id.credentials.Identity)
 	}
 
+	restored := identity{Node: id.Node, Key: id.Key, ClusterID: cluster.ID, Role: api.RoleManager}
+	if err := restored.sign(t.Context(), cluster, &api.Shown{}); err == nil || !strings.Contains(err.Error(), ca.URL) {
+		t.Errorf("restored without a certificate to show: %v", err)
+	}
+	if err := restored.sign(t.Context(), cluster, &req.Shown); err != nil || restored.credentials.Issuer != ca.Authority().ID() {
+		t.Errorf("restored: %v", err)
+	}
+
 	d.id = *id
 	key, err := pki.NewKey(rand.Reader)
 	if err != nil {

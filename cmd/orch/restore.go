@@ -34,7 +34,7 @@ func (d *daemon) Restore(ctx context.Context, req *api.RestoreRequest, content i
 		return api.Errorf(api.CodeInvalid, "%v", err)
 	}
 	snap := saved.Snapshot()
-	if err := d.assume(ctx, &id, snap, req.AdvertiseAddr); err != nil {
+	if err := d.assume(ctx, &id, snap, req); err != nil {
 		return err
 	}
 	err = d.enroll(id, func(m *member) error {
@@ -50,11 +50,11 @@ func (d *daemon) Restore(ctx context.Context, req *api.RestoreRequest, content i
 }
 
 // assume makes id that of a manager of the cluster that snap is of.
-func (d *daemon) assume(ctx context.Context, id *identity, snap *api.Snapshot, advertise string) error {
+func (d *daemon) assume(ctx context.Context, id *identity, snap *api.Snapshot, req *api.RestoreRequest) error {
 	if snap.Cluster == nil {
 		return api.Errorf(api.CodeInvalid, "there is no cluster in the backup")
 	}
-	addr, err := d.advertised(advertise)
+	addr, err := d.advertised(req.AdvertiseAddr)
 	if err != nil {
 		return err
 	}
@@ -65,12 +65,11 @@ func (d *daemon) assume(ctx context.Context, id *identity, snap *api.Snapshot, a
 	ring := snap.Cluster.GossipRing()
 	id.GossipKey, id.OtherGossipKeys = ring[0], ring[1:]
 	id.Managers, id.ElectionTimeout, id.Epoch = []string{d.apiAddr(addr)}, snap.Cluster.ElectionTimeout, snap.Cluster.Epoch+1
-	return id.sign(ctx, snap.Cluster)
+	return id.sign(ctx, snap.Cluster, &req.Shown)
 }
 
-// sign gives the node a certificate of a cluster of which it knows all. An authority
-// outside of it is shown none: the node has none of its yet.
-func (id *identity) sign(ctx context.Context, cluster *api.Cluster) error {
+// sign gives the node a certificate of a cluster of which it knows all.
+func (id *identity) sign(ctx context.Context, cluster *api.Cluster, shown *api.Shown) error {
 	request, err := pki.Request(id.Key)
 	if err != nil {
 		return err
@@ -78,7 +77,7 @@ func (id *identity) sign(ctx context.Context, cluster *api.Cluster) error {
 	self := pki.Identity{Cluster: cluster.ID, Role: id.Role, Node: id.Node}
 	var certificate []byte
 	if issuer := cluster.Issuer(); issuer.External != nil {
-		certificate, err = signOutside(ctx, issuer, nil, request, self)
+		certificate, err = signFirst(ctx, issuer, shown, request, self)
 	} else {
 		var authority *pki.Authority
 		if authority, err = pki.LoadAuthority(*issuer); err == nil {

@@ -25,6 +25,13 @@ type ExternalCA struct {
 	Roots [][]byte `json:"roots,omitempty"`
 }
 
+// Shown is what an authority outside is shown for the first certificate of a manager
+// that is alone: PEM, and not kept. Empty: nothing.
+type Shown struct {
+	ClientCert []byte `json:"clientCert,omitempty"`
+	ClientKey  []byte `json:"clientKey,omitempty"`
+}
+
 // Validate refuses what cannot be asked.
 func (ca *ExternalCA) Validate() error {
 	u, err := url.Parse(ca.URL)

@@ -86,12 +86,9 @@ type InitRequest struct {
 	AdvertiseAddr string `json:"advertiseAddr,omitempty"` // empty: the default route's
 	Pool          string `json:"pool,omitempty"`          // empty: DefaultPool
 	Autolock      bool   `json:"autolock,omitempty"`      // managers need an unlock key after a restart
-	// Authority is the external one of the new cluster; nil: one is made. ClientCert
-	// and ClientKey (PEM) are shown to it for this node's first certificate, and not
-	// kept.
-	Authority  *Authority `json:"authority,omitempty"`
-	ClientCert []byte     `json:"clientCert,omitempty"`
-	ClientKey  []byte     `json:"clientKey,omitempty"`
+	// Authority is the external one of the new cluster; nil: one is made.
+	Authority *Authority `json:"authority,omitempty"`
+	Shown
 }
 
 // DefaultPool is where task addresses and virtual IPs come from.

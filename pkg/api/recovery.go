@@ -28,6 +28,7 @@ type RestoreRequest struct {
 	AdvertiseAddr string `json:"advertiseAddr,omitempty"` // empty: the default route's
 	// Force: also if managers of the cluster answer.
 	Force bool `json:"force,omitempty"`
+	Shown
 }
 
 // Procedures about a managers' group that began anew, because most of it was lost.
