@@ -104,7 +104,7 @@ func (m *member) followRole(view *api.Snapshot) error {
 		m.stopManaging()
 		m.d.log.Info("this node is a worker now")
 		return m.d.forgetRaft()
-	case g != nil && !id.Joining && g.isOut(view):
+	case g != nil && g.isOut(id, view):
 		m.managers.SetHome("")
 	}
 	return nil

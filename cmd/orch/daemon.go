@@ -106,7 +106,7 @@ type daemon struct {
 	peers *rpc.Pool
 	sec   *rpc.Security
 
-	enrolling sync.Mutex // one init or join at a time
+	enrolling sync.Mutex // held while the node comes to its cluster, or goes
 
 	mu     sync.Mutex
 	id     identity
@@ -167,6 +167,7 @@ func (d *daemon) handOver() {
 func (d *daemon) run() error {
 	rpc.Handle(d.mux, api.ProcInit, d.Init)
 	rpc.Handle(d.mux, api.ProcJoin, d.Join)
+	rpc.HandleStream(d.mux, api.ProcLeave, d.Leave)
 	rpc.Handle(d.mux, api.ProcInfo, d.Info)
 	rpc.Handle(d.mux, api.ProcRaft, d.Raft)
 	rpc.Handle(d.mux, api.ProcUnlock, d.Unlock)
@@ -192,7 +193,9 @@ func (d *daemon) run() error {
 	id := d.identity()
 	d.log.Info("orch daemon", "version", version, "node", id.Node, "member", id.member(), "socket", filepath.Join(d.runDir, socketName))
 	if id.member() {
+		d.enrolling.Lock()
 		err := d.rejoin(nil)
+		d.enrolling.Unlock()
 		if d.setLocked(errors.Is(err, seal.ErrLocked)); d.isLocked() {
 			d.log.Warn("this manager is locked: give it the cluster's unlock key with `orch unlock`")
 		} else if err != nil {

@@ -83,7 +83,7 @@ func newRootCommand() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add("cluster", newInitCommand(cli), newJoinCommand(cli), newJoinTokenCommand(cli), newAuthorityCommand(cli),
+	add("cluster", newInitCommand(cli), newJoinCommand(cli), newLeaveCommand(cli), newJoinTokenCommand(cli), newAuthorityCommand(cli),
 		newNodeCommand(cli), newUserCommand(cli), newContextCommand(cli),
 		newClusterCommand(cli), newUnlockCommand(cli), newUnlockKeyCommand(cli),
 		newInfoCommand(cli), newNetCommand(cli), newDoctorCommand(cli))

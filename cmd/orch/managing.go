@@ -92,24 +92,24 @@ func (m *member) startManaging() error {
 
 // stopManaging ends what a manager runs, once it has answered what it was asked.
 func (m *member) stopManaging() {
-	g := m.managing.Swap(nil)
+	g := m.managing.Load()
 	ctx, cancel := context.WithTimeout(m.ctx, handOverTime)
 	defer cancel()
 	if err := g.control.HandOver(ctx); err != nil {
 		m.d.log.Warn("this manager ends before all that it was asked is answered", "err", err)
 	}
+	m.managing.Store(nil)
 	g.stop()
 }
 
 // isOut reports whether this manager is one no longer: the state says so, or the
 // Raft group, which may come first and is then the last that is heard of it.
-func (g *managing) isOut(view *api.Snapshot) bool {
-	self := g.node.id.Node
-	if view != nil && view.Nodes[self] != nil && view.Nodes[self].Role != api.RoleManager {
+func (g *managing) isOut(id identity, view *api.Snapshot) bool {
+	if view != nil && view.Nodes[id.Node] != nil && view.Nodes[id.Node].Role != api.RoleManager {
 		return true
 	}
 	group := g.replica.Raft.Stats()
-	return len(group.Peers) > 0 && !group.Has(self)
+	return !id.Joining && len(group.Peers) > 0 && !group.Has(id.Node)
 }
 
 // follow has the manager go by the cluster's settings, once the agent runs.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -77,15 +76,20 @@ func (d *daemon) startMember(id identity, withAgent bool) (*member, error) {
 	return m, nil
 }
 
-func (m *member) initRuntime() (err error) {
+// engineConfig says which containers are this node's.
+func (d *daemon) engineConfig(id identity) docker.Config {
 	cfg := docker.Config{
-		Host: m.d.dockerHost, ClusterID: m.id.ClusterID, Node: m.id.Node,
-		RunDir: m.d.runDir, Lab: m.d.lab, ImageDir: filepath.Join(m.d.stateDir, "images"),
+		Host: d.dockerHost, ClusterID: id.ClusterID, Node: id.Node,
+		RunDir: d.runDir, Lab: d.lab, ImageDir: d.imageDir(),
 	}
-	if m.d.lab != "" {
-		cfg.LabNode = m.d.hostname
+	if d.lab != "" {
+		cfg.LabNode = d.hostname
 	}
-	if m.engine, err = docker.New(cfg); err != nil {
+	return cfg
+}
+
+func (m *member) initRuntime() (err error) {
+	if m.engine, err = docker.New(m.d.engineConfig(m.id)); err != nil {
 		return err
 	}
 	if m.fence, err = fence.New(fenceDir(m.d.runDir), m.startGuard); err != nil {
@@ -94,26 +98,37 @@ func (m *member) initRuntime() (err error) {
 	return m.engine.SweepImages(time.Now())
 }
 
-func (m *member) initNetwork() error {
-	pool, err := netip.ParsePrefix(m.id.Pool)
+// newLinks makes the way to the interfaces that the node has in its cluster.
+func (d *daemon) newLinks(id identity) (links *netdev.Links, uplink string, err error) {
+	pool, err := netip.ParsePrefix(id.Pool)
 	if err != nil {
-		return fmt.Errorf("pool: %w", err)
+		return nil, "", fmt.Errorf("pool: %w", err)
 	}
-	uplink, _, err := netdev.UplinkOf(m.id.Addr)
+	if uplink, _, err = netdev.UplinkOf(id.Addr); err != nil {
+		return nil, "", err
+	}
+	return netdev.New(netdev.Config{Uplink: uplink, DNSAddr: dnsAddr, Pool: pool, Pool6: api.Pool6(id.ClusterID), Owner: ownerTag(id.ClusterID)}), uplink, nil
+}
+
+func (d *daemon) openPlane(uplink string) (*dataplane.Dataplane, error) {
+	return dataplane.Open(dataplane.Config{PinDir: d.pinDir, Uplink: uplink, Mode: dataplane.Mode(d.datapath), UDPIdle: d.udpIdle})
+}
+
+func (m *member) initNetwork() error {
+	links, uplink, err := m.d.newLinks(m.id)
 	if err != nil {
 		return err
 	}
-	m.links = netdev.New(netdev.Config{Uplink: uplink, DNSAddr: dnsAddr, Pool: pool, Pool6: api.Pool6(m.id.ClusterID), Owner: ownerTag(m.id.ClusterID)})
+	m.links = links
 	if err := m.links.Setup(m.ctx); err != nil {
 		return err
 	}
 	if chain, blocked, err := netdev.ForwardingBlocked(); err != nil {
 		m.d.log.Warn("cannot tell whether a firewall blocks forwarding", "err", err)
 	} else if blocked {
-		m.d.log.Warn("a firewall drops what this node forwards: tasks will not reach addresses outside the cluster until it lets the pool through", "chain", chain, "pool", pool)
+		m.d.log.Warn("a firewall drops what this node forwards: tasks will not reach addresses outside the cluster until it lets the pool through", "chain", chain, "pool", m.id.Pool)
 	}
-	m.plane, err = dataplane.Open(dataplane.Config{PinDir: m.d.pinDir, Uplink: uplink, Mode: dataplane.Mode(m.d.datapath), UDPIdle: m.d.udpIdle})
-	if err != nil {
+	if m.plane, err = m.d.openPlane(uplink); err != nil {
 		return err
 	}
 	m.d.log.Info("data plane active", "datapath", m.plane.Describe())

@@ -58,7 +58,7 @@ func (d *Directory) Know(addrs []string) {
 func (d *Directory) SetHome(addr string) {
 	d.mu.Lock()
 	was := d.home
-	d.home = addr
+	d.home, d.misses = addr, 0
 	d.mu.Unlock()
 	if addr == "" && was != "" {
 		d.leave(was)

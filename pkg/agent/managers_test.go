@@ -87,6 +87,39 @@ func TestReportMovesOn(t *testing.T) {
 	}
 }
 
+// A manager that cannot pass reports on, because it is in no Raft group any more and
+// has not heard of it, asks the others; when it is one again, its own process.
+func TestReportBesideHome(t *testing.T) {
+	sec := managerSecurity(t)
+	home := serveReports(t, sec, api.Errorf(api.CodeUnavailable, "no quorum"))
+	good := serveReports(t, sec, nil)
+	peers := rpc.NewPool(sec)
+	t.Cleanup(peers.Reset)
+	d := NewDirectory("n1", peers, home, []string{home, good}, func([]string) {})
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for i := range homePatience {
+		if _, err := d.Report(ctx, &api.Report{Node: "n1"}); err == nil {
+			t.Fatalf("report %d went to another manager", i)
+		}
+	}
+	if _, err := d.Report(ctx, &api.Report{Node: "n1"}); err != nil {
+		t.Errorf("no other manager was asked: %v", err)
+	}
+	if _, err := d.Report(ctx, &api.Report{Node: "n1"}); err == nil {
+		t.Error("home was not asked again")
+	}
+
+	d.SetHome("") // it is a worker now
+	if _, err := d.Report(ctx, &api.Report{Node: "n1"}); err != nil || d.Addr() != good {
+		t.Errorf("a worker reports to %s: %v", d.Addr(), err)
+	}
+	d.SetHome(home)
+	if _, err := d.Report(ctx, &api.Report{Node: "n1"}); err == nil {
+		t.Error("a manager does not report to its own process")
+	}
+}
+
 // A manager whose file names no managers does not fall over.
 func TestDirectoryWithoutAddresses(t *testing.T) {
 	d := NewDirectory("n1", nil, "192.0.2.1:2377", nil, func([]string) {})

@@ -27,6 +27,7 @@ var access = map[string]Access{
 	ProcInit:    AccessLocal,
 	ProcJoin:    AccessLocal,
 	ProcUnlock:  AccessLocal,
+	ProcLeave:   AccessLocal,
 	ProcRestore: AccessLocal,
 	ProcSurvey:  AccessLocal,
 	ProcRecover: AccessLocal,

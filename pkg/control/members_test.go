@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -129,4 +131,62 @@ func TestManagersThatMayNotBeLost(t *testing.T) {
 		g.call(t, func(*peer) error { return leader.setRole(deadline(t), followers[1].node.ID, api.RoleWorker) })
 		g.awaitMembers(t, leader)
 	})
+}
+
+// Two managers that each may be lost may not both be: the second is counted without
+// the first.
+func TestDemotedAtTheSameTime(t *testing.T) {
+	g := newGroup(t, 3)
+	followers := g.followers(t)
+	down := g.add(t)
+	down.stop()
+	g.managers = slices.DeleteFunc(g.managers, func(p *peer) bool { return p == down })
+	leader := g.leader(t)
+	until(t, "the leader misses it", func() error {
+		if leader.answers(down.node) {
+			return fmt.Errorf("it answers")
+		}
+		return nil
+	})
+	var both sync.WaitGroup
+	var refused atomic.Int32
+	for _, p := range followers {
+		both.Go(func() {
+			err := leader.setRole(deadline(t), p.node.ID, api.RoleWorker)
+			switch {
+			case err == nil && leader.Replica.Raft.Stats().Has(p.node.ID):
+				t.Errorf("%s was demoted and is in the group", p.node.Hostname)
+			case api.CodeOf(err) == api.CodeConflict:
+				refused.Add(1)
+			case err != nil:
+				t.Error(err)
+			}
+		})
+	}
+	both.Wait()
+	if n := refused.Load(); n != 1 {
+		t.Errorf("%d of 2 demotions were refused", n)
+	}
+}
+
+// A node that leaves is drained first, and then is in no list and in no group.
+func TestDepart(t *testing.T) {
+	g := newGroup(t, 3)
+	leader, leaver := g.leader(t), g.followers(t)[0]
+	depart := func(prepare bool) error {
+		_, err := rpc.Call[api.DepartRequest, api.Empty](deadline(t), leaver.client, api.ProcDepart, &api.DepartRequest{Node: leaver.node.ID, Prepare: prepare})
+		return err
+	}
+	if err := depart(true); err != nil {
+		t.Fatal(err)
+	}
+	if now := leader.Replica.Snapshot().Nodes[leaver.node.ID]; now.Availability != api.AvailabilityDrain || now.Role != api.RoleManager {
+		t.Errorf("prepared to leave it is %+v", now)
+	}
+	if err := depart(false); err != nil {
+		t.Fatal(err)
+	}
+	if leader.Replica.Snapshot().Nodes[leaver.node.ID] != nil || leader.Replica.Raft.Stats().Has(leaver.node.ID) {
+		t.Error("it has left and is still there")
+	}
 }

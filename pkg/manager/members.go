@@ -65,7 +65,7 @@ func (m *Members) step(ctx context.Context, snap *api.Snapshot) error {
 	}
 	for _, node := range waiting {
 		applied, err := m.Applied(ctx, node)
-		if err != nil || applied+caughtUp < stats.CommitIndex {
+		if err != nil || applied == 0 || applied+caughtUp < stats.CommitIndex {
 			m.Log.Debug("a manager has not caught up", "node", node.Hostname, "applied", applied, "of", stats.CommitIndex, "err", err)
 			continue
 		}

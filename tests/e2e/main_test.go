@@ -155,6 +155,7 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 		{"killed leader", []string{blog, probes}, testKilledLeader},
 		{"roles", []string{probes}, testRoles},
 		{"authority outside", []string{blog}, testAuthorityOutside},
+		{"leave", []string{probes}, testLeave},
 		{"remove", []string{blog, probes, other}, testRemove},
 	}
 	deployed := map[string]bool{}

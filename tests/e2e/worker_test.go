@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -50,8 +51,35 @@ func TestWorker(t *testing.T) {
 	}
 	t.Run("killed daemon", func(t *testing.T) { killDaemons(t, c, "n3") })
 	t.Run("killed daemon of the only manager", func(t *testing.T) { killDaemons(t, c, "n1") })
+	t.Run("another manager", func(t *testing.T) { replaceManager(t, c, "n1", "n2", "n3") })
 	t.Run("autolock", func(t *testing.T) { testAutolock(t, c) })
 	t.Run("killed node", func(t *testing.T) { killWorker(t, c, "n2") })
+}
+
+// replaceManager makes a worker the only manager and then undoes that. The other
+// worker, which knew but the first, goes with them, also through a restart.
+func replaceManager(t *testing.T, c *cluster, manager, next, worker string) {
+	began := time.Now()
+	load := c.startLoad(t, c.names(), probePort)
+	for _, change := range [][2]string{{manager, next}, {next, manager}} {
+		c.run(t, change[0], "node", "promote", change[1])
+		c.run(t, change[1], "node", "demote", change[0])
+		await(t, patience, "it is a worker", func() error { return isWorker(t, c, change[0]) })
+		restart(t, c, worker)
+		says(t, c.run(t, change[1], "info"), []string{"1, quorum 1, failures tolerated 0"})
+		await(t, patience, "the worker reports to the new manager", func() error {
+			nodes, err := c.nodes(t.Context(), change[1])
+			for _, n := range nodes {
+				if n.Hostname == worker && (n.State != api.NodeReady || n.Applied == 0) {
+					return fmt.Errorf("%s is %s, seen %v ago", n.Hostname, n.State, n.SeenAgo)
+				}
+			}
+			return err
+		})
+	}
+	c.settle(t)
+	load.end()
+	load.noFailures(t, "through all nodes", began)
 }
 
 // killWorker cuts a worker's power, and starts it again once its tasks run
