@@ -33,6 +33,8 @@ func TestRecovery(t *testing.T) {
 		name string
 		run  func(*testing.T, *cluster)
 	}{
+		{"all managers restarted at once", testRestartedAtOnce},
+		{"quorum lost, a survivor goes on", testRecover},
 		{"all managers lost, backup restored", testRestore},
 	} {
 		t.Run(step.name, func(t *testing.T) {
@@ -109,6 +111,71 @@ func (c *cluster) joinAs(t *testing.T, node string, role api.Role, through strin
 	c.run(t, node, "join", token)
 }
 
+// testRestartedAtOnce kills all managers, which are a cluster again by themselves.
+func testRestartedAtOnce(t *testing.T, c *cluster) {
+	managers := []string{"n1", "n2", "n3"}
+	for _, node := range managers {
+		if err := c.KillDaemon(t.Context(), node); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, node := range managers {
+		if err := c.Start(t.Context(), node); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("all as before after %.1f s", c.settle(t).Seconds())
+}
+
+// testRecover loses two of three managers. The third goes on alone; the two come back
+// and form no cluster of their own, though they are a quorum of what was.
+func testRecover(t *testing.T, c *cluster) {
+	if _, err := c.given(t, "n1", "", "cluster", "recover", "--yes"); err == nil {
+		t.Fatal("recovered a cluster that has a quorum")
+	}
+	for _, node := range []string{"n2", "n3"} {
+		if err := c.KillDaemon(t.Context(), node); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(t, patience, "n1 has noticed", func() error {
+		out, err := c.given(t, "n1", "", "cluster", "recover")
+		if err == nil || !strings.Contains(out, "give --yes") {
+			return fmt.Errorf("it says %s", out)
+		}
+		says(t, out, []string{"Kept:", "Lost:", "n2", "n3"})
+		return nil
+	})
+	if out, err := c.given(t, "n4", "", "cluster", "recover", "--yes"); err == nil || !strings.Contains(out, "is a worker") {
+		t.Errorf("recovered on a worker: %v\n%s", err, out)
+	}
+	says(t, c.run(t, "n1", "cluster", "recover", "--yes"), []string{"the only manager"})
+	await(t, patience, "the worker has found it", func() error { return c.ready(t.Context(), "n1", "n4") })
+	c.run(t, "n1", "service", "scale", steadyWeb+"=3")
+	c.run(t, "n1", "service", "scale", steadyWeb+"=2")
+
+	for _, node := range []string{"n2", "n3"} {
+		if err := c.Start(t.Context(), node); err != nil {
+			t.Fatal(err)
+		}
+		await(t, patience, node+" knows that it was left behind", func() error {
+			out, err := c.Orch(t.Context(), node, "info")
+			if err != nil || !strings.Contains(string(out), "Left behind") {
+				return fmt.Errorf("%v: %s", err, out)
+			}
+			return nil
+		})
+		if out, err := c.given(t, node, "", "node", "ls"); err == nil || !strings.Contains(out, "join it again") {
+			t.Errorf("%s answers for a cluster: %v\n%s", node, err, out)
+		}
+	}
+	for _, node := range []string{"n2", "n3"} {
+		c.renew(t, node)
+		c.joinAs(t, node, api.RoleManager, "n1")
+	}
+	c.settle(t)
+}
+
 // testRestore loses every manager with its disk. One of the machines gets another
 // disk and the backup, the others join it.
 func testRestore(t *testing.T, c *cluster) {
@@ -120,7 +187,7 @@ func testRestore(t *testing.T, c *cluster) {
 		t.Errorf("restored on a manager: %v\n%s", err, out)
 	}
 	c.renew(t, "n1")
-	if out, err := c.given(t, "n1", key, "cluster", "restore", file); err == nil || !strings.Contains(out, "managers that answer: n2") {
+	if out, err := c.given(t, "n1", key, "cluster", "restore", file); err == nil || !strings.Contains(out, "managers that answer: ") {
 		t.Errorf("restored beside a cluster that is alive: %v\n%s", err, out)
 	}
 	c.renew(t, "n2")
