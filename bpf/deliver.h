@@ -15,6 +15,11 @@
 /* Set before load: the device of the underlay. */
 const volatile __u32 uplink_ifindex;
 
+/* Set before load: bpf_redirect_peer silently drops what is longer than the MTU
+ * of the task's device (before Linux 5.12).
+ */
+const volatile bool peer_keeps_mtu;
+
 /* Straight into the namespace of a task on this node. */
 static __noinline int deliver(struct __sk_buff *skb, __be32 addr, const struct endpoint *ep)
 {
@@ -195,8 +200,12 @@ static __always_inline int to_client(struct __sk_buff *skb, const struct packet 
 static __always_inline int to_backend(struct __sk_buff *skb, const struct node_config *cfg,
 				      struct packet *p, const struct target *t)
 {
-	if (t->endpoint->node == cfg->underlay)
+	if (t->endpoint->node == cfg->underlay) {
+		if (peer_keeps_mtu && wire_length(skb, p) + OVERLAY_OVERHEAD > cfg->mtu)
+			return complain(skb, p, ICMP_FRAG_NEEDED, cfg->mtu - OVERLAY_OVERHEAD,
+					ANSWERED_TOO_BIG);
 		return translate(skb, cfg, p, t, cfg->underlay);
+	}
 	return tunnel(skb, cfg, p, OVERLAY_CLIENT, t);
 }
 

@@ -303,6 +303,7 @@ const (
 	OrchProgFromTask      = "from_task"
 	OrchProgUplinkTc      = "uplink_tc"
 	OrchProgUplinkXdp     = "uplink_xdp"
+	OrchVarPeerKeepsMtu   = "peer_keeps_mtu"
 	OrchVarTicksUdpIdle   = "ticks_udp_idle"
 	OrchVarUplinkIfindex  = "uplink_ifindex"
 )
@@ -388,6 +389,7 @@ type OrchMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type OrchVariableSpecs struct {
+	PeerKeepsMtu  *ebpf.VariableSpec `ebpf:"peer_keeps_mtu"`
 	TicksUdpIdle  *ebpf.VariableSpec `ebpf:"ticks_udp_idle"`
 	UplinkIfindex *ebpf.VariableSpec `ebpf:"uplink_ifindex"`
 }
@@ -469,6 +471,7 @@ func (m *OrchMaps) Close() error {
 //
 // It can be passed to LoadOrchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OrchVariables struct {
+	PeerKeepsMtu  *ebpf.Variable `ebpf:"peer_keeps_mtu"`
 	TicksUdpIdle  *ebpf.Variable `ebpf:"ticks_udp_idle"`
 	UplinkIfindex *ebpf.Variable `ebpf:"uplink_ifindex"`
 }

@@ -50,6 +50,12 @@ func prepareSpec(cfg Config, uplink int) (*ebpf.CollectionSpec, error) {
 	if features.HaveProgramHelper(ebpf.SchedCLS, asm.FnKtimeGetCoarseNs) != nil {
 		useFineClock(spec)
 	}
+	// The helper came with the release that lifted the limit (Linux 5.12).
+	if features.HaveProgramHelper(ebpf.SchedCLS, asm.FnCheckMtu) != nil {
+		if err := spec.Variables["peer_keeps_mtu"].Set(true); err != nil {
+			return nil, fmt.Errorf("set peer_keeps_mtu: %w", err)
+		}
+	}
 	for name, value := range map[string]uint32{"uplink_ifindex": uint32(uplink), "ticks_udp_idle": ticksOf(cfg.UDPIdle)} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set %s: %w", name, err)

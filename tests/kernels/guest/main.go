@@ -42,7 +42,9 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command("/dataplane.test", "-test.v", "-test.short", "-test.timeout=10m", "-test.run="+string(pattern))
+	// A flood leaves an emulated processor no time for anything beside.
+	cmd := exec.Command("/dataplane.test", "-test.v", "-test.short", "-test.timeout=10m",
+		"-test.skip=^TestDataplane$/.*/^flood$", "-test.run="+string(pattern))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 	cmd.Env = []string{"PATH=/bin", "LD_LIBRARY_PATH=/lib/x86_64-linux-gnu", "HOME=/"}
 	err = cmd.Run()
