@@ -10,6 +10,8 @@ const (
 	MaxReplicas = 100_000
 	MaxServices = 10_000
 	maxName     = 63 // a DNS label (RFC 1035)
+
+	maxNetworkName = 255
 )
 
 var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$`)
@@ -55,6 +57,12 @@ func (r *DeployRequest) Validate() error {
 	}
 	networks := make(map[string]bool)
 	for _, n := range r.Networks {
+		if n.Name == "" || len(n.Name) > maxNetworkName { // else it is any that the compose file gives it
+			return Errorf(CodeInvalid, "network %.40q: its name has 1 to %d bytes", n.Name, maxNetworkName)
+		}
+		if networks[n.Name] {
+			return Errorf(CodeInvalid, "network %s is there twice", n.Name)
+		}
 		networks[n.Name] = true
 	}
 	seen := make(map[string]bool)

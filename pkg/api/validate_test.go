@@ -30,3 +30,24 @@ func TestNodeValidate(t *testing.T) {
 		}
 	}
 }
+
+func TestNetworksOfAStack(t *testing.T) {
+	for name, test := range map[string]struct {
+		networks []string
+		want     string
+	}{
+		"two":       {[]string{"a", "Any.Name"}, ""},
+		"twice":     {[]string{"a", "b", "a"}, "network a is there twice"},
+		"no name":   {[]string{""}, `network "": its name has 1 to 255 bytes`},
+		"too long":  {[]string{strings.Repeat("x", 256)}, "its name has 1 to 255 bytes"},
+		"long ones": {[]string{strings.Repeat("x", 255)}, ""},
+	} {
+		req := DeployRequest{Stack: "blog", Services: []ServiceSpec{{Name: "blog_web", Mode: ModeReplicated, Task: TaskSpec{Image: "i"}}}}
+		for _, n := range test.networks {
+			req.Networks = append(req.Networks, NetworkSpec{Name: n})
+		}
+		if err := req.Validate(); (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+	}
+}

@@ -147,7 +147,9 @@ func plausible(req *api.DeployRequest, more []byte) {
 		}
 		if say(4) {
 			for _, name := range s.Networks {
-				req.Networks = append(req.Networks, api.NetworkSpec{Name: name})
+				if !slices.ContainsFunc(req.Networks, func(n api.NetworkSpec) bool { return n.Name == name }) {
+					req.Networks = append(req.Networks, api.NetworkSpec{Name: name})
+				}
 			}
 		}
 		if say(5) {
