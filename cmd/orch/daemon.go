@@ -193,6 +193,9 @@ func (d *daemon) run() error {
 	id := d.identity()
 	d.log.Info("orch daemon", "version", version, "node", id.Node, "member", id.member(), "socket", filepath.Join(d.runDir, socketName))
 	if id.member() {
+		if err := d.move(); err != nil {
+			return err
+		}
 		d.enrolling.Lock()
 		err := d.rejoin(nil)
 		d.enrolling.Unlock()

@@ -185,6 +185,27 @@ func (d *daemon) advertised(text string) (netip.Addr, error) {
 	return addr, nil
 }
 
+// move has the node be at another address than it was, if --advertise-addr says so.
+// The managers learn it from its first report.
+func (d *daemon) move() error {
+	id := d.identity()
+	if d.advertiseAddr == "" || d.advertiseAddr == id.Addr.String() {
+		if _, _, err := netdev.UplinkOf(id.Addr); err != nil {
+			return fmt.Errorf("this node is in a cluster as %s: %w: if it has moved, start the daemon with --advertise-addr and its new address", id.Addr, err)
+		}
+		return nil
+	}
+	addr, err := d.advertised(d.advertiseAddr)
+	if err != nil {
+		return err
+	}
+	d.log.Info("this node has moved", "from", id.Addr, "to", addr)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.id.Addr = addr
+	return d.id.save(d.stateDir)
+}
+
 // checkPool refuses a pool that is none or that this node's routes overlap.
 func checkPool(text string) (netip.Prefix, error) {
 	if text == "" {

@@ -200,7 +200,7 @@ func (m *member) initAgent() error {
 	}
 	m.managers = agent.NewDirectory(m.id.Node, m.d.peers, home, m.id.Managers, m.d.saveManagers)
 	m.agent = agent.New(agent.Config{
-		Node: m.id.Node, Runtime: m.engine, Links: taskLinks{m.links}, Dataplane: m.plane,
+		Node: m.id.Node, Addr: netip.AddrPortFrom(m.id.Addr, m.d.apiPort), Runtime: m.engine, Links: taskLinks{m.links}, Dataplane: m.plane,
 		Names: zoneSetter{m.names}, Gossip: m.gossip, Managers: m.managers, Fence: m.fence, Copies: m.managers, DNS: dnsAddr,
 		Info: func(ctx context.Context) api.NodeInfo { return m.d.nodeInfo(ctx, m) },
 		Now:  time.Now, Log: m.d.log.With("part", "agent"),

@@ -94,6 +94,7 @@ type Managers interface {
 // Config is what an Agent needs.
 type Config struct {
 	Node      api.NodeID
+	Addr      netip.AddrPort // of its API
 	Runtime   Runtime
 	Links     Links
 	Dataplane Dataplane

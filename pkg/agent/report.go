@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"net/netip"
 	"reflect"
 	"sync"
 	"time"
@@ -68,10 +69,13 @@ func (r *reports) signal() {
 }
 
 // next makes the report to send.
-func (r *reports) next(node api.NodeID) *api.Report {
+func (r *reports) next(node api.NodeID, addr netip.AddrPort) *api.Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	report := &api.Report{Node: node, Applied: r.applied, Info: r.info, Statuses: make(map[api.TaskID]api.TaskStatus)}
+	if r.info != nil {
+		report.Addr = addr
+	}
 	for id, s := range r.statuses {
 		report.Statuses[id] = s
 	}
@@ -126,7 +130,7 @@ func (a *Agent) sendReports(ctx context.Context) error {
 	ticker := time.NewTicker(beat)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		report := a.reports.next(a.Node)
+		report := a.reports.next(a.Node, a.Addr)
 		sent, began := a.Fence.Now(), a.Now()
 		res, err := a.Managers.Report(ctx, report)
 		if err != nil {

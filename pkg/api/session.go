@@ -1,6 +1,9 @@
 package api
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // SessionRequest opens an agent's stream of updates.
 type SessionRequest struct {
@@ -23,6 +26,8 @@ type Report struct {
 	// Statuses are those that changed since they were last accepted.
 	Statuses map[TaskID]TaskStatus `json:"statuses,omitempty"`
 	Info     *NodeInfo             `json:"info,omitempty"` // when it changed
+	// Addr is where the node's API is now, with Info.
+	Addr netip.AddrPort `json:"addr,omitzero"`
 }
 
 // ReportResponse says for how long the node's lease is good, and what the newest

@@ -26,6 +26,10 @@ func (s *Server) Report(ctx context.Context, req *api.Report) (*api.ReportRespon
 	if snap.Nodes[req.Node] == nil {
 		return nil, notMember(req.Node)
 	}
+	if other := holder(snap, req); other != nil {
+		return nil, api.Errorf(api.CodeConflict, "node %s has moved to %s, which is the address of node %s: remove that one if it is gone (`orch node rm %s`)",
+			snap.Nodes[req.Node].Hostname, req.Addr, other.Hostname, other.Hostname)
+	}
 	s.Tracker.Reported(req.Node, req.Applied, snap.Index, s.Now())
 	if len(planReport(snap, req, s.now())) > 0 && !s.reports.Allow(req.Node) {
 		return nil, api.Errorf(api.CodeUnavailable, "node %s reports too much: at most %d times a second", req.Node, time.Second/reportEvery)
@@ -50,6 +54,16 @@ func (s *Server) Report(ctx context.Context, req *api.Report) (*api.ReportRespon
 	return res, nil
 }
 
+// holder is another node that has the address which a node says that it has.
+func holder(snap *api.Snapshot, req *api.Report) *api.Node {
+	for _, n := range snap.Nodes {
+		if n.ID != req.Node && req.Addr.IsValid() && n.Addr == req.Addr.Addr() && n.APIPort == req.Addr.Port() {
+			return n
+		}
+	}
+	return nil
+}
+
 func runsSingleton(tasks []*api.Task) bool {
 	return slices.ContainsFunc(tasks, func(t *api.Task) bool { return t.Spec.Singleton && !t.Status.State.Terminal() })
 }
@@ -61,7 +75,10 @@ func planReport(snap *api.Snapshot, req *api.Report, now time.Time) []api.Change
 	if node := snap.Nodes[req.Node]; node != nil && req.Info != nil {
 		next := *node
 		next.Info = req.Info.Bounded()
-		if !reflect.DeepEqual(node.Info, next.Info) {
+		if req.Addr.IsValid() {
+			next.Addr, next.APIPort = req.Addr.Addr(), req.Addr.Port()
+		}
+		if !reflect.DeepEqual(node, &next) {
 			changes = append(changes, api.Change{Node: &next})
 		}
 	}

@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/orch-dev/orch/pkg/netdev"
 )
 
 // State is what a node of a lab is doing.
@@ -122,6 +127,46 @@ func (l *Lab) signal(node string, sig unix.Signal) error {
 		return fmt.Errorf("signal the daemon of %s: %w", node, err)
 	}
 	return nil
+}
+
+// Move cuts a node's power and gives its machine another address of the underlay,
+// which its daemon has from the next Start on.
+func (l *Lab) Move(ctx context.Context, node string, addr netip.Addr) error {
+	n, err := l.Find(node)
+	if err != nil {
+		return err
+	}
+	if err := l.Kill(ctx, node); err != nil {
+		return err
+	}
+	err = netdev.Do(n.NetNS, func() error { return readdress(n.Addr, addr) })
+	if err != nil {
+		return fmt.Errorf("move %s to %s: %w", node, addr, err)
+	}
+	n.Addr = addr
+	return nil
+}
+
+// readdress replaces the addresses of the uplink, and the default route that goes
+// with the first.
+func readdress(from, to netip.Addr) error {
+	link, err := netlink.LinkByName(uplink)
+	if err != nil {
+		return err
+	}
+	for _, a := range []struct{ from, to netip.Prefix }{
+		{netip.PrefixFrom(from, underlay.Bits()), netip.PrefixFrom(to, underlay.Bits())},
+		{netip.PrefixFrom(Addr6(from), underlay6.Bits()), netip.PrefixFrom(Addr6(to), underlay6.Bits())},
+	} {
+		old := &net.IPNet{IP: a.from.Addr().AsSlice(), Mask: net.CIDRMask(a.from.Bits(), a.from.Addr().BitLen())}
+		if err := netlink.AddrDel(link, &netlink.Addr{IPNet: old}); err != nil {
+			return err
+		}
+		if err := addAddr(uplink, a.to); err != nil {
+			return err
+		}
+	}
+	return netlink.RouteReplace(&netlink.Route{Gw: ClientAddr.AsSlice()})
 }
 
 // Start plugs a node's wire in and starts its daemon, unless it runs. It

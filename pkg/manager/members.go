@@ -10,8 +10,8 @@ import (
 )
 
 // Members keeps the Raft group what the nodes' roles say, while its node leads: a
-// manager that has caught up gets a vote, and who is no manager any more is
-// removed.
+// manager that has caught up gets a vote, one that has moved is found at its new
+// address, and who is no manager any more is removed.
 type Members struct {
 	Replica *Replica
 	Tracker *Tracker
@@ -55,13 +55,20 @@ func (m *Members) step(ctx context.Context, snap *api.Snapshot) error {
 	ctx, cancel := context.WithTimeout(ctx, membersTimeout)
 	defer cancel()
 	stats := m.Replica.Raft.Stats()
-	remove, waiting := planMembers(snap, stats.Peers)
+	remove, moved, waiting := planMembers(snap, stats.Peers)
 	if remove != "" {
 		if leader, _, _ := m.Replica.Raft.Leader(); leader == remove {
 			return m.Replica.Raft.TransferLeadership(ctx) // to one that removes this one
 		}
 		m.Log.Info("no manager any more", "node", remove)
 		return m.Replica.Raft.RemoveServer(ctx, remove)
+	}
+	if moved != nil {
+		m.Log.Info("a manager has moved", "node", moved.Hostname, "to", moved.APIAddr())
+		if stats.Votes(moved.ID) {
+			return m.Replica.Raft.Promote(ctx, moved.ID, moved.APIAddr())
+		}
+		return m.Replica.Raft.AddMember(ctx, moved.ID, moved.APIAddr())
 	}
 	for _, node := range waiting {
 		applied, err := m.Applied(ctx, node)
@@ -75,17 +82,19 @@ func (m *Members) step(ctx context.Context, snap *api.Snapshot) error {
 	return nil
 }
 
-// planMembers returns the member that is to go, if any, and the managers that wait
-// for their votes.
-func planMembers(snap *api.Snapshot, peers []consensus.Peer) (remove api.NodeID, waiting []*api.Node) {
+// planMembers returns a member that is to go and one that has another address, if
+// any, and the managers that wait for their votes.
+func planMembers(snap *api.Snapshot, peers []consensus.Peer) (remove api.NodeID, moved *api.Node, waiting []*api.Node) {
 	for _, p := range peers {
 		node := snap.Nodes[p.ID]
 		switch {
 		case node == nil || node.Role != api.RoleManager:
 			remove = p.ID
+		case p.Addr != node.APIAddr():
+			moved = node
 		case !p.Voter:
 			waiting = append(waiting, node)
 		}
 	}
-	return remove, waiting
+	return remove, moved, waiting
 }

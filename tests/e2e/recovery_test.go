@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +34,8 @@ func TestRecovery(t *testing.T) {
 		name string
 		run  func(*testing.T, *cluster)
 	}{
+		{"a manager moves", testMove},
+		{"a manager is replaced by another machine", testReplace},
 		{"all managers restarted at once", testRestartedAtOnce},
 		{"quorum lost, a survivor goes on", testRecover},
 		{"all managers lost, backup restored", testRestore},
@@ -228,4 +231,69 @@ func testRestore(t *testing.T, c *cluster) {
 	c.settle(t)
 	c.run(t, "n3", "service", "scale", steadyWeb+"=3")
 	c.run(t, "n1", "service", "scale", steadyWeb+"=2")
+}
+
+// testMove gives a manager another address: the others find it there.
+func testMove(t *testing.T, c *cluster) {
+	const node = "n2"
+	from, to := c.find(node).Addr, netip.MustParseAddr("10.201.0.60")
+	if err := c.Kill(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Move(t.Context(), node, to); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	took := await(t, patience, "it is ready at its new address", func() error {
+		nodes, err := c.nodes(t.Context(), "n1")
+		if err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			if n.Hostname == node && (n.Addr != to || n.State != api.NodeReady || !n.Voter) {
+				return fmt.Errorf("%s at %s is %s, voter: %v", node, n.Addr, n.State, n.Voter)
+			}
+		}
+		return nil
+	})
+	t.Logf("the manager is ready at %s, and was at %s, after %.1f s", to, from, took.Seconds())
+	// It counts: with another one away there is a quorum only with it.
+	if err := c.Kill(t.Context(), "n3"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, patience, "a write without the third manager", func() error {
+		_, err := c.Orch(t.Context(), node, "node", "update", node, "--label-add", "moved=yes")
+		return err
+	})
+	if err := c.Start(t.Context(), "n3"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, patience, "all are back", func() error { return c.ready(t.Context(), node, "n1", "n2", "n3") })
+	if got, err := c.outside().whoami(c.addr(node, steadyPort)); err != nil || got.Replica == "" {
+		t.Errorf("through %s at its new address: %+v, %v", node, got, err)
+	}
+}
+
+// testReplace loses a manager's machine, and joins another one in its place.
+func testReplace(t *testing.T, c *cluster) {
+	const node = "n3"
+	if err := c.Kill(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	await(t, patience, "the machine is known to be lost", func() error {
+		nodes, err := c.nodes(t.Context(), "n1")
+		if err == nil && !slices.ContainsFunc(nodes, func(n api.NodeEntry) bool { return n.Hostname == node && n.State == api.NodeDown }) {
+			err = fmt.Errorf("%s is not down", node)
+		}
+		return err
+	})
+	c.run(t, "n1", "node", "rm", node)
+	c.renew(t, node)
+	c.joinAs(t, node, api.RoleManager, "n1")
+	await(t, patience, "the new machine has a vote", func() error { return c.ready(t.Context(), "n2", "n1", "n2", "n3") })
+	if nodes, err := c.nodes(t.Context(), "n2"); err != nil || len(nodes) != 4 {
+		t.Errorf("%d nodes, %v", len(nodes), err)
+	}
 }
