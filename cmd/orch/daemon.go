@@ -36,6 +36,7 @@ type options struct {
 	apiPort, gossipPort      uint16
 	lease, certificateLife   time.Duration
 	udpIdle                  time.Duration
+	maxFlows                 uint32
 	debug                    bool
 }
 
@@ -55,6 +56,7 @@ func newDaemonCommand() *cobra.Command {
 	f.StringVar(&o.advertiseAddr, "advertise-addr", "", "this node's address for other nodes (default: the one of the default route)")
 	f.StringVar(&o.hostname, "hostname", hostname, "this node's name")
 	f.StringVar(&o.datapath, "datapath", string(dataplane.ModeAuto), "how the uplink is attached to: auto, xdp or tc")
+	f.Uint32Var(&o.maxFlows, "max-flows", dataplane.DefaultMaxFlows, "lasting flows to remember, and as many translated for tasks; another number starts with none")
 	f.DurationVar(&o.udpIdle, "udp-idle", dataplane.DefaultUDPIdle, "after how long without a datagram a UDP flow has ended")
 	f.StringVar(&o.dockerHost, "docker-host", "", "the Docker Engine's socket, unix://PATH (default: DOCKER_HOST, or the usual one)")
 	f.StringVar(&o.metricsAddr, "metrics-addr", fmt.Sprintf(":%d", api.MetricsPort), "where /metrics is served; empty: nowhere")
@@ -74,6 +76,9 @@ func (o *options) check() error {
 	case dataplane.ModeAuto, dataplane.ModeXDP, dataplane.ModeTC:
 	default:
 		return fmt.Errorf("--datapath %q: use auto, xdp or tc", o.datapath)
+	}
+	if o.maxFlows < 1<<10 || o.maxFlows > 1<<24 {
+		return fmt.Errorf("--max-flows %d: use %d to %d", o.maxFlows, 1<<10, 1<<24)
 	}
 	if o.udpIdle < 10*time.Second || o.udpIdle > 24*time.Hour {
 		return fmt.Errorf("--udp-idle %v: use 10s to 24h", o.udpIdle)

@@ -111,7 +111,10 @@ func (d *daemon) newLinks(id identity) (links *netdev.Links, uplink string, err 
 }
 
 func (d *daemon) openPlane(uplink string) (*dataplane.Dataplane, error) {
-	return dataplane.Open(dataplane.Config{PinDir: d.pinDir, Uplink: uplink, Mode: dataplane.Mode(d.datapath), UDPIdle: d.udpIdle})
+	return dataplane.Open(dataplane.Config{
+		PinDir: d.pinDir, Uplink: uplink, Mode: dataplane.Mode(d.datapath),
+		MaxFlows: d.maxFlows, MaxSessions: d.maxFlows, UDPIdle: d.udpIdle,
+	})
 }
 
 func (m *member) initNetwork() error {

@@ -40,8 +40,12 @@ const (
 // DefaultPinDir is where a node that is a whole machine keeps its pins.
 const DefaultPinDir = "/sys/fs/bpf/orch"
 
-// DefaultUDPIdle is after how long without a datagram a UDP flow has ended.
-const DefaultUDPIdle = 3 * time.Minute
+const (
+	// DefaultUDPIdle is after how long without a datagram a UDP flow has ended.
+	DefaultUDPIdle = 3 * time.Minute
+	// DefaultMaxFlows is how many lasting flows are remembered.
+	DefaultMaxFlows = 131072
+)
 
 // Config says where a data plane lives and how large it may grow. Sizes that
 // are zero take their defaults; a changed size starts that map afresh.
@@ -53,8 +57,8 @@ type Config struct {
 	Uplink string
 	Mode   Mode
 
-	MaxFlows     uint32 // lasting flows remembered as ingress node, default 131072
-	MaxSessions  uint32 // lasting sessions translated as backend's node, default 131072
+	MaxFlows     uint32 // lasting flows remembered as ingress node, default DefaultMaxFlows
+	MaxSessions  uint32 // lasting sessions translated as backend's node, default DefaultMaxFlows
 	MaxEndpoints uint32 // tasks in the cluster, default 65536
 	MaxFrontends uint32 // published ports and virtual IPs, default 8192
 	MaxBackends  uint32 // backends over all frontends, default 65536
@@ -71,7 +75,7 @@ func (c Config) withDefaults() Config {
 		c.UDPIdle = DefaultUDPIdle
 	}
 	for size, value := range map[*uint32]uint32{
-		&c.MaxFlows: 131072, &c.MaxSessions: 131072, &c.MaxEndpoints: 65536,
+		&c.MaxFlows: DefaultMaxFlows, &c.MaxSessions: DefaultMaxFlows, &c.MaxEndpoints: 65536,
 		&c.MaxFrontends: 8192, &c.MaxBackends: 65536, &c.MaxMembers: 4096,
 	} {
 		if *size == 0 {
