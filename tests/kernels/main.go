@@ -56,7 +56,7 @@ func parseFlags(args []string) (options, error) {
 	flags.StringVar(&opt.tests, "tests", defaultTests, "`pattern` of the tests of pkg/dataplane, as for go test -run")
 	flags.StringVar(&opt.cache, "cache", "", "`directory` for what is downloaded (default: orch/kernels in the user's cache directory)")
 	flags.IntVar(&opt.beside, "j", runtime.NumCPU(), "`machines` at a time")
-	flags.DurationVar(&opt.limit, "limit", 12*time.Minute, "time for one machine")
+	flags.DurationVar(&opt.limit, "limit", 20*time.Minute, "time for one machine")
 	flags.BoolVar(&opt.refresh, "refresh", false, "look for newer kernels than those that are there")
 	flags.BoolVar(&opt.verbose, "v", false, "print what the machines print")
 	if err := flags.Parse(args); err != nil {
