@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -151,7 +153,11 @@ func newInfoCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return l.print(cmd.OutOrStdout(), info, []string{"Node", info.Node.Hostname}, infoRows(info), []string{string(info.Node.ID)})
+			err = l.print(cmd.OutOrStdout(), info, []string{"Node", info.Node.Hostname}, infoRows(info), []string{string(info.Node.ID)})
+			if err == nil && l.format == "table" && !l.quiet && info.Managers > 0 && api.AdviseManagers(info.Managers) != "" {
+				err = printQuorums(cmd.OutOrStdout(), info.Managers)
+			}
+			return err
 		},
 	}
 	l.flags(cmd)
@@ -168,6 +174,20 @@ func quorum(info *api.Info) string {
 		line += " (" + advice + ")"
 	}
 	return line
+}
+
+// printQuorums compares the number of managers with those around it.
+func printQuorums(w io.Writer, managers int) error {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(t, "\nMANAGERS\tQUORUM\tFAILURES TOLERATED\t")
+	for n := max(1, managers-1); n <= managers+3; n++ {
+		here := ""
+		if n == managers {
+			here = "this cluster"
+		}
+		fmt.Fprintf(t, "%d\t%d\t%d\t%s\n", n, api.Quorum(n), api.Tolerates(n), here)
+	}
+	return t.Flush()
 }
 
 func infoRows(info *api.Info) [][]string {

@@ -37,7 +37,7 @@ func TestWorker(t *testing.T) {
 		}
 		says(t, err.Error(), []string{"n3 is a worker", "n1, " + c.find("n1").Addr.String()})
 	}
-	says(t, c.run(t, "n3", "info"), []string{"worker", "1, quorum 1, failures tolerated 0", "single point of failure"})
+	says(t, c.run(t, "n3", "info"), []string{"worker", "1, quorum 1, failures tolerated 0", "single point of failure", "MANAGERS   QUORUM   FAILURES TOLERATED", "this cluster"})
 	echo := c.mustServe(t, "probe_echo")
 	for _, node := range c.names() {
 		count, err := c.outside().tally(func() (identity, error) { return c.outside().whoami(c.addr(node, probePort)) }, 300)
