@@ -96,5 +96,5 @@ func (d *daemon) leaveBehind(addr string, epoch uint64) error {
 func (d *daemon) leftBehind() string {
 	host, _, _ := strings.Cut(d.identity().LeftBehind, ":")
 	return "the cluster's managers began anew without it, at " + host +
-		", after most of them were lost: make this a new node and join it again (stop the daemon, remove " + d.stateDir + ", start it, `orch join`)"
+		", after most of them were lost: run `orch leave --force` here, and join it again (`orch join-token` there)"
 }
