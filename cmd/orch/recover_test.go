@@ -1,0 +1,41 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// A manager goes on alone only where nothing is known that it would destroy.
+func TestObjection(t *testing.T) {
+	snap := &api.Snapshot{Nodes: map[api.NodeID]*api.Node{"m2": {ID: "m2", Hostname: "two"}}}
+	own := api.Group{Epoch: 1, Term: 3, Last: 100}
+	gone := api.SurveyedManager{Name: "gone"}
+	with := func(g api.Group) api.SurveyedManager {
+		return api.SurveyedManager{Name: "two", Answers: true, Group: g}
+	}
+	tests := []struct {
+		name   string
+		own    api.Group
+		others []api.SurveyedManager
+		want   string // "": none
+	}{
+		{"the others are gone", own, []api.SurveyedManager{gone, gone}, ""},
+		{"it follows a leader", api.Group{Epoch: 1, Term: 3, Last: 100, Leader: "m2"}, []api.SurveyedManager{gone, gone}, "have a leader, two"},
+		{"another does", own, []api.SurveyedManager{with(api.Group{Epoch: 1, Term: 3, Last: 90, Leader: "m2"}), gone, gone, gone}, "have a leader, two"},
+		{"a quorum answers", own, []api.SurveyedManager{with(api.Group{Epoch: 1, Term: 3, Last: 90}), gone}, "2 of 3 managers answer"},
+		{"another has less", own, []api.SurveyedManager{with(api.Group{Epoch: 1, Term: 3, Last: 90}), gone, gone, gone}, ""},
+		{"another has more", own, []api.SurveyedManager{with(api.Group{Epoch: 1, Term: 3, Last: 101}), gone, gone, gone}, "two answers, and its log has more"},
+		{"another has a later term", own, []api.SurveyedManager{with(api.Group{Epoch: 1, Term: 4, Last: 50}), gone, gone, gone}, "two answers, and its log has more"},
+		{"another went on already", own, []api.SurveyedManager{with(api.Group{Epoch: 2, Term: 1, Last: 5}), gone, gone, gone}, "begun anew already, on two"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := objection(snap, tt.own, tt.others)
+			if (tt.want == "") != (got == "") || !strings.Contains(got, tt.want) {
+				t.Errorf("it says %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
