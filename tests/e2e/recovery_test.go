@@ -173,7 +173,7 @@ func testRecover(t *testing.T, c *cluster) {
 		}
 	}
 	for _, node := range []string{"n2", "n3"} {
-		c.renew(t, node)
+		c.run(t, node, "leave", "--force")
 		c.joinAs(t, node, api.RoleManager, "n1")
 	}
 	c.settle(t)
