@@ -196,7 +196,7 @@ static __noinline enum choice choose(const struct packet *p, const struct fronte
 {
 	struct flow6_key key = flow_key_of(p);
 	struct flow fresh = {.seen = now_ticks()};
-	bool gone = false;
+	bool gone = false, begins;
 	struct backend *b;
 
 	t->last = false;
@@ -210,8 +210,10 @@ static __noinline enum choice choose(const struct packet *p, const struct fronte
 		fresh.backend = t->backend;
 		fresh.addr = b->addr;
 		flow_open(p, &key, &fresh);
-		count_stats(&frontend_stats, fe->id, 0, 0, !p->error);
-		count_stats(&backend_stats, t->backend, 0, 0, !p->error);
+		/* What comes late of a connection that is over begins no other. */
+		begins = !p->error && (p->proto != IPPROTO_TCP || is_syn(p));
+		count_stats(&frontend_stats, fe->id, 0, 0, begins);
+		count_stats(&backend_stats, t->backend, 0, 0, begins);
 	}
 	t->addr = b->addr;
 	t->port = b->port ? b->port : p->dport;
