@@ -107,9 +107,9 @@ func bareInterfaces(note func(string, ...any)) error {
 	return nil
 }
 
-// lasting are the maps that do not depend on tasks: settings, members and
-// counters.
-var lasting = []string{"node_config", "members", "frontend_stats", "backend_stats", "verdicts", "examples", "flow_budget"}
+// lasting are the maps that do not depend on tasks: settings, members, counters,
+// and room to work in.
+var lasting = []string{"node_config", "members", "frontend_stats", "backend_stats", "verdicts", "examples", "packet_room"}
 
 // mapEntries counts the entries in use of the maps pinned below dir, but those
 // that last.
