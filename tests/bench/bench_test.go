@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/orch-dev/orch/tests/bench/figures"
 )
 
 func TestMain(m *testing.M) {
@@ -129,7 +131,7 @@ func TestReport(t *testing.T) {
 		paths:    []path{{name: "plain", sees: "client"}, {name: "a longer name", sees: "n1"}},
 		measures: []measure{keepAlive},
 	}}
-	r := newResult(machine{Kernel: "6.18.0", CPUs: 2, Load: "0.10 0.20 0.30"}, options{rounds: 3, seconds: 1, connections: 32, streamBytes: 2e9}, tables)
+	r := newResult(figures.Machine{Kernel: "6.18.0", CPUs: 2, Load: "0.10 0.20 0.30"}, options{rounds: 3, seconds: 1, connections: 32, streamBytes: 2e9}, tables)
 	for i, s := range []sample{
 		{Cost: 40}, {Cost: 60, Others: 0.2},
 		{Cost: 30}, {Cost: 50, Others: 0.3},

@@ -20,6 +20,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/orch-dev/orch/tests/bench/figures"
 )
 
 // options are the command's flags.
@@ -92,7 +94,7 @@ func run(ctx context.Context, opt options) (err error) {
 	if err := removeAbandoned(); err != nil {
 		return err
 	}
-	machine, err := describeMachine()
+	machine, err := figures.ThisMachine()
 	if err != nil {
 		return err
 	}

@@ -5,43 +5,19 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/orch-dev/orch/tests/bench/figures"
 )
-
-// machine is what has to be known to read the figures.
-type machine struct {
-	Kernel string `json:"kernel"`
-	CPUs   int    `json:"cpus"`
-	Load   string `json:"loadAverage"` // over 1, 5 and 15 minutes, at start
-}
-
-func describeMachine() (machine, error) {
-	var uts unix.Utsname
-	if err := unix.Uname(&uts); err != nil {
-		return machine{}, fmt.Errorf("read kernel release: %w", err)
-	}
-	load, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return machine{}, fmt.Errorf("read load average: %w", err)
-	}
-	return machine{
-		Kernel: unix.ByteSliceToString(uts.Release[:]),
-		CPUs:   runtime.NumCPU(),
-		Load:   strings.Join(strings.Fields(string(load))[:3], " "),
-	}, nil
-}
 
 // result is everything one run has found.
 type result struct {
-	Machine     machine `json:"machine"`
-	Rounds      int     `json:"rounds"`
-	Seconds     int     `json:"seconds"`
-	Connections int     `json:"connections"`
-	StreamBytes int64   `json:"streamBytes"`
+	Machine     figures.Machine `json:"machine"`
+	Rounds      int             `json:"rounds"`
+	Seconds     int             `json:"seconds"`
+	Connections int             `json:"connections"`
+	StreamBytes int64           `json:"streamBytes"`
 	// Others is the median over all samples of the part of the CPU time counted
 	// that other processes used, 0..1.
 	Others float64       `json:"others"`
@@ -76,7 +52,7 @@ type cell struct {
 }
 
 // newResult makes the empty tables.
-func newResult(m machine, opt options, tables []table) *result {
+func newResult(m figures.Machine, opt options, tables []table) *result {
 	r := &result{Machine: m, Rounds: opt.rounds, Seconds: opt.seconds, Connections: opt.connections, StreamBytes: opt.streamBytes}
 	for _, t := range tables {
 		tr := tableResult{Title: t.title}

@@ -19,6 +19,7 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/lab"
 	"github.com/orch-dev/orch/pkg/rpc"
+	"github.com/orch-dev/orch/tests/bench/figures"
 )
 
 // cluster is a lab of three managers and a worker.
@@ -141,7 +142,7 @@ func (c *cluster) other(n *lab.Node) *lab.Node {
 // killed kills the leader again and again, and measures until another manager
 // has the next write accepted.
 func (c *cluster) killed(ctx context.Context, out io.Writer, opt options) error {
-	var took spread
+	var took figures.Spread
 	unknown := 0
 	for i := range opt.kills {
 		if err := c.settled(ctx); err != nil {
@@ -173,7 +174,7 @@ func (c *cluster) killed(ctx context.Context, out io.Writer, opt options) error 
 
 // stopped stops the leader politely under a stream of writes.
 func (c *cluster) stopped(ctx context.Context, out io.Writer, opt options) error {
-	var all, slowest spread
+	var all, slowest figures.Spread
 	failed := 0
 	for i := range opt.stops {
 		if err := c.settled(ctx); err != nil {

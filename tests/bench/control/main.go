@@ -10,13 +10,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/orch-dev/orch/tests/bench/figures"
 )
 
 // options are the command's flags.
@@ -47,7 +44,11 @@ func main() {
 }
 
 func run(ctx context.Context, out io.Writer, opt options) error {
-	fmt.Fprintf(out, "control plane: %s, %d CPUs, load %s, %s\n", kernel(), runtime.NumCPU(), loadAverage(), runtime.Version())
+	machine, err := figures.ThisMachine()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "control plane:", machine)
 	if opt.real {
 		if err := real(ctx, out, opt); err != nil {
 			return err
@@ -72,29 +73,4 @@ func real(ctx context.Context, out io.Writer, opt options) error {
 		}
 	}
 	return nil
-}
-
-// spread are durations as a table row tells them.
-type spread []time.Duration
-
-func (s spread) String() string {
-	sorted := slices.Sorted(slices.Values(s))
-	at := func(q float64) time.Duration { return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))] }
-	return fmt.Sprintf("min %s, median %s, p99 %s, max %s (%d times)",
-		ms(sorted[0]), ms(at(0.5)), ms(at(0.99)), ms(sorted[len(sorted)-1]), len(sorted))
-}
-
-func ms(d time.Duration) string { return fmt.Sprintf("%.0f ms", float64(d)/float64(time.Millisecond)) }
-
-func kernel() string {
-	var name unix.Utsname
-	if unix.Uname(&name) != nil {
-		return "unknown kernel"
-	}
-	return unix.ByteSliceToString(name.Release[:])
-}
-
-func loadAverage() string {
-	text, _ := os.ReadFile("/proc/loadavg")
-	return strings.Join(strings.Fields(string(text))[:3], " ")
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/orch-dev/orch/pkg/manager"
 	"github.com/orch-dev/orch/pkg/rpc"
 	"github.com/orch-dev/orch/pkg/seal"
+	"github.com/orch-dev/orch/tests/bench/figures"
 )
 
 // simulated measures one manager in this process, with a real log, that carries
@@ -160,7 +161,7 @@ func (m *one) streams(ctx context.Context, out io.Writer, opt options) error {
 	runtime.GC()
 	fmt.Fprintf(out, "%d streams, %d tasks: all have their first view of %.0f MB after %.1f s; heap %d MB, the process's own memory at its peak %d MB, with the log's file %d MB\n",
 		opt.streams, opt.tasks, float64(sent.Load())/float64(all<<20), views.Seconds(), heap()>>20, peak()>>10, status(os.Getpid(), "VmHWM")>>10)
-	var took spread
+	var took figures.Spread
 	for i := range 20 {
 		reached.Store(0)
 		task := *m.replica.Task("task0")

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/orch-dev/orch/tests/bench/figures"
 )
 
 // contender is what keeps services running. Each call returns when what it asked
@@ -36,15 +38,15 @@ services:
 type step struct {
 	what string
 	goal float64 // the part of Swarm's time that orch is to stay below
-	took map[string]spread
+	took map[string]figures.Spread
 }
 
 // compare has the contenders take turns, so that each meets the machine in the
 // same state.
 func compare(ctx context.Context, out io.Writer, contenders []contender, rounds int) error {
-	deploy := &step{"deploy of 12 replicas", 0.8, map[string]spread{}}
-	scale := &step{"scale 12 -> 30", 0.8, map[string]spread{}}
-	update := &step{"rolling update of 6, start-first, one at a time", 0.6, map[string]spread{}}
+	deploy := &step{"deploy of 12 replicas", 0.8, map[string]figures.Spread{}}
+	scale := &step{"scale 12 -> 30", 0.8, map[string]figures.Spread{}}
+	update := &step{"rolling update of 6, start-first, one at a time", 0.6, map[string]figures.Spread{}}
 	for range rounds {
 		for _, c := range contenders {
 			measure := func(s *step, run func() error) error {
@@ -78,7 +80,7 @@ func compare(ctx context.Context, out io.Writer, contenders []contender, rounds 
 		}
 		if len(contenders) == 2 {
 			ours, theirs := s.took[contenders[0].name()], s.took[contenders[1].name()]
-			fmt.Fprintf(out, "%-48s        medians: %.2f of Swarm's time (must be at most %.1f)\n", "", ours.at(0.5).Seconds()/theirs.at(0.5).Seconds(), s.goal)
+			fmt.Fprintf(out, "%-48s        medians: %.2f of Swarm's time (must be at most %.1f)\n", "", ours.At(0.5).Seconds()/theirs.At(0.5).Seconds(), s.goal)
 		}
 	}
 	return nil

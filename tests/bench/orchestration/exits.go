@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/tests/bench/figures"
 )
 
 // exits kills one container after another, each of another slot, and measures
@@ -26,7 +27,7 @@ func (o *orch) exits(ctx context.Context, out io.Writer, times int) error {
 	if err != nil {
 		return err
 	}
-	var took spread
+	var took figures.Spread
 	for _, victim := range tasks {
 		if _, err := o.docker.ContainerKill(ctx, victim.Status.ContainerID, client.ContainerKillOptions{Signal: "KILL"}); err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/lab"
 	"github.com/orch-dev/orch/pkg/rpc"
+	"github.com/orch-dev/orch/tests/bench/figures"
 )
 
 const (
@@ -29,7 +30,7 @@ func (o *orch) losses(ctx context.Context, out io.Writer, times int) error {
 	if err := o.deployFile(ctx, compose(lossReplicas, image("v1"))+fmt.Sprintf("    ports: [\"%d:8080\"]\n", lossPort)); err != nil {
 		return err
 	}
-	var failing, healing spread
+	var failing, healing figures.Spread
 	for i := range times {
 		if err := o.allReady(ctx); err != nil {
 			return err

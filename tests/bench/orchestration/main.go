@@ -11,13 +11,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/orch-dev/orch/tests/bench/figures"
 )
 
 // options are the command's flags.
@@ -43,7 +40,11 @@ func main() {
 }
 
 func run(ctx context.Context, out io.Writer, opt options) error {
-	fmt.Fprintf(out, "orchestration: %s, %d CPUs, load %s, %s\n", kernel(), runtime.NumCPU(), loadAverage(), runtime.Version())
+	machine, err := figures.ThisMachine()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "orchestration:", machine)
 	dir, err := os.MkdirTemp("", "orch-bench-")
 	if err != nil {
 		return err
@@ -76,33 +77,6 @@ func run(ctx context.Context, out io.Writer, opt options) error {
 		return err
 	}
 	return o.losses(ctx, out, opt.losses)
-}
-
-// spread are durations as a table row tells them.
-type spread []time.Duration
-
-func (s spread) at(q float64) time.Duration {
-	sorted := slices.Sorted(slices.Values(s))
-	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
-}
-
-func (s spread) String() string {
-	return fmt.Sprintf("min %s, median %s, p99 %s (%d times)", seconds(s.at(0)), seconds(s.at(0.5)), seconds(s.at(0.99)), len(s))
-}
-
-func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
-
-func kernel() string {
-	var name unix.Utsname
-	if unix.Uname(&name) != nil {
-		return "unknown kernel"
-	}
-	return unix.ByteSliceToString(name.Release[:])
-}
-
-func loadAverage() string {
-	text, _ := os.ReadFile("/proc/loadavg")
-	return strings.Join(strings.Fields(string(text))[:3], " ")
 }
 
 // patience is how long anything is waited for.

@@ -4,7 +4,6 @@
 package main
 
 import (
-	"bufio"
 	"flag"
 	"fmt"
 	"io"
@@ -12,13 +11,13 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/scheduler"
+	"github.com/orch-dev/orch/tests/bench/figures"
 )
 
 func main() {
@@ -34,7 +33,11 @@ func main() {
 }
 
 func run(out io.Writer, nodes, tasks, loaded, loop int) error {
-	fmt.Fprintf(out, "planners: %s, %d CPUs, load %s, %s\n", kernel(), runtime.NumCPU(), loadAverage(), runtime.Version())
+	machine, err := figures.ThisMachine()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "planners:", machine)
 	for _, n := range []int{nodes, loaded} {
 		if err := onLoaded(out, nodes, n); err != nil {
 			return err
@@ -119,24 +122,6 @@ func peakGB() float64 {
 		return 0
 	}
 	return float64(usage.Maxrss) / (1 << 20)
-}
-
-func kernel() string {
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return "unknown kernel"
-	}
-	return "Linux " + unix.ByteSliceToString(name.Release[:])
-}
-
-func loadAverage() string {
-	f, err := os.Open("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	defer func() { _ = f.Close() }()
-	line, _ := bufio.NewReader(f).ReadString('\n')
-	return strings.Join(strings.Fields(line)[:3], " ")
 }
 
 // The state of one run is garbage before the next: give it back.
