@@ -131,8 +131,7 @@ func nameOf(sources []Source, env map[string]string) string {
 		if yaml.Unmarshal(src.Content, &top) != nil { // which the scan tells better
 			continue
 		}
-		lookup := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
-		if v, err := template.SubstituteWithOptions(top.Name, lookup, template.WithoutLogging); err == nil {
+		if v, err := template.SubstituteWithOptions(top.Name, lookup(env), template.WithoutLogging); err == nil {
 			name = cmp.Or(v, name)
 		}
 	}

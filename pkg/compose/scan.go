@@ -219,10 +219,15 @@ func (s *scan) place(at string, n *yaml.Node) {
 	s.places[at] = place{s.current.name, n.Line, n.Column}
 }
 
+// lookup finds variables in an environment.
+func lookup(env map[string]string) template.Mapping {
+	return func(name string) (string, bool) { v, ok := env[name]; return v, ok }
+}
+
 // interpolated is a scalar, its variables filled in; what is wrong with them is told
 // elsewhere.
 func (s *scan) interpolated(n *yaml.Node) string {
-	v, err := template.SubstituteWithOptions(n.Value, func(name string) (string, bool) { v, ok := s.env[name]; return v, ok }, template.WithoutLogging)
+	v, err := template.SubstituteWithOptions(n.Value, lookup(s.env), template.WithoutLogging)
 	if err != nil {
 		return n.Value
 	}
@@ -234,7 +239,6 @@ func (s *scan) interpolate(n *yaml.Node, path string) string {
 	if !strings.Contains(n.Value, "$") || n.ShortTag() != "!!str" {
 		return n.Value
 	}
-	lookup := func(name string) (string, bool) { v, ok := s.env[name]; return v, ok }
 	replace := func(text string, lookup template.Mapping, cfg *template.Config) (string, error) {
 		v, set, err := template.DefaultReplacementAppliedFunc(text, lookup, cfg)
 		if err == nil && !set {
@@ -242,7 +246,7 @@ func (s *scan) interpolate(n *yaml.Node, path string) string {
 		}
 		return v, err
 	}
-	v, err := template.SubstituteWithOptions(n.Value, lookup, template.WithoutLogging, template.WithReplacementFunction(replace))
+	v, err := template.SubstituteWithOptions(n.Value, lookup(s.env), template.WithoutLogging, template.WithReplacementFunction(replace))
 	var missing *template.MissingRequiredError
 	switch {
 	case errors.As(err, &missing):
