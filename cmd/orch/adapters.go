@@ -191,6 +191,10 @@ func (d *daemon) Info(ctx context.Context, _ *api.Empty) (*api.Info, error) {
 	if m == nil {
 		return info, nil
 	}
+	var err error
+	if info.Attachments, err = m.plane.Attachments(); err != nil {
+		return nil, err
+	}
 	info.CertificateEnds = id.credentials.Expires()
 	view := m.agent.View()
 	if g := m.managing.Load(); g != nil {

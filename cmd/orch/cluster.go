@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/doctor"
 )
 
 func newInitCommand(c *cli) *cobra.Command {
@@ -216,6 +217,11 @@ func infoRows(info *api.Info) [][]string {
 		[]string{"  Role", string(n.Role)},
 		[]string{"  Address", n.APIAddr()},
 		[]string{"  Data path", n.Info.Datapath},
+	)
+	for _, a := range doctor.DescribeAttachments(info.Attachments) {
+		rows = append(rows, []string{"    " + a.Devices, a.Programs})
+	}
+	rows = append(rows,
 		[]string{"  Certificate", "until " + info.CertificateEnds.Local().Format("2006-01-02 15:04")},
 		[]string{"Cluster", info.ClusterID},
 		[]string{"  Nodes", fmt.Sprint(info.Nodes)},

@@ -150,6 +150,8 @@ type Info struct {
 	// took for a small synchronous write when that was last measured.
 	Election time.Duration `json:"election,omitempty"`
 	Disk     time.Duration `json:"disk,omitempty"`
+	// Attachments of this node's data plane.
+	Attachments []Attachment `json:"attachments,omitempty"`
 }
 
 // RaftInfo is a manager's view of its Raft group.

@@ -65,7 +65,7 @@ type Attachment struct {
 	Device  string `json:"device"`
 	Program string `json:"program"`       // uplink_xdp, uplink_tc, task, loopback
 	How     string `json:"how"`           // xdp native, tcx, clsact; none
-	Why     string `json:"why,omitempty"` // it is not what it could be
+	Why     string `json:"why,omitempty"` // in this way
 }
 
 // TaskLink is the host side of a task's interface.

@@ -103,7 +103,7 @@ type Dataplane struct {
 	topTable  uint32 // the highest id of a frontend since Open
 	switched  bool   // the attachments run this process's programs
 	xdp       bool
-	why       string // XDP was not taken, in ModeAuto
+	whyXDP    string // XDP was taken, or was not
 	frontends map[bpf.OrchFrontend6Key]frontendName
 }
 
@@ -225,6 +225,7 @@ func (d *Dataplane) switchAttachments() error {
 func (d *Dataplane) attachXDP() error {
 	switch d.cfg.Mode {
 	case ModeTC:
+		d.whyXDP = askedFor(ModeTC)
 		return nil
 	case ModeXDP, ModeAuto:
 	default:
@@ -234,23 +235,28 @@ func (d *Dataplane) attachXDP() error {
 	if err != nil {
 		return fmt.Errorf("look up uplink: %w", err)
 	}
-	if d.cfg.Mode == ModeAuto && dev.Type() == "veth" {
-		d.why = "veth"
+	driver := driverOf(dev)
+	if d.cfg.Mode == ModeAuto && driver == "veth" {
+		d.whyXDP = d.cfg.Uplink + " is a veth: XDP on it ends segmentation offload at its other end; --datapath xdp takes it"
 		return nil
 	}
 	err = attach(d.linksDir(), uplinkXDP, d.uplink, d.programs.UplinkXdp)
 	switch {
+	case err == nil && d.cfg.Mode == ModeXDP:
+		d.xdp, d.whyXDP = true, askedFor(ModeXDP)
+		return nil
 	case err == nil:
-		d.xdp = true
+		d.xdp, d.whyXDP = true, fmt.Sprintf("the driver of %s has it: %s", d.cfg.Uplink, driver)
 		return nil
 	case d.cfg.Mode == ModeAuto:
-		d.why = explainXDP(dev, err).Error()
+		d.whyXDP = fmt.Sprintf("no native XDP on %s with the driver %s: %v", d.cfg.Uplink, driver, explainXDP(dev, err))
 		return nil
 	}
 	return fmt.Errorf("%w; use --datapath auto or tc", explainXDP(dev, err))
 }
 
-// Describe says in a few words what is attached where.
+// Describe says in a few words what is attached to the uplink; Attachments says
+// it of each device, and why.
 func (d *Dataplane) Describe() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -262,8 +268,6 @@ func (d *Dataplane) Describe() string {
 	switch {
 	case d.xdp:
 		return fmt.Sprintf("xdp native on %s + %s", d.cfg.Uplink, tc)
-	case d.why != "":
-		return fmt.Sprintf("%s on %s (no native xdp: %s)", tc, d.cfg.Uplink, d.why)
 	default:
 		return fmt.Sprintf("%s on %s", tc, d.cfg.Uplink)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/orch-dev/orch/pkg/api"
@@ -50,8 +51,8 @@ func haveTCX() bool {
 	return err == nil || errors.Is(err, unix.ENODEV)
 }
 
-// Attachments lists the programs that are attached, by device, and why one is
-// not attached as it could be.
+// Attachments lists the programs that are attached, by device, and why in this
+// way. An XDP program that is not attached is in it too, with How "none".
 func (d *Dataplane) Attachments() ([]api.Attachment, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -59,6 +60,7 @@ func (d *Dataplane) Attachments() ([]api.Attachment, error) {
 	if err != nil {
 		return nil, err
 	}
+	tcx := haveTCX()
 	var list []api.Attachment
 	for _, name := range pins {
 		purpose, ifindex, ok := splitAttachment(name)
@@ -69,27 +71,49 @@ func (d *Dataplane) Attachments() ([]api.Attachment, error) {
 		if err != nil {
 			continue // it went away, and takes its attachment along
 		}
-		a := api.Attachment{Device: dev.Name, Program: purpose, How: "tcx"}
+		a := api.Attachment{Device: dev.Name, Program: purpose}
 		info, err := os.Stat(filepath.Join(d.linksDir(), name))
-		switch {
-		case purpose == uplinkXDP:
-			a.How = "xdp native"
-		case err == nil && info.IsDir():
-			a.How, a.Why = "clsact", "the kernel has no TCX"
-		}
+		a.How, a.Why = d.how(purpose, err == nil && info.IsDir(), tcx)
 		list = append(list, a)
 	}
 	if !d.xdp {
-		why := d.why
-		if d.cfg.Mode == ModeTC {
-			why = "--datapath tc"
-		}
-		list = append(list, api.Attachment{Device: d.cfg.Uplink, Program: uplinkXDP, How: "none", Why: why})
+		list = append(list, api.Attachment{Device: d.cfg.Uplink, Program: uplinkXDP, How: "none", Why: d.whyXDP})
 	}
 	slices.SortFunc(list, func(a, b api.Attachment) int {
 		return strings.Compare(a.Device+a.Program, b.Device+b.Program)
 	})
 	return list, nil
+}
+
+// how says by what a program is attached, and why by that: isFilter, if it is a
+// filter of clsact; tcx, if the kernel has TCX.
+func (d *Dataplane) how(purpose string, isFilter, tcx bool) (how, why string) {
+	switch {
+	case purpose == uplinkXDP:
+		return "xdp native", d.whyXDP
+	case !isFilter:
+		return "tcx", "this kernel has it"
+	case tcx:
+		return "clsact", "attached so by an earlier run"
+	default:
+		return "clsact", "this kernel has no TCX, which came with Linux 6.6"
+	}
+}
+
+func askedFor(mode Mode) string { return "asked for by --datapath " + string(mode) }
+
+// driverOf names a device's driver, or else its type.
+func driverOf(dev netlink.Link) string {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return dev.Type()
+	}
+	defer unix.Close(fd)
+	info, err := unix.IoctlGetEthtoolDrvinfo(fd, dev.Attrs().Name)
+	if err != nil {
+		return dev.Type()
+	}
+	return unix.ByteSliceToString(info.Driver[:])
 }
 
 // InBPFFS reports whether a directory is in a BPF file system, where pins

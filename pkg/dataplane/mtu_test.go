@@ -121,10 +121,10 @@ func TestNoNativeXDP(t *testing.T) {
 			})
 			said := fmt.Sprint(err)
 			if err == nil {
-				said = n.dp.Describe()
+				said = n.attached("uplink_xdp", dev).Why
 			}
 			n.purge()
-			want := map[dataplane.Mode]string{dataplane.ModeAuto: "no native xdp: ", dataplane.ModeXDP: "use --datapath auto or tc"}[mode]
+			want := map[dataplane.Mode]string{dataplane.ModeAuto: "no native XDP on " + dev + " with the driver bridge: ", dataplane.ModeXDP: "use --datapath auto or tc"}[mode]
 			if (err == nil) != (mode == dataplane.ModeAuto) || !strings.Contains(said, want) {
 				t.Errorf("%s, %s: %s, want it to have %q", dev, mode, said, want)
 			}

@@ -422,6 +422,13 @@ func TestClsact(t *testing.T) {
 		if got := n.dp.Describe(); got != "clsact on eth0" {
 			t.Error(got)
 		}
+		want := api.Attachment{Device: "t-web1", Program: "task", How: "clsact", Why: "attached so by an earlier run"}
+		if here := byTC(); here.How == "clsact" {
+			want.Why = here.Why
+		}
+		if got := n.attached("task", "t-web1"); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
 		n.must(n.dp.Close)
 	}
 	n.open()

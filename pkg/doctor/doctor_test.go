@@ -16,8 +16,8 @@ func healthy() *api.NodeFacts {
 		Info:     api.NodeInfo{Kernel: "6.12.0", EngineVersion: "29.0", ElectionTimeout: 150 * time.Millisecond},
 		Features: []api.Feature{{Name: "bpf_redirect_peer", Have: true, Required: true, Without: "nothing"}, {Name: "TCX", Have: true}},
 		Attachments: []api.Attachment{
-			{Device: "eth0", Program: "uplink_tc", How: "tcx"},
-			{Device: "eth0", Program: "uplink_xdp", How: "none", Why: "veth"},
+			{Device: "eth0", Program: "uplink_tc", How: "tcx", Why: "this kernel has it"},
+			{Device: "eth0", Program: "uplink_xdp", How: "none", Why: "asked for by --datapath tc"},
 			{Device: "lo", Program: "loopback", How: "tcx"},
 			{Device: "orc1", Program: "task", How: "tcx"},
 			{Device: "orc2", Program: "task", How: "tcx"},
@@ -50,7 +50,7 @@ func TestHealthy(t *testing.T) {
 	want := []string{
 		"kernel: 6.12.0 has bpf_redirect_peer, TCX",
 		"bpffs: programs and maps are pinned at /sys/fs/bpf/orch",
-		"attachments: eth0: uplink_tc by tcx, no uplink_xdp (veth)",
+		"attachments: eth0: uplink_tc by tcx (this kernel has it), no uplink_xdp (asked for by --datapath tc)",
 		"attachments: lo: loopback by tcx",
 		"attachments: 2 devices of tasks: by tcx",
 		"MTU: 1500 bytes of eth0 reach n2 in one piece",

@@ -39,35 +39,13 @@ func bpffs(f *api.NodeFacts) []Finding {
 
 // attachments tells one line for each device, tasks' devices taken together.
 func attachments(f *api.NodeFacts) []Finding {
-	type line struct{ device, text string }
-	var lines []line
-	tasks := make(map[string]int)
+	var out []Finding
+	for _, a := range DescribeAttachments(f.Attachments) {
+		out = append(out, ok("%s: %s", a.Devices, a.Programs))
+	}
 	have := make(map[string]bool)
 	for _, a := range f.Attachments {
 		have[a.Program] = have[a.Program] || a.How != "none"
-		if a.Program == "task" {
-			tasks[a.How]++
-			continue
-		}
-		text := a.Program + " by " + a.How
-		if a.How == "none" {
-			text = "no " + a.Program
-		}
-		if a.Why != "" {
-			text += " (" + a.Why + ")"
-		}
-		if i := slices.IndexFunc(lines, func(l line) bool { return l.device == a.Device }); i >= 0 {
-			lines[i].text += ", " + text
-		} else {
-			lines = append(lines, line{a.Device, text})
-		}
-	}
-	var out []Finding
-	for _, l := range lines {
-		out = append(out, ok("%s: %s", l.device, l.text))
-	}
-	for _, how := range api.SortedKeys(tasks) {
-		out = append(out, ok("%s of tasks: by %s", plural(tasks[how], "device"), how))
 	}
 	for _, program := range []string{"uplink_tc", "loopback"} {
 		if !have[program] {
@@ -75,6 +53,40 @@ func attachments(f *api.NodeFacts) []Finding {
 		}
 	}
 	return out
+}
+
+// Attached is what is attached to a device, or to those of tasks together, in
+// words: how, and why in that way.
+type Attached struct{ Devices, Programs string }
+
+// DescribeAttachments puts attachments into words, in the order of the devices,
+// those of tasks last.
+func DescribeAttachments(list []api.Attachment) []Attached {
+	var lines []Attached
+	tasks := make(map[string]int)
+	for _, a := range list {
+		why := ""
+		if a.Why != "" {
+			why = " (" + a.Why + ")"
+		}
+		if a.Program == "task" {
+			tasks["by "+a.How+why]++
+			continue
+		}
+		text := a.Program + " by " + a.How + why
+		if a.How == "none" {
+			text = "no " + a.Program + why
+		}
+		if i := slices.IndexFunc(lines, func(l Attached) bool { return l.Devices == a.Device }); i >= 0 {
+			lines[i].Programs += ", " + text
+		} else {
+			lines = append(lines, Attached{a.Device, text})
+		}
+	}
+	for _, how := range api.SortedKeys(tasks) {
+		lines = append(lines, Attached{plural(tasks[how], "device") + " of tasks", how})
+	}
+	return lines
 }
 
 func plural(n int, what string) string {

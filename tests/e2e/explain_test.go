@@ -135,6 +135,7 @@ func testDoctor(t *testing.T, c *cluster) {
 			t.Errorf("%+v", f)
 		}
 	}
+	testAttachments(t, c)
 	port := func(mtu int) error {
 		return netdev.Do(filepath.Join("/run/netns", c.NamespaceName("sw")), func() error {
 			link, err := netlink.LinkByName("n2")
@@ -163,6 +164,25 @@ func testDoctor(t *testing.T, c *cluster) {
 	}
 	if !found["n1"] || !found["n3"] || len(found) != 2 {
 		t.Errorf("the wrong MTU towards n2 was found on %v", found)
+	}
+}
+
+// testAttachments has orch doctor say of every node, and orch info of its own, by
+// what the programs are attached, and why by that.
+func testAttachments(t *testing.T, c *cluster) {
+	t.Helper()
+	why := "asked for by --datapath " + string(c.Options().Datapath)
+	told := make(map[string]bool)
+	for _, f := range examine(t, c) {
+		told[f.Node] = told[f.Node] || f.Check == "attachments" && strings.HasPrefix(f.Found, "eth0: ") && strings.Contains(f.Found, why)
+	}
+	for _, node := range c.names() {
+		if !told[node] {
+			t.Errorf("orch doctor does not say of eth0 of %s %q", node, why)
+		}
+		if out := c.run(t, node, "info"); !strings.Contains(out, why) {
+			t.Errorf("orch info of %s does not say %q:\n%s", node, why, out)
+		}
 	}
 }
 
