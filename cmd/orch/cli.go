@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/orch-dev/orch/cmd/orch/daemon"
 	"github.com/orch-dev/orch/pkg/rpc"
 )
 
@@ -36,7 +37,7 @@ func (c *cli) daemon() (*rpc.Client, error) {
 		return nil, err
 	}
 	if name == localContext {
-		c.client = rpc.NewLocalClient(defaultRunDir + "/" + socketName)
+		c.client = rpc.NewLocalClient(daemon.DefaultRunDir + "/" + daemon.SocketName)
 		return c.client, nil
 	}
 	if noHome != nil {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/orch-dev/orch/cmd/orch/daemon"
+	"github.com/orch-dev/orch/pkg/rpc"
 	"github.com/spf13/cobra"
 )
 
@@ -52,7 +54,7 @@ func newContextCreateCommand() *cobra.Command {
 			if len(managers) > 0 {
 				r.Managers = nil
 				for _, addr := range managers {
-					r.Managers = append(r.Managers, withPort(addr))
+					r.Managers = append(r.Managers, rpc.WithPort(addr))
 				}
 			}
 			if err := kept.save(args[0], r); err != nil {
@@ -86,7 +88,7 @@ func newContextListCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			shown := []contextEntry{{Name: localContext, Current: current == localContext, Managers: []string{"unix://" + defaultRunDir + "/" + socketName}}}
+			shown := []contextEntry{{Name: localContext, Current: current == localContext, Managers: []string{"unix://" + daemon.DefaultRunDir + "/" + daemon.SocketName}}}
 			for _, name := range names {
 				r, err := kept.load(name)
 				if err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/orch-dev/orch/cmd/orch/daemon"
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/pki"
 )
@@ -91,7 +92,7 @@ func TestContexts(t *testing.T) {
 	}
 	for _, step := range steps {
 		if step.args == "--context default node ls" {
-			if _, err := os.Stat(defaultRunDir + "/" + socketName); err == nil {
+			if _, err := os.Stat(daemon.DefaultRunDir + "/" + daemon.SocketName); err == nil {
 				continue // a daemon runs on this machine
 			}
 		}

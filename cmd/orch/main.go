@@ -1,5 +1,5 @@
-// Command orch is all of orch: the daemon that runs on every node and the
-// command line that talks to it.
+// Command orch is all of orch: the command line, and the daemon that runs on
+// every node and that the command line talks to.
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/orch-dev/orch/cmd/orch/daemon"
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/rpc"
 )
@@ -40,10 +41,6 @@ type exitError int
 func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
 const (
-	defaultRunDir   = "/run/orch"
-	defaultStateDir = "/var/lib/orch"
-	socketName      = "orch.sock"
-	socketGroup     = "orch" // whose members may use the socket, as root may
 	hostVariable    = "ORCH_HOST"
 	contextVariable = "ORCH_CONTEXT"
 )
@@ -91,7 +88,7 @@ func newRootCommand() *cobra.Command {
 		newFileCommand(cli, api.ClassSecret, "Make, list and remove secrets"),
 		newFileCommand(cli, api.ClassConfig, "Make, list, look into and remove configs"),
 		newWhyCommand(cli), newRebalanceCommand(cli))
-	root.AddCommand(newGuardCommand())
-	add("node", newDaemonCommand(), newLabCommand())
+	root.AddCommand(daemon.NewGuardCommand())
+	add("node", daemon.NewCommand(version), newLabCommand())
 	return root
 }

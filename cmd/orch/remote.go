@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/pki"
 	"github.com/orch-dev/orch/pkg/rpc"
@@ -170,7 +171,7 @@ func (s *session) renew(ctx context.Context) error {
 	if time.Now().Before(s.own.RenewAt()) && !s.client.Outdated() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	next := *s.remote
 	var err error
@@ -190,4 +191,12 @@ func (s *session) renew(ctx context.Context) error {
 		return err
 	}
 	return s.contexts.save(s.name, &next)
+}
+
+// writeFile replaces a file as one step, readable by its owner alone.
+func writeFile(path string, data []byte) error {
+	if err := renameio.WriteFile(path, data, 0o600, renameio.WithTempDir(filepath.Dir(path))); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
 }

@@ -61,7 +61,6 @@ var rules = map[string]rule{
 	"pkg/dns":        {ours: []string{"pkg/api"}, outside: []string{"github.com/miekg/dns"}},
 	"pkg/docker":     {ours: []string{"pkg/api"}, outside: []string{"github.com/moby/moby", "github.com/containerd/errdefs", "github.com/distribution/reference", "github.com/moby/patternmatcher", "github.com/cpuguy83/dockercfg", "github.com/opencontainers/image-spec"}},
 	"pkg/fence":      {ours: []string{"pkg/api"}},
-	"pkg/health":     {ours: []string{"pkg/api"}},
 	"pkg/membership": {ours: []string{"pkg/api"}, outside: []string{"github.com/hashicorp/memberlist"}},
 	"pkg/netdev":     {ours: []string{"pkg/api"}, outside: []string{"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/google/nftables"}},
 	"pkg/signer":     {ours: []string{"pkg/api"}},
@@ -72,6 +71,12 @@ var rules = map[string]rule{
 	"pkg/control": {ours: loop("pkg/manager", "pkg/rpc", "pkg/seal", "pkg/backup", "consensus/store")},
 	"pkg/manager": {ours: loop("consensus", "consensus/store")},
 	"pkg/metrics": {ours: loop("pkg/dataplane", "consensus"), outside: []string{"github.com/prometheus/client_golang"}},
+
+	// The command line talks to a daemon, and knows nothing of what runs in one.
+	"cmd/orch": {
+		ours:    []string{"cmd/orch/daemon", "pkg/api", "pkg/backup", "pkg/compose", "pkg/docker", "pkg/doctor", "pkg/lab", "pkg/pki", "pkg/rpc", "pkg/seal"},
+		outside: []string{"github.com/spf13/cobra", "github.com/google/renameio", "golang.org/x/term"},
+	},
 }
 
 // loop is what a loop may import: api, every planner, and some more.
@@ -80,7 +85,7 @@ func loop(more ...string) []string {
 }
 
 // wires are the trees that may import anything.
-var wires = []string{"cmd", "examples", "pkg/lab", "tests"}
+var wires = []string{"cmd/orch/daemon", "examples", "pkg/lab", "tests"}
 
 type goPackage struct {
 	ImportPath string

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"fmt"
@@ -19,9 +19,9 @@ import (
 
 func fenceDir(runDir string) string { return filepath.Join(runDir, "fence") }
 
-// newGuardCommand is what the daemon starts beside itself on a node that runs
+// NewGuardCommand returns what the daemon starts beside itself on a node that runs
 // singletons; people have no use for it.
-func newGuardCommand() *cobra.Command {
+func NewGuardCommand() *cobra.Command {
 	var cfg docker.Config
 	var node string
 	cmd := &cobra.Command{
@@ -42,7 +42,7 @@ func newGuardCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&cfg.RunDir, "run-dir", defaultRunDir, "the daemon's")
+	f.StringVar(&cfg.RunDir, "run-dir", DefaultRunDir, "the daemon's")
 	f.StringVar(&cfg.Host, "docker-host", "", "the daemon's")
 	f.StringVar(&cfg.ClusterID, "cluster", "", "the cluster's ID")
 	f.StringVar(&node, "node", "", "this node's ID")

@@ -1,4 +1,6 @@
-package main
+// Package daemon is a node's part of the cluster: the process that wires the
+// planners, adapters and loops together, and comes to a cluster and leaves it.
+package daemon
 
 import (
 	"context"
@@ -23,8 +25,17 @@ import (
 	"github.com/orch-dev/orch/pkg/seal"
 )
 
+// Where the daemon is, if it is not told otherwise.
+const (
+	DefaultRunDir   = "/run/orch"
+	DefaultStateDir = "/var/lib/orch"
+	SocketName      = "orch.sock" // in the run directory
+	socketGroup     = "orch"      // whose members may use the socket, as root may
+)
+
 // options are the daemon's flags.
 type options struct {
+	version                  string // of the program
 	stateDir, runDir, pinDir string
 	advertiseAddr            string
 	hostname                 string
@@ -40,8 +51,10 @@ type options struct {
 	debug                    bool
 }
 
-func newDaemonCommand() *cobra.Command {
-	o := &options{}
+// NewCommand returns the command that runs the daemon of this version of the
+// program.
+func NewCommand(version string) *cobra.Command {
+	o := &options{version: version}
 	cmd := &cobra.Command{
 		Use:   "daemon",
 		Short: "Run this node's part of the cluster, until SIGTERM",
@@ -50,8 +63,8 @@ func newDaemonCommand() *cobra.Command {
 	}
 	hostname, _ := os.Hostname()
 	f := cmd.Flags()
-	f.StringVar(&o.stateDir, "state-dir", defaultStateDir, "what must survive a reboot: identity, Raft log")
-	f.StringVar(&o.runDir, "run-dir", defaultRunDir, "runtime files: the API's socket, files mounted into tasks")
+	f.StringVar(&o.stateDir, "state-dir", DefaultStateDir, "what must survive a reboot: identity, Raft log")
+	f.StringVar(&o.runDir, "run-dir", DefaultRunDir, "runtime files: the API's socket, files mounted into tasks")
 	f.StringVar(&o.pinDir, "pin-dir", dataplane.DefaultPinDir, "where kernel programs and maps are pinned, in a BPF file system")
 	f.StringVar(&o.advertiseAddr, "advertise-addr", "", "this node's address for other nodes (default: the one of the default route)")
 	f.StringVar(&o.hostname, "hostname", hostname, "this node's name")
@@ -193,10 +206,10 @@ func (d *daemon) run() error {
 
 	server := rpc.NewServer(d.mux, d.sec, d.log)
 	d.group.Go(func() error {
-		return server.ServeLocal(d.ctx, filepath.Join(d.runDir, socketName), socketGroup)
+		return server.ServeLocal(d.ctx, filepath.Join(d.runDir, SocketName), socketGroup)
 	})
 	id := d.identity()
-	d.log.Info("orch daemon", "version", version, "node", id.Node, "member", id.member(), "socket", filepath.Join(d.runDir, socketName))
+	d.log.Info("orch daemon", "version", d.version, "node", id.Node, "member", id.member(), "socket", filepath.Join(d.runDir, SocketName))
 	if id.member() {
 		if err := d.move(); err != nil {
 			return err

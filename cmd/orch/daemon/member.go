@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -256,7 +256,7 @@ func (m *member) serveMetrics() error {
 	if err != nil {
 		return err
 	}
-	src := metrics.Sources{Node: m.id.Node, Version: version, Dataplane: m.plane, View: m.agent.View, Raft: m.raftStats}
+	src := metrics.Sources{Node: m.id.Node, Version: m.d.version, Dataplane: m.plane, View: m.agent.View, Raft: m.raftStats}
 	m.run("metrics", func(ctx context.Context) error { return metrics.Serve(ctx, l, src) })
 	return nil
 }

@@ -1,14 +1,12 @@
-package main
+package daemon
 
 import (
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
@@ -82,7 +80,7 @@ func (d *daemon) Join(ctx context.Context, req *api.JoinRequest) (*api.JoinRespo
 	if err != nil {
 		return nil, err
 	}
-	token.Addr = withPort(token.Addr)
+	token.Addr = rpc.WithPort(token.Addr)
 	addr, err := d.advertised(req.AdvertiseAddr)
 	if err != nil {
 		return nil, err
@@ -223,14 +221,6 @@ func checkPool(text string) (netip.Prefix, error) {
 		return pool, api.Errorf(api.CodeConflict, "the pool %s overlaps this node's route %s: choose another with `orch init --pool`", pool, route)
 	}
 	return pool, nil
-}
-
-// withPort completes HOST to HOST:PORT.
-func withPort(addr string) string {
-	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return net.JoinHostPort(strings.Trim(addr, "[]"), fmt.Sprint(api.DefaultAPIPort))
-	}
-	return addr
 }
 
 // nodeObject describes this node to the cluster.

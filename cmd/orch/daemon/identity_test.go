@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"crypto/rand"
@@ -109,15 +109,5 @@ func TestCertify(t *testing.T) {
 	}
 	if shown, kept := d.credentials().Identity, again.credentials.Identity; shown != later || kept != later {
 		t.Errorf("shown %s, kept %s, want %s", shown, kept, later)
-	}
-}
-
-func TestWithPort(t *testing.T) {
-	for addr, want := range map[string]string{
-		"10.0.0.1": "10.0.0.1:2377", "10.0.0.1:1": "10.0.0.1:1", "n1.example": "n1.example:2377", "[fd00::1]": "[fd00::1]:2377", "[fd00::1]:5": "[fd00::1]:5",
-	} {
-		if got := withPort(addr); got != want {
-			t.Errorf("%s: %s, want %s", addr, got, want)
-		}
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -143,7 +143,7 @@ func (d *daemon) nodeInfo(ctx context.Context, m *member) api.NodeInfo {
 			info.ElectionTimeout = g.replica.Raft.ElectionTimeout()
 		}
 	}
-	info.OrchVersion = version
+	info.OrchVersion = d.version
 	if info.EngineVersion == "" {
 		info.OS, info.Arch, info.CPUs = runtime.GOOS, runtime.GOARCH, runtime.NumCPU()
 	}
