@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/orch-dev/orch/consensus/store"
@@ -108,7 +109,7 @@ func TestReplicasAgree(t *testing.T) {
 			}
 		}
 		// A follower that never looked builds its snapshot now, in one go.
-		if diff := cmp.Diff(leader.Snapshot(), follower.Snapshot(), cmp.Comparer(sameAddr)); diff != "" {
+		if diff := cmp.Diff(leader.Snapshot(), follower.Snapshot(), cmp.Comparer(sameAddr), cmpopts.IgnoreUnexported(api.Snapshot{})); diff != "" {
 			rt.Fatalf("the follower's snapshot (-leader +follower):\n%s", diff)
 		}
 	})
@@ -128,7 +129,7 @@ func TestSnapshotAfterSaveAndRestore(t *testing.T) {
 	if err := restored.Restore(bytes.NewReader(save(t, s))); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(s.Snapshot(), restored.Snapshot(), cmp.Comparer(sameAddr)); diff != "" {
+	if diff := cmp.Diff(s.Snapshot(), restored.Snapshot(), cmp.Comparer(sameAddr), cmpopts.IgnoreUnexported(api.Snapshot{})); diff != "" {
 		t.Errorf("restored (-saved +restored):\n%s", diff)
 	}
 	if len(s.Snapshot().Tasks) != 3000 || s.Snapshot().Index != 3000 || restored.Index() != 3000 {

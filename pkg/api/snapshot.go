@@ -17,6 +17,8 @@ type Snapshot struct {
 	Tasks    map[TaskID]*Task       `json:"tasks,omitempty"`
 	Networks map[NetworkID]*Network `json:"networks,omitempty"`
 	Files    map[FileID]*File       `json:"files,omitempty"`
+
+	lineage lineage // how With made it
 }
 
 // Change puts (inserts or replaces) or deletes one object of the store: exactly
@@ -139,6 +141,7 @@ func (s *Snapshot) With(changes []Change) *Snapshot {
 		return s
 	}
 	next := *s
+	next.lineage = s.lineage.with(changes)
 	var nodes, services, tasks, networks, files bool // copied already
 	for _, c := range changes {
 		switch {

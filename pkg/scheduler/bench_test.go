@@ -24,18 +24,23 @@ func BenchmarkPlan(b *testing.B) {
 			c.task(fmt.Sprintf("task%012d-%08d", s, i), id, i+1, node, reserving(1))
 		}
 	}
-	c.service("new", func(s *api.Service) {
+	ran := c.With([]api.Change{{Cluster: &api.Cluster{}}})
+	deployed := newCluster().service("new", func(s *api.Service) {
 		s.Spec.Placement.Constraints = []api.Constraint{{Key: "node.role", Op: api.OpNotEqual, Value: "manager"}}
 	})
 	for i := range 10 {
-		c.task(fmt.Sprint(i), "new", i+1, "", func(t *api.Task) {
+		deployed.task(fmt.Sprint(i), "new", i+1, "", func(t *api.Task) {
 			t.Endpoint.Addr = netip.AddrFrom4([4]byte{10, 1, 0, byte(i)})
 		})
 	}
+	changes := []api.Change{{Service: deployed.Services["new"]}}
+	for _, t := range deployed.Tasks {
+		changes = append(changes, api.Change{Task: t})
+	}
 	var m Memory
-	m.Plan(&c.Snapshot, now)
+	m.Plan(ran, now)
 	for b.Loop() {
-		if n := len(m.Plan(&c.Snapshot, now)); n != 10 {
+		if n := len(m.Plan(ran.With(changes), now)); n != 10 {
 			b.Fatalf("%d changes", n)
 		}
 	}

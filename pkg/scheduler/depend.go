@@ -38,19 +38,28 @@ func (p *planner) reached(dep *api.Service, c api.DependencyCondition) bool {
 	if c == api.DependencyCompleted && dep.Spec.Mode.Job() {
 		return p.jobDone(dep)
 	}
-	return slices.ContainsFunc(p.tasksOf(dep), func(t *api.Task) bool {
-		state := t.Status.State
-		current := t.SpecVersion >= dep.SpecVersion
-		switch c {
-		case api.DependencyStarted:
-			return state == api.TaskStarting || state == api.TaskRunning || state == api.TaskComplete && current
-		case api.DependencyHealthy:
-			return state == api.TaskRunning && t.Desired == api.DesiredRun
-		case api.DependencyCompleted:
-			return state == api.TaskComplete && current
+	for _, t := range p.tasksOf(dep) {
+		if meets(dep, t, c) {
+			return true
 		}
-		return false
-	})
+	}
+	return false
+}
+
+// meets reports whether one task is enough for its service to have reached a
+// condition.
+func meets(dep *api.Service, t *api.Task, c api.DependencyCondition) bool {
+	state := t.Status.State
+	current := t.SpecVersion >= dep.SpecVersion
+	switch c {
+	case api.DependencyStarted:
+		return state == api.TaskStarting || state == api.TaskRunning || state == api.TaskComplete && current
+	case api.DependencyHealthy:
+		return state == api.TaskRunning && t.Desired == api.DesiredRun
+	case api.DependencyCompleted:
+		return state == api.TaskComplete && current
+	}
+	return false
 }
 
 // jobDone reports whether a task has succeeded in each of a job's slots.

@@ -20,8 +20,7 @@ func Explain(snap *api.Snapshot, t *api.Task, now time.Time) []Opinion {
 	if svc == nil {
 		return nil
 	}
-	p := newPlanner(snap, now)
-	p.load()
+	p := newPlanner(newIndex(snap), now)
 	f := p.fit(svc)
 	f.about(&t.Spec)
 	var at *home
@@ -42,13 +41,12 @@ func Explain(snap *api.Snapshot, t *api.Task, now time.Time) []Opinion {
 // Refusals says what the filters have against a node for another task of each
 // service; nothing of services that it suits.
 func Refusals(snap *api.Snapshot, node api.NodeID, now time.Time) map[api.ServiceID]string {
-	p := newPlanner(snap, now)
+	p := newPlanner(newIndex(snap), now)
 	i, known := p.position[node]
 	if !known {
 		return nil
 	}
 	probes := probesOf(api.Sorted(snap.Services))
-	p.load()
 	out := map[api.ServiceID]string{}
 	for _, t := range probes {
 		f := p.fit(snap.Services[t.ServiceID])

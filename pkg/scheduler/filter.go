@@ -73,7 +73,7 @@ func (p *planner) lasting(svc *api.Service, spec *api.TaskSpec, i int) *verdict 
 	if v := lackingDriver(n, spec); v != nil {
 		return v
 	}
-	if p.noImage[spec.Image][i] {
+	if p.imageless[spec.Image][i] {
 		return same(filterImage, "could not get the image "+spec.Image+" a moment ago")
 	}
 	return nil

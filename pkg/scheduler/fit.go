@@ -115,7 +115,7 @@ func (f *fit) judge(r *api.Resources, i int) *verdict {
 
 // add counts a task that was placed, and puts its node where it now belongs.
 func (f *fit) add(i int, t *api.Task) {
-	f.count(i, f.svc, t)
+	f.count(f.svc, t, 1)
 	if stays(f.svc, t) {
 		f.shares[i].staying++
 	}

@@ -33,14 +33,21 @@ type amounts struct {
 	generic      map[string]int64
 }
 
-func (a *amounts) add(r *api.Resources) {
-	a.cpus += r.NanoCPUs
-	a.memory += r.MemoryBytes
+func (a *amounts) add(r *api.Resources, by int64) {
+	a.cpus += by * r.NanoCPUs
+	a.memory += by * r.MemoryBytes
 	for kind, n := range r.Generic {
-		if a.generic == nil {
-			a.generic = map[string]int64{}
-		}
-		a.generic[kind] += n
+		addTo(&a.generic, kind, by*n)
+	}
+}
+
+// addTo adds to what is counted of k. What comes down to nothing is not kept.
+func addTo[K comparable, N int | int64](m *map[K]N, k K, n N) {
+	if *m == nil {
+		*m = map[K]N{}
+	}
+	if (*m)[k] += n; (*m)[k] == 0 {
+		delete(*m, k)
 	}
 }
 
@@ -50,44 +57,26 @@ type hostPort struct {
 	protocol api.Protocol
 }
 
-// claim is what a task that has its place, and has not ended, asks of its node.
-type claim struct {
-	reserve api.Resources
-	run     bool      // it is meant to
-	version api.Index // of the service when it was made
-}
-
-func claimOf(t *api.Task) claim {
-	return claim{t.Spec.Reservations, t.Desired == api.DesiredRun, t.SpecVersion}
-}
-
 // stays reports whether the task is meant to go on running.
-func (c *claim) stays(svc *api.Service) bool {
-	return svc != nil && c.run && c.version >= svc.SpecVersion
-}
-
 func stays(svc *api.Service, t *api.Task) bool {
-	c := claimOf(t)
-	return c.stays(svc)
+	return svc != nil && t.Desired == api.DesiredRun && t.SpecVersion >= svc.SpecVersion
 }
 
-// add counts what a task of the service claims.
-func (l *load) add(svc *api.Service, c *claim) {
-	l.all++
-	l.reserved.add(&c.reserve)
+// count adds what a task of the service that has its place, and has not ended,
+// asks of its node, or takes it away: by 1 or -1.
+func (l *load) count(svc *api.Service, t *api.Task, by int) {
+	l.all += by
+	l.reserved.add(&t.Spec.Reservations, int64(by))
 	if svc != nil {
 		for i := range svc.Spec.Ports {
 			if p := &svc.Spec.Ports[i]; p.Host && p.Published != 0 {
-				if l.ports == nil {
-					l.ports = map[hostPort]int{}
-				}
-				l.ports[hostPort{p.Published, p.Protocol}]++
+				addTo(&l.ports, hostPort{p.Published, p.Protocol}, by)
 			}
 		}
 	}
-	if c.stays(svc) {
-		l.staying++
-		l.wanted.add(&c.reserve)
+	if stays(svc, t) {
+		l.staying += by
+		l.wanted.add(&t.Spec.Reservations, int64(by))
 	}
 }
 

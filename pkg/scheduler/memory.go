@@ -6,99 +6,76 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 )
 
-// Memory is what is kept from one plan to the next: what tasks that have their
-// place count for. Objects of a snapshot do not change, so what was found out of
-// one holds for as long as the snapshot has that very object. It changes nothing
-// about plans but the time that they take.
-type Memory struct {
-	nodes  []api.NodeID        // that positions go by
-	places map[*api.Task]int32 // where in kept: a small map is found in the CPU's caches
-	kept   []place
-	groups map[api.ServiceID]*group
-}
-
-// place is what a task that runs, or is about to, counts for on its node.
-type place struct {
-	task  *api.Task
-	group *group
-	node  int // position
-	claim claim
-}
-
-// group is a service, nil if it is gone, with its tasks.
-type group struct {
-	svc   *api.Service
-	tasks []*api.Task
-}
+// Memory is what is kept from one plan to the next: what was counted of the
+// state. A plan of a state that came of the last one's by few changes then costs
+// these changes, and looks at no other task. It changes nothing about plans but
+// the time that they take.
+type Memory struct{ counted *index }
 
 // Plan places what can be placed at now and puts the reason on what cannot.
 // Reasons that have not changed are no change.
 func (m *Memory) Plan(snap *api.Snapshot, now time.Time) []api.Change {
-	p := newPlanner(snap, now)
-	m.lend(p)
-	waiting := p.load()
-	m.forget(snap)
-	var changes []api.Change
+	m.counted = m.counted.follow(snap)
+	p := newPlanner(m.counted, now)
+	waiting := p.waiting()
+	changes := make([]api.Change, 0, len(waiting))
 	for _, batch := range batches(waiting) {
 		changes = p.placeBatch(changes, snap.Services[batch[0].ServiceID], batch)
+	}
+	for _, c := range changes { // is planned, and not in the state yet
+		m.counted.count(snap.Services[c.Task.ServiceID], c.Task, -1)
 	}
 	return changes
 }
 
-// lend makes a planner go by what is remembered and add to it.
-func (m *Memory) lend(p *planner) {
-	same := len(m.nodes) == len(p.nodes)
-	for i := 0; same && i < len(p.nodes); i++ {
-		same = m.nodes[i] == p.nodes[i].ID
+// follow returns the index of a snapshot, made of that of an earlier one where it
+// is known what changed since.
+func (x *index) follow(snap *api.Snapshot) *index {
+	if x == nil {
+		return newIndex(snap)
 	}
-	if !same || m.places == nil {
-		*m = Memory{places: map[*api.Task]int32{}, groups: map[api.ServiceID]*group{}}
-		for _, n := range p.nodes {
-			m.nodes = append(m.nodes, n.ID)
-		}
+	refs, known := snap.Since(x.snap)
+	if !known || !x.move(snap, refs) {
+		return newIndex(snap)
 	}
-	for id, g := range m.groups {
-		if g.svc == nil && len(g.tasks) == 0 {
-			delete(m.groups, id)
-			continue
-		}
-		g.svc, g.tasks = p.snap.Services[id], g.tasks[:0]
-	}
-	p.memory, p.groups = m, m.groups
+	return x
 }
 
-// keep remembers what a task counts for.
-func (m *Memory) keep(at place) {
-	if m == nil {
-		return
-	}
-	m.places[at.task] = int32(len(m.kept))
-	m.kept = append(m.kept, at)
-}
-
-// recall is what was found out of the task, nil if nothing was.
-func (m *Memory) recall(t *api.Task) *place {
-	if m == nil {
-		return nil
-	}
-	if i, known := m.places[t]; known {
-		return &m.kept[i]
-	}
-	return nil
-}
-
-// forget drops objects that are in the state no more once they are most of what
-// is remembered.
-func (m *Memory) forget(snap *api.Snapshot) {
-	if len(m.kept) <= 2*len(snap.Tasks) {
-		return
-	}
-	kept := m.kept
-	m.kept = nil
-	clear(m.places)
-	for _, at := range kept {
-		if snap.Tasks[at.task.ID] == at.task {
-			m.keep(at)
+// move makes the index be that of a snapshot that differs in these objects. It
+// is false if too much hangs on the difference: the index is then of no use.
+func (x *index) move(snap *api.Snapshot, refs []api.Ref) bool {
+	old := x.snap
+	for _, ref := range refs {
+		if id := api.NodeID(ref.ID); ref.Kind == api.KindNode && !x.replaceNode(old.Nodes[id], snap.Nodes[id]) {
+			return false
 		}
 	}
+	x.snap = snap
+	for _, ref := range refs {
+		if ref.Kind == api.KindService {
+			x.replaceService(old.Services[api.ServiceID(ref.ID)], snap.Services[api.ServiceID(ref.ID)])
+		}
+	}
+	for _, ref := range refs {
+		if ref.Kind == api.KindTask {
+			x.replaceTask(old.Tasks[api.TaskID(ref.ID)], snap.Tasks[api.TaskID(ref.ID)])
+		}
+	}
+	return true
+}
+
+// replaceNode puts a node's newer self in its place. Where another name or
+// another platform may be part of its volumes' names, it cannot.
+func (x *index) replaceNode(old, next *api.Node) bool {
+	if old == nil && next == nil {
+		return true
+	}
+	if old == nil || next == nil || old.Hostname != next.Hostname || old.Info.OS != next.Info.OS || old.Info.Arch != next.Info.Arch {
+		return false
+	}
+	i := x.position[next.ID]
+	x.unreport(i)
+	x.nodes[i] = next
+	x.report(i)
+	return true
 }

@@ -64,10 +64,9 @@ func Moves(snap *api.Snapshot, now time.Time) []Move {
 // nextMoves returns up to most moves of each service that is at rest, and
 // whether one that is not at rest is uneven, too.
 func nextMoves(snap *api.Snapshot, now time.Time, target func(*api.Node) bool, most int) (moves []Move, busy bool) {
-	p := newPlanner(snap, now)
+	p := newPlanner(newIndex(snap), now)
 	services := api.Sorted(snap.Services)
 	services = slices.DeleteFunc(services, func(s *api.Service) bool { return s.Spec.Mode != api.ModeReplicated || s.Spec.Task.Singleton })
-	p.load()
 	for _, svc := range services {
 		b := p.balance(svc, target)
 		if b == nil {
@@ -233,8 +232,7 @@ func (b *balance) shift(parts []part) (Move, bool) {
 	b.tasks[toNode] = append(b.tasks[toNode], t)
 	b.shares[fromNode].staying--
 	b.shares[toNode].staying++
-	c := claimOf(t)
-	b.loads[toNode].add(b.svc, &c)
+	b.loads[toNode].count(b.svc, t, 1)
 	return Move{t, b.nodes[fromNode], b.nodes[toNode], why}, true
 }
 

@@ -64,101 +64,35 @@ func held(changes []api.Change, t *api.Task, why string) []api.Change {
 	return append(changes, api.Change{Task: &next})
 }
 
-// planner is what placing looks at, computed once per plan.
+// planner is what placing looks at: the index, and what depends on the time.
 type planner struct {
-	snap     *api.Snapshot
-	now      time.Time
-	nodes    []*api.Node // by ID; what follows goes by the position in it
-	position map[api.NodeID]int
-	loads    []load
-	noImage  map[string]map[int]bool // nodes that could not get an image lately
-	byName   map[string]*api.Service
-	groups   map[api.ServiceID]*group
-	memory   *Memory          // nil if nothing is remembered
-	volumes  map[string][]use // local volumes, by name, with the tasks that have or had them
-	reported map[string][]int // nodes that say they have the volume
+	*index
+	now       time.Time
+	imageless map[string]map[int]bool // nodes that could not get an image lately
 }
 
-func newPlanner(snap *api.Snapshot, now time.Time) *planner {
-	p := &planner{
-		snap:     snap,
-		now:      now,
-		nodes:    api.Sorted(snap.Nodes),
-		position: make(map[api.NodeID]int, len(snap.Nodes)),
-		loads:    make([]load, len(snap.Nodes)),
-		noImage:  map[string]map[int]bool{},
-		byName:   make(map[string]*api.Service, len(snap.Services)),
-		groups:   make(map[api.ServiceID]*group, len(snap.Services)),
-		volumes:  map[string][]use{},
-		reported: map[string][]int{},
-	}
-	for i, n := range p.nodes {
-		p.position[n.ID] = i
-		for _, volume := range n.Info.Volumes {
-			p.reported[volume] = append(p.reported[volume], i)
+func newPlanner(x *index, now time.Time) *planner {
+	p := &planner{index: x, now: now, imageless: map[string]map[int]bool{}}
+	for _, t := range x.noImage {
+		if now.Sub(t.Status.At) < imageMemory {
+			if p.imageless[t.Spec.Image] == nil {
+				p.imageless[t.Spec.Image] = map[int]bool{}
+			}
+			p.imageless[t.Spec.Image][x.position[t.NodeID]] = true
 		}
-	}
-	for _, s := range snap.Services {
-		p.byName[s.Spec.Name] = s
 	}
 	return p
 }
 
-// load counts what is on the nodes, and returns the tasks to place.
-func (p *planner) load() (waiting []*api.Task) {
-	for _, t := range p.snap.Tasks {
-		if at := p.memory.recall(t); at != nil {
-			at.group.tasks = append(at.group.tasks, t)
-			p.loads[at.node].add(at.group.svc, &at.claim)
-			continue
-		}
-		g := p.group(t.ServiceID)
-		g.tasks = append(g.tasks, t)
-		if t.Status.State == api.TaskPending {
-			if g.svc != nil && p.isWaiting(t) {
-				waiting = append(waiting, t)
-			}
-			continue
-		}
-		if i, known := p.position[t.NodeID]; known {
-			p.count(i, g.svc, t)
-			if !t.Status.State.Terminal() && !slices.ContainsFunc(t.Spec.Mounts, isLocal) {
-				p.memory.keep(place{t, g, i, claimOf(t)})
-			}
+// waiting are the tasks to place.
+func (p *planner) waiting() (waiting []*api.Task) {
+	for _, t := range p.pending {
+		if p.group(t.ServiceID).svc != nil && p.isWaiting(t) {
+			waiting = append(waiting, t)
 		}
 	}
 	sortWaiting(waiting)
 	return waiting
-}
-
-// group is a service with its tasks.
-func (p *planner) group(id api.ServiceID) *group {
-	g := p.groups[id]
-	if g == nil {
-		g = &group{svc: p.snap.Services[id]}
-		p.groups[id] = g
-	}
-	return g
-}
-
-// tasksOf are a service's tasks.
-func (p *planner) tasksOf(svc *api.Service) []*api.Task { return p.group(svc.ID).tasks }
-
-// count adds a task that has, or had, its place to what is known of its node.
-func (p *planner) count(i int, svc *api.Service, t *api.Task) {
-	p.noteVolumes(i, t)
-	if t.Status.State.Terminal() {
-		if t.Status.NoImage && p.now.Sub(t.Status.At) < imageMemory {
-			image := t.Spec.Image
-			if p.noImage[image] == nil {
-				p.noImage[image] = map[int]bool{}
-			}
-			p.noImage[image][i] = true
-		}
-		return
-	}
-	c := claimOf(t)
-	p.loads[i].add(svc, &c)
 }
 
 // isWaiting reports whether a pending task is to be placed now.

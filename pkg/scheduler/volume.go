@@ -55,16 +55,26 @@ type use struct {
 	node int
 }
 
-// noteVolumes remembers where a task's volumes are.
-func (p *planner) noteVolumes(i int, t *api.Task) {
+// noteVolumes remembers where a task's volumes are, or forgets them, by 1 or -1.
+func (x *index) noteVolumes(i int, t *api.Task, by int) {
 	if t.Status.State == api.TaskRejected {
 		return // it never had them
 	}
 	for _, m := range t.Spec.Mounts {
-		if isLocal(m) {
-			name := t.Fill(m.Source, p.nodes[i])
-			p.volumes[name] = append(p.volumes[name], use{t, i})
+		if !isLocal(m) {
+			continue
 		}
+		name := t.Fill(m.Source, x.nodes[i])
+		if by < 0 {
+			if delete(x.volumes[name], t.ID); len(x.volumes[name]) == 0 {
+				delete(x.volumes, name)
+			}
+			continue
+		}
+		if x.volumes[name] == nil {
+			x.volumes[name] = map[api.TaskID]use{}
+		}
+		x.volumes[name][t.ID] = use{t, i}
 	}
 }
 
@@ -95,13 +105,13 @@ func (p *planner) homeOf(t *api.Task) *home {
 // lastUse returns where the task's slot last had the volume, nil if nowhere, and
 // the nodes where other slots of the service had it.
 func (p *planner) lastUse(t *api.Task, volume string) (last *use, others []int) {
-	for k, u := range p.volumes[volume] {
+	for _, u := range p.volumes[volume] {
 		switch {
 		case u.task.ServiceID != t.ServiceID || u.task.ID == t.ID:
 		case u.task.Slot != t.Slot:
 			others = append(others, u.node)
 		case last == nil || newer(u.task, last.task):
-			last = &p.volumes[volume][k]
+			last = &u
 		}
 	}
 	if last != nil && p.wasRemoved(volume, last) {
@@ -151,8 +161,8 @@ func (f *fit) placeHome(t *api.Task, h *home) (int, string) {
 // newer reports whether a was made after b; what is not in the store yet is the
 // newest.
 func newer(a, b *api.Task) bool {
-	if a.Meta.Created == 0 || b.Meta.Created == 0 {
-		return a.Meta.Created < b.Meta.Created
+	if (a.Meta.Created == 0) != (b.Meta.Created == 0) {
+		return a.Meta.Created == 0
 	}
 	return cmp.Or(
 		cmp.Compare(a.Meta.Created, b.Meta.Created),

@@ -51,22 +51,34 @@ func service(number, replicas int) *api.Service {
 
 // addService adds a service with tasks that wait for a node, or run somewhere.
 func addService(snap *api.Snapshot, number, replicas int, state string) {
-	svc := service(number, replicas)
-	snap.Services[svc.ID] = svc
-	for slot := range replicas {
-		at := len(snap.Tasks)
-		t := &api.Task{
-			ID: api.TaskID(fmt.Sprintf("task%021d", at)), ServiceID: svc.ID, ServiceName: svc.Spec.Name, Slot: slot + 1,
-			Spec: svc.Spec.Task, SpecVersion: 1, Desired: api.DesiredRun, CreatedAt: now,
-			Status:   api.TaskStatus{State: api.TaskPending},
-			Endpoint: api.Endpoint{Addr: address(at), State: api.EndpointPending},
+	for _, c := range newService(number, replicas, len(snap.Tasks)) {
+		if c.Service != nil {
+			snap.Services[c.Service.ID] = c.Service
+			continue
 		}
+		t := c.Task
 		if state != "" {
-			t.NodeID = api.NodeID(fmt.Sprintf("node%021d", at*7%len(snap.Nodes)))
+			t.NodeID = api.NodeID(fmt.Sprintf("node%021d", len(snap.Tasks)*7%len(snap.Nodes)))
 			t.Status.State, t.Endpoint.State = api.TaskRunning, api.EndpointReady
 		}
 		snap.Tasks[t.ID] = t
 	}
+}
+
+// newService is a service with tasks that wait for a node, in a state that has
+// so many tasks.
+func newService(number, replicas, tasks int) []api.Change {
+	svc := service(number, replicas)
+	changes := []api.Change{{Service: svc}}
+	for slot := range replicas {
+		changes = append(changes, api.Change{Task: &api.Task{
+			ID: api.TaskID(fmt.Sprintf("task%021d", tasks+slot)), ServiceID: svc.ID, ServiceName: svc.Spec.Name, Slot: slot + 1,
+			Spec: svc.Spec.Task, SpecVersion: 1, Desired: api.DesiredRun, CreatedAt: now,
+			Status:   api.TaskStatus{State: api.TaskPending},
+			Endpoint: api.Endpoint{Addr: address(tasks + slot), State: api.EndpointPending},
+		}})
+	}
+	return changes
 }
 
 func address(i int) netip.Addr {
