@@ -62,11 +62,12 @@ fuzz: go ## every fuzz target, each for FUZZTIME (30s)
 		done || exit 1; \
 	done
 
-bench: go build engine ## what a request costs beside other ways to balance it; planners; control plane; deploys and healing (root)
+bench: go build engine ## what a request costs beside other ways to balance it; data path; planners; control plane; deploys and healing (root)
 	packaging/deps.sh bench
 	$(GO) run ./tests/bench/planner
 	$(GO) run ./tests/bench/control
 	$(GO) run ./tests/bench/orchestration
+	$(GO) run ./tests/bench/datapath
 	$(GO) run ./tests/bench
 
 build: go ## bin/orch, one static program

@@ -158,3 +158,28 @@ a longer name       n1     |    50.0    60.0   1.67   1.71*
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+func TestTargets(t *testing.T) {
+	tables := []table{{
+		title:    "client -> workload",
+		paths:    []path{{name: vxlanPath}, {name: overlayPath}},
+		measures: []measure{newConnection, stream},
+	}}
+	r := newResult(figures.Machine{}, options{}, tables)
+	r.add(0, 0, 0, sample{Cost: 200})
+	r.add(0, 1, 0, sample{Cost: 150})
+	r.add(0, 0, 1, sample{Cost: 1000})
+	r.add(0, 1, 1, sample{Cost: 800, MeanPacket: 58_760})
+	r.finish()
+	var got strings.Builder
+	r.printTargets(&got)
+	want := `
+What must be reached, by the medians and by the best
+orch overlay      over kernel VXLAN,                              new connection   0.75  0.75  (must be at most 0.70)
+orch overlay      over kernel VXLAN,                              one TCP stream   0.80  0.80  (must be at most 0.85)
+orch overlay      mean packet between the nodes, one TCP stream: 58.8 KB  (must be at least 48 KB)
+`
+	if diff := cmp.Diff(want, got.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -63,13 +63,13 @@ func allTables() []table {
 	return []table{{
 		title: "client -> n1 -> workload on n2",
 		paths: []path{
-			{name: "plain routing, through n1 both ways", network: plain, from: clientHost, target: workload, sees: clientHost, throughN1: true, baseline: true},
+			{name: plainPath, network: plain, from: clientHost, target: workload, sees: clientHost, throughN1: true, baseline: true},
 			{name: "plain routing, straight to n2", network: straight, from: clientHost, target: workload, sees: clientHost},
 			{name: "iptables DNAT + masquerade", network: dnat, from: clientHost, target: published, sees: nodeHost(1), throughN1: true},
-			{name: "iptables DNAT + masquerade, kernel VXLAN", network: dnatVXLAN, from: clientHost, target: published, sees: nodeHost(1), throughN1: true},
+			{name: iptablesVXLAN, network: dnatVXLAN, from: clientHost, target: published, sees: nodeHost(1), throughN1: true},
 			{name: "HAProxy, TCP mode", network: haproxy, from: clientHost, target: published, sees: nodeHost(1), throughN1: true},
 			{name: "HAProxy, TCP mode, kernel VXLAN", network: vxlan, from: clientHost, target: published, sees: nodeHost(1), throughN1: true},
-			{name: "orch ingress, tc", network: orchTC, from: clientHost, target: published, sees: clientHost, throughN1: true},
+			{name: ingressPath, network: orchTC, from: clientHost, target: published, sees: clientHost, throughN1: true},
 			{name: "orch ingress, xdp (on veth)", network: orchXDP, from: clientHost, target: published, sees: clientHost, throughN1: true},
 		},
 		measures: []measure{keepAlive, newConnection},
@@ -77,8 +77,8 @@ func allTables() []table {
 		title: "workload on n1 -> workload on n2",
 		paths: []path{
 			{name: "plain routing", network: plain, from: workloadHost(1), target: workload, sees: workloadHost(1), baseline: true},
-			{name: "kernel VXLAN", network: vxlan, from: workloadHost(1), target: workload, sees: workloadHost(1)},
-			{name: "orch overlay", network: orchTC, from: workloadHost(1), target: workload, sees: workloadHost(1)},
+			{name: vxlanPath, network: vxlan, from: workloadHost(1), target: workload, sees: workloadHost(1)},
+			{name: overlayPath, network: orchTC, from: workloadHost(1), target: workload, sees: workloadHost(1)},
 		},
 		measures: []measure{keepAlive, newConnection, stream},
 	}}

@@ -32,6 +32,10 @@ type sample struct {
 	// Others is the part of CPU, 0..1, that was used by processes that are not
 	// of this run.
 	Others float64 `json:"others"`
+	// MeanPacket is the size of what n2 received from the other nodes, in bytes
+	// from the link layer on: segments of one stream that are still together, as
+	// GSO has them, are one packet.
+	MeanPacket float64 `json:"meanPacket"`
 }
 
 // describe is the sample in words, for the progress lines.
@@ -79,6 +83,10 @@ func (m measure) take(ctx context.Context, f *fabric, p path, opt options) (samp
 	if err != nil {
 		return sample{}, err
 	}
+	received, err := uplinkReceived(f.netns(nodeHost(2)))
+	if err != nil {
+		return sample{}, err
+	}
 	started := time.Now()
 	work, err := m.load(ctx, f, p, opt)
 	if err != nil {
@@ -93,6 +101,10 @@ func (m measure) take(ctx context.Context, f *fabric, p path, opt options) (samp
 	if err != nil {
 		return sample{}, err
 	}
+	receivedAfter, err := uplinkReceived(f.netns(nodeHost(2)))
+	if err != nil {
+		return sample{}, err
+	}
 	used := after.minus(before)
 	if used.busy <= 0 {
 		return sample{}, errors.New("no CPU time was counted: measure longer")
@@ -104,6 +116,8 @@ func (m measure) take(ctx context.Context, f *fabric, p path, opt options) (samp
 		Elapsed: elapsed.Seconds(),
 		Stolen:  used.stolenShare(),
 		Others:  max(0, float64(othersAfter-othersBefore)/float64(used.busy)),
+
+		MeanPacket: float64(receivedAfter.bytes-received.bytes) / float64(max(1, receivedAfter.packets-received.packets)),
 	}, nil
 }
 

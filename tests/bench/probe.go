@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -84,20 +83,20 @@ func probe(ctx context.Context, f *fabric, p path) error {
 	if err := untilReady(ctx, func() error { _, err := get("/"); return err }); err != nil {
 		return fmt.Errorf("does not answer: %w", err)
 	}
-	before, err := receivedPackets(f.netns(nodeHost(1)))
+	before, err := uplinkReceived(f.netns(nodeHost(1)))
 	if err != nil {
 		return err
 	}
 	if body, err := get("/"); err != nil || body != answerBody {
 		return fmt.Errorf("answers %q, not %q (%w)", body, answerBody, err)
 	}
-	after, err := receivedPackets(f.netns(nodeHost(1)))
+	after, err := uplinkReceived(f.netns(nodeHost(1)))
 	if err != nil {
 		return err
 	}
 	// A connection with one request has at least three packets each way.
-	if through := after-before >= 6; p.from == clientHost && through != p.throughN1 {
-		return fmt.Errorf("n1 received %d packets of one request; every packet passes n1: want %t", after-before, p.throughN1)
+	if through := after.packets-before.packets >= 6; p.from == clientHost && through != p.throughN1 {
+		return fmt.Errorf("n1 received %d packets of one request; every packet passes n1: want %t", after.packets-before.packets, p.throughN1)
 	}
 	seen, err := get(peerPath)
 	if err != nil {
@@ -128,22 +127,27 @@ func untilReady(ctx context.Context, try func() error) error {
 	}
 }
 
-// receivedPackets reads how many packets the namespace's uplink has received.
-func receivedPackets(netns string) (n int, err error) {
+// traffic is what passed a device.
+type traffic struct{ bytes, packets int }
+
+// uplinkReceived reads what the namespace's uplink has received.
+func uplinkReceived(netns string) (traffic, error) {
 	var devices []byte
-	err = inNetns(netns, func() error {
+	err := inNetns(netns, func() (err error) {
 		devices, err = os.ReadFile("/proc/thread-self/net/dev")
 		return err
 	})
 	if err != nil {
-		return 0, err
+		return traffic{}, err
 	}
 	for line := range strings.Lines(string(devices)) {
 		if counters, ok := strings.CutPrefix(strings.TrimSpace(line), uplink+":"); ok {
-			if fields := strings.Fields(counters); len(fields) > 1 {
-				return strconv.Atoi(fields[1]) // bytes, packets, …
+			var t traffic
+			if _, err := fmt.Sscan(counters, &t.bytes, &t.packets); err != nil {
+				return traffic{}, fmt.Errorf("read counters of %s: %w", uplink, err)
 			}
+			return t, nil
 		}
 	}
-	return 0, fmt.Errorf("no %s in /proc/net/dev", uplink)
+	return traffic{}, fmt.Errorf("no %s in /proc/net/dev", uplink)
 }

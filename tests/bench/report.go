@@ -135,6 +135,7 @@ func (r *result) print(w io.Writer) error {
 		b.WriteString("\n")
 		t.print(&b)
 	}
+	r.printTargets(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
 }

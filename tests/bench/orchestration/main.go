@@ -19,8 +19,8 @@ import (
 
 // options are the command's flags.
 type options struct {
-	rounds, exits, losses int
-	swarm                 bool
+	rounds, exits, losses, changes int
+	swarm                          bool
 }
 
 func main() {
@@ -29,6 +29,7 @@ func main() {
 	flag.BoolVar(&opt.swarm, "swarm", true, "compare with Docker Swarm")
 	flag.IntVar(&opt.exits, "exits", 12, "containers that are killed")
 	flag.IntVar(&opt.losses, "losses", 4, "nodes that are lost, every other one while it leads; 30 for figures worth quoting")
+	flag.IntVar(&opt.changes, "changes", 44, "tasks that are scaled away, until every node's kernel knows")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Stdout, opt)
@@ -72,6 +73,9 @@ func run(ctx context.Context, out io.Writer, opt options) error {
 		if err := compare(ctx, out, contenders, opt.rounds); err != nil {
 			return err
 		}
+	}
+	if err := o.visible(ctx, out, opt.changes); err != nil {
+		return err
 	}
 	if err := o.exits(ctx, out, opt.exits); err != nil {
 		return err

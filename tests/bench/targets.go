@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// target is what one path's cost must be beside another's, under one measure.
+type target struct {
+	path, baseline string
+	measure        string
+	atMost         float64 // path over baseline, by the medians
+}
+
+const (
+	plainPath     = "plain routing, through n1 both ways"
+	iptablesVXLAN = "iptables DNAT + masquerade, kernel VXLAN"
+	ingressPath   = "orch ingress, tc"
+	vxlanPath     = "kernel VXLAN"
+	overlayPath   = "orch overlay"
+)
+
+var targets = []target{
+	{ingressPath, plainPath, keepAlive.name, 1.10},
+	{ingressPath, plainPath, newConnection.name, 1.10},
+	{ingressPath, iptablesVXLAN, keepAlive.name, 0.65},
+	{ingressPath, iptablesVXLAN, newConnection.name, 0.65},
+	{overlayPath, vxlanPath, newConnection.name, 0.70},
+	{overlayPath, vxlanPath, stream.name, 0.85},
+}
+
+// meanPacketTarget is what a packet between the nodes must have on average while
+// a stream passes, in bytes.
+const meanPacketTarget = 48_000
+
+// printTargets writes how far the paths that were measured are from what they
+// must reach.
+func (r *result) printTargets(b *strings.Builder) {
+	head := false
+	line := func(format string, args ...any) {
+		if !head {
+			b.WriteString("\nWhat must be reached, by the medians and by the best\n")
+			head = true
+		}
+		fmt.Fprintf(b, format+"\n", args...)
+	}
+	for _, t := range targets {
+		path, baseline := r.cell(t.path, t.measure), r.cell(t.baseline, t.measure)
+		if path != nil && baseline != nil {
+			line("%-17s over %-42s %-15s %5.2f %5.2f  (must be at most %.2f)", t.path, t.baseline+",", t.measure,
+				path.Median/baseline.Median, path.Best/baseline.Best, t.atMost)
+		}
+	}
+	if c := r.cell(overlayPath, stream.name); c != nil {
+		line("%-17s mean packet between the nodes, one TCP stream: %.1f KB  (must be at least %.0f KB)", overlayPath, c.meanPacket()/1e3, meanPacketTarget/1e3)
+	}
+}
+
+// cell is what was measured of a path, nil if it was not.
+func (r *result) cell(path, measure string) *cell {
+	for _, t := range r.Tables {
+		for _, row := range t.Rows {
+			for i, c := range row.Cells {
+				if row.Path == path && c.Measure == measure {
+					return &row.Cells[i]
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// meanPacket is the median over the samples.
+func (c cell) meanPacket() float64 {
+	var sizes []float64
+	for _, s := range c.Samples {
+		sizes = append(sizes, s.MeanPacket)
+	}
+	_, median := bestAndMedian(sizes)
+	return median
+}
