@@ -47,11 +47,11 @@ static __always_inline int to_node(struct __sk_buff *skb)
 	return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
 }
 
-/* Out by the routing table, which is asked by what fib has. */
-static __noinline int route(struct __sk_buff *skb, struct bpf_fib_lookup *fib, enum verdict v)
+/* Out by what the routing table answered. */
+static __noinline int leave(struct __sk_buff *skb, const struct bpf_fib_lookup *fib, long rc,
+			    enum verdict v)
 {
 	struct bpf_redir_neigh next = {.nh_family = fib->family};
-	long rc = bpf_fib_lookup(skb, fib, sizeof(*fib), 0);
 
 	if (rc == BPF_FIB_LKUP_RET_SUCCESS) {
 		if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), fib->dmac, ETH_ALEN,
@@ -76,6 +76,12 @@ static __noinline int route(struct __sk_buff *skb, struct bpf_fib_lookup *fib, e
 		return to_node(skb);
 	}
 	return drop(skb, DROP_NO_ROUTE);
+}
+
+/* Out by the routing table, which is asked by what fib has. */
+static __noinline int route(struct __sk_buff *skb, struct bpf_fib_lookup *fib, enum verdict v)
+{
+	return leave(skb, fib, bpf_fib_lookup(skb, fib, sizeof(*fib), 0), v);
 }
 
 /* To an IPv4 address of the underlay or beyond. */
@@ -161,6 +167,8 @@ static __noinline int tunnel(struct __sk_buff *skb, const struct node_config *cf
 		return drop(skb, DROP_REWRITE);
 	write_encapsulation(h, from, to, kind, t->port, t->addr, len, flow_hash(p, 0),
 			    bpf_htons(p->v6 ? ETH_P_IPV6 : ETH_P_IP));
+	if (t->dsr)
+		ask_dsr(h);
 	return send_out(skb, from, to,
 			kind == OVERLAY_CLIENT	 ? FORWARDED_TUNNEL
 			: kind == OVERLAY_RETURN ? FORWARDED_RETURN
@@ -194,6 +202,36 @@ static __always_inline int to_client(struct __sk_buff *skb, const struct packet 
 	if (p->v6)
 		return send_out6(skb, &p->daddr6, SENT_TO_CLIENT);
 	return send_out(skb, p->saddr, p->daddr, SENT_TO_CLIENT);
+}
+
+/* A reply of the address that another node has, straight to its client. What
+ * ends a connection goes through that node, which would else not know of the end.
+ * PASS: the packet is as it was, and must go there as well, since this node knows
+ * no way that it can take.
+ */
+static __noinline int send_dsr(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_fib_lookup fib = {};
+	long rc;
+
+	if (p->proto == IPPROTO_TCP && !p->error && (p->tcp & (TCP_FIN | TCP_RST)))
+		return PASS;
+	if (p->v6) { /* as send_out6 */
+		fib.family = AF_INET6;
+		fib.ifindex = LOOPBACK_IFINDEX;
+		__builtin_memcpy(fib.ipv6_dst, &p->daddr6, sizeof(p->daddr6));
+	} else {
+		fib.family = AF_INET;
+		fib.ifindex = uplink_ifindex;
+		fib.l4_protocol = p->proto;
+		fib.ipv4_src = p->saddr;
+		fib.ipv4_dst = p->daddr;
+	}
+	rc = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	if (rc != BPF_FIB_LKUP_RET_SUCCESS && rc != BPF_FIB_LKUP_RET_NO_NEIGH &&
+	    rc != BPF_FIB_LKUP_RET_FWD_DISABLED)
+		return PASS;
+	return leave(skb, &fib, rc, SENT_DSR);
 }
 
 /* A client's packet at its ingress node, to the backend chosen. */
@@ -232,6 +270,8 @@ static __always_inline int balance(struct __sk_buff *skb, const struct node_conf
 
 	switch (choose(p, fe, &t)) {
 	case CHOSEN:
+		/* The cluster's own have a way back only by the node that they are on. */
+		t.dsr = (fe->flags & FRONTEND_DSR) && skb->ifindex == uplink_ifindex;
 		goes_to(p, fe, &t, tc_packets(skb), skb->len - ETH_HLEN);
 		if (skb->ifindex == LOOPBACK_IFINDEX)
 			forget_route(skb);

@@ -77,6 +77,8 @@ static __always_inline int express_tunnel(struct xdp_md *xdp, const struct node_
 	goes_to(p, fe, &t, 1, p->len);
 	write_encapsulation(h, cfg->underlay, t.endpoint->node, OVERLAY_CLIENT, t.port, t.addr,
 			    p->len, flow_hash(p, 0), bpf_htons(ETH_P_IP));
+	if (fe->flags & FRONTEND_DSR)
+		ask_dsr(h);
 	return express_out(xdp, &h->eth, &fib, p->len + OVERLAY_OVERHEAD, FORWARDED_TUNNEL);
 }
 

@@ -9,6 +9,7 @@ struct target {
 	__be32 addr;
 	__be16 port;
 	bool last; /* the flow ends with this packet */
+	bool dsr;  /* replies may go straight to the client */
 	__u32 backend;
 	struct endpoint *endpoint;
 };

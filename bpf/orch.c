@@ -27,6 +27,11 @@
  * and another node that gets them chooses the same backend. Where A is B the
  * packet does not leave the node. The client's address is always kept.
  *
+ *   With direct server return (FRONTEND_DSR) the packet to B asks for it by its
+ *   inner source MAC, and B's session notes that: what T answers goes straight to
+ *   the client, from the address that the client used, by B's routing table. Only
+ *   what ends a connection goes back through A, as A must know of it.
+ *
  * Task to virtual IP, or to a published port of any node
  *
  *   The same walk, with the task's node as A: the backend's node translates, the

@@ -133,6 +133,7 @@ type OrchFrontendFlags uint32
 const (
 	OrchFrontendFlagsFRONTEND_HOST     OrchFrontendFlags = 1
 	OrchFrontendFlagsFRONTEND_AFFINITY OrchFrontendFlags = 2
+	OrchFrontendFlagsFRONTEND_DSR      OrchFrontendFlags = 4
 )
 
 type OrchFrontendKey struct {
@@ -191,6 +192,7 @@ const (
 	OrchSeenSEEN_RST         OrchSeen = 4
 	OrchSeenSEEN_ESTABLISHED OrchSeen = 8
 	OrchSeenSEEN_SYN         OrchSeen = 16
+	OrchSeenSEEN_DSR         OrchSeen = 32
 )
 
 type OrchSession struct {
@@ -269,7 +271,8 @@ const (
 	OrchVerdictANSWERED_RESET           OrchVerdict = 29
 	OrchVerdictFULL_FLOWS               OrchVerdict = 30
 	OrchVerdictFULL_SESSIONS            OrchVerdict = 31
-	OrchVerdictVERDICTS                 OrchVerdict = 32
+	OrchVerdictSENT_DSR                 OrchVerdict = 32
+	OrchVerdictVERDICTS                 OrchVerdict = 33
 )
 
 // Names of all BPF objects in the ELF.

@@ -20,6 +20,12 @@ enum overlay_kind {
 	OVERLAY_PROBE = 4,  /* does it arrive? For `orch doctor` */
 };
 
+/* With this for the first byte of its inner source address a client's packet
+ * asks that the replies go straight to the client. Who does not know of it sends
+ * them back in VXLAN, as without it.
+ */
+#define MAC_ASKS_DSR 0x06
+
 struct vxlanhdr {
 	__be32 flags;
 	__be32 vni; /* and 8 reserved bits */
@@ -100,13 +106,19 @@ static __always_inline void write_encapsulation(struct encapsulation *h, __be32 
 	h->inner.h_proto = inner;
 }
 
+static __always_inline void ask_dsr(struct encapsulation *h)
+{
+	h->inner.h_source[0] = MAC_ASKS_DSR;
+}
+
 /* What a received one says. */
 struct tunnelled {
 	__be32 from;
 	__be32 name;
 	__be16 port;
 	__u8 kind;
-	bool v6; /* inside */
+	bool v6;  /* inside */
+	bool dsr; /* asked for */
 };
 
 static __always_inline bool is_overlay(const struct node_config *cfg, const struct packet *p)
@@ -128,6 +140,7 @@ static __always_inline bool read_encapsulation(void *data, void *data_end, struc
 	vni = bpf_ntohl(h->vxlan.vni) >> 8;
 	t->from = h->ip.saddr;
 	t->kind = vni >> 16;
+	t->dsr = h->inner.h_source[0] == MAC_ASKS_DSR;
 	t->v6 = h->inner.h_proto == bpf_htons(ETH_P_IPV6);
 	t->port = bpf_htons(vni & 0xffff);
 	__builtin_memcpy(&t->name, h->inner.h_dest + 2, sizeof(t->name));

@@ -108,6 +108,13 @@ static __always_inline void session_see(struct session *s, const struct packet *
 		raise_flags(&s->flags, SEEN_ESTABLISHED);
 }
 
+/* The newest packet decides, so that open flows follow a change. */
+static __always_inline void session_answer(struct session *s, bool dsr)
+{
+	if (!(s->flags & SEEN_DSR) == dsr)
+		s->flags ^= SEEN_DSR;
+}
+
 /* The source that the backend must see. */
 static __always_inline struct address seen_client(const struct node_config *cfg,
 						  const struct packet *p, __be32 backend,
@@ -189,7 +196,8 @@ static __always_inline bool session_open(const struct node_config *cfg, const st
 				.client_port = p->sport,
 				.dest = p->daddr,
 				.dest_port = p->dport,
-				.via = via};
+				.via = via,
+				.flags = t->dsr ? SEEN_DSR : 0};
 	struct session *s;
 	bool room, brief;
 
@@ -207,6 +215,7 @@ static __always_inline bool session_open(const struct node_config *cfg, const st
 				s->flags = 0;
 			if (s->via != via)
 				s->via = via;
+			session_answer(s, t->dsr);
 			session_see(s, p, true, now);
 			if (!brief && is_over(s->flags))
 				session_end(p, key);
@@ -228,6 +237,7 @@ struct way_back {
 	__be16 client_port;
 	__be16 dest_port;
 	__be32 via;
+	bool dsr;
 };
 
 static __always_inline void copy_way(const struct packet *p, const struct session6_key *key,
@@ -240,6 +250,7 @@ static __always_inline void copy_way(const struct packet *p, const struct sessio
 	back->client_port = s->client_port;
 	back->dest_port = s->dest_port;
 	back->via = s->via;
+	back->dsr = s->flags & SEEN_DSR;
 	if (!p->v6)
 		return;
 	/* Again, so that the verifier knows which map it is from. */

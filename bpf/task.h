@@ -25,10 +25,15 @@ static __always_inline int reply(struct __sk_buff *skb, const struct node_config
 				 struct packet *p, const struct way_back *way)
 {
 	struct target back = {.addr = way->via};
+	int sent = PASS;
 
 	translate_back(skb, p, way);
 	if (back.addr == cfg->underlay)
 		return to_client(skb, p);
+	if (way->dsr)
+		sent = send_dsr(skb, p);
+	if (sent != PASS)
+		return sent;
 	return tunnel(skb, cfg, p, OVERLAY_RETURN, &back);
 }
 

@@ -89,6 +89,7 @@ struct frontend6_key {
 enum frontend_flags {
 	FRONTEND_HOST = 1,     /* a port published on this node alone */
 	FRONTEND_AFFINITY = 2, /* all flows from one address go to one backend */
+	FRONTEND_DSR = 4,      /* replies go straight from the backend's node to the client */
 };
 
 struct frontend {
@@ -126,6 +127,7 @@ enum seen {
 	SEEN_RST = 4,
 	SEEN_ESTABLISHED = 8, /* the client answered the backend's SYN */
 	SEEN_SYN = 16,	      /* of a flow: its first packet was one */
+	SEEN_DSR = 32,	      /* of a session: the client's last packet asked for it */
 };
 
 /* Ingress node: which backend a client's flow goes to. */

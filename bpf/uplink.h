@@ -85,6 +85,7 @@ static __always_inline int from_overlay(struct __sk_buff *skb, const struct node
 		return drop(skb, DROP_MALFORMED);
 	t.addr = h.kind == OVERLAY_CLIENT ? h.name : p->daddr;
 	t.port = h.port;
+	t.dsr = h.dsr;
 	t.endpoint = endpoint(t.addr);
 	if (!t.endpoint || t.endpoint->node != cfg->underlay)
 		return drop(skb, DROP_NOT_HERE);

@@ -48,6 +48,9 @@ enum verdict {
 	FULL_FLOWS,    /* ... flows has no room for it */
 	FULL_SESSIONS, /* ... sessions has none */
 
+	/* Went on, later ones. */
+	SENT_DSR, /* reply, straight to the client, as from the ingress node */
+
 	VERDICTS
 };
 

@@ -51,6 +51,9 @@ type NetFrontend struct {
 	Port     uint16     `json:"port,omitempty"`     // 0: a virtual IP, which takes every port
 	Protocol Protocol   `json:"protocol,omitempty"` // "" of a virtual IP
 	Service  string     `json:"service,omitempty"`
+	// Return of replies to clients outside whose backend is on another node; "" of a
+	// virtual IP, which has none.
+	Return Return `json:"return,omitempty"`
 
 	Packets  uint64       `json:"packets"`
 	Bytes    uint64       `json:"bytes"`
@@ -137,10 +140,12 @@ type NetFlow struct {
 	Backend  netip.AddrPort `json:"backend"`
 	Task     string         `json:"task,omitempty"`
 	// Ingress: the flow entered here. Serving: the backend is here; Via is then
-	// the node that the reply goes back to.
+	// the node that it entered at, to which the reply goes back, with DSR only what
+	// ends a connection.
 	Ingress bool       `json:"ingress,omitempty"`
 	Serving bool       `json:"serving,omitempty"`
 	Via     netip.Addr `json:"via,omitzero"`
+	DSR     bool       `json:"dsr,omitempty"`
 	// State: opening, established, closing or closed where the backend is here;
 	// open or closing elsewhere; open for UDP.
 	State string        `json:"state"`

@@ -74,6 +74,8 @@ type Frontend struct {
 	Host bool
 	// Affinity: all flows from one address go to one backend.
 	Affinity bool
+	// DSR: replies to clients outside go straight to them (ReturnDSR).
+	DSR      bool
 	Backends []Backend
 }
 

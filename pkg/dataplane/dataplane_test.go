@@ -24,6 +24,7 @@ type cluster struct {
 	web    []*task
 	caller *task // n1, network 1
 	other  *task // n1, network 2
+	dsr    bool  // published ports have direct server return
 }
 
 func newCluster(t *testing.T, mode dataplane.Mode) *cluster {
@@ -65,8 +66,8 @@ func (c *cluster) plan(n *node, backends ...api.Backend) api.NetworkPlan {
 		virtual[i].Port = 0
 	}
 	p.Frontends = []api.Frontend{
-		{FrontendKey: api.FrontendKey{Addr: netip.IPv4Unspecified(), Port: publishedPort, Protocol: api.TCP}, Service: "web", Backends: backends},
-		{FrontendKey: api.FrontendKey{Addr: netip.IPv4Unspecified(), Port: publishedPort, Protocol: api.UDP}, Service: "web", Backends: backends},
+		{FrontendKey: api.FrontendKey{Addr: netip.IPv4Unspecified(), Port: publishedPort, Protocol: api.TCP}, Service: "web", DSR: c.dsr, Backends: backends},
+		{FrontendKey: api.FrontendKey{Addr: netip.IPv4Unspecified(), Port: publishedPort, Protocol: api.UDP}, Service: "web", DSR: c.dsr, Backends: backends},
 		{FrontendKey: api.FrontendKey{Addr: virtualIP}, Service: "web", Networks: []uint32{1}, Backends: virtual},
 	}
 	return p
@@ -143,6 +144,24 @@ func TestDataplane(t *testing.T) {
 				{"reset by the program", testResetByTheProgram},
 				{"flood", testFlood},
 				{"full", testFull},
+				{"dsr", testDSR},
+				{"dsr: ingress", withDSR(testIngress)},
+				{"dsr: ingress by ipv6", withDSR(testIngress6)},
+				{"dsr: two ports, one source", withDSR(testTwoPortsOneSource)},
+				{"dsr: task calls published port", withDSR(testTaskCallsPublishedPort)},
+				{"dsr: node calls published port", withDSR(testNodeCallsPublishedPort)},
+				{"dsr: colliding flows", withDSR(testCollidingFlows)},
+				{"dsr: trace", withDSR(testTrace)},
+				{"dsr: large datagrams", withDSR(testLargeDatagrams)},
+				{"dsr: too big", withDSR(testTooBig)},
+				{"dsr: fragments", withDSR(testFragments)},
+				{"dsr: errors follow the flow", withDSR(testErrorsFollowTheFlow)},
+				{"dsr: draining", withDSR(testDraining)},
+				{"dsr: backend gone", withDSR(testBackendGone)},
+				{"dsr: reset by the program", withDSR(testResetByTheProgram)},
+				{"dsr: ends are known", testDSREnds},
+				{"dsr: change under open flows", testDSRChange},
+				{"dsr: no way", testDSRNoWay},
 				{"restart under traffic", testRestartUnderTraffic},
 				{"restart with other sizes", testRestartWithOtherSizes},
 				{"strangers", testStrangers},

@@ -71,8 +71,18 @@ func (d *Dataplane) frontend(s *state, key bpf.OrchFrontend6Key, fe bpf.OrchFron
 		Addr: k.Addr, Port: k.Port, Protocol: k.Protocol, Service: d.frontends[key].service,
 		Packets: sum.Packets, Bytes: sum.Bytes, NewFlows: sum.Flows,
 	}
+	if !k.Virtual() {
+		f.Return = returnOf(fe)
+	}
 	f.Backends, err = d.backendsOf(s, fe.Id, open)
 	return f, err
+}
+
+func returnOf(fe bpf.OrchFrontend) api.Return {
+	if fe.Flags&bpf.OrchFrontendFlagsFRONTEND_DSR != 0 {
+		return api.ReturnDSR
+	}
+	return api.ReturnTunnel
 }
 
 // backendsOf lists a frontend's backends by address.

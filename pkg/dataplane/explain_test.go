@@ -138,7 +138,7 @@ func (c *cluster) wantFlow(ingress *node, client, backend netip.AddrPort, name s
 			Ingress: w.node == ingress, Serving: serving, State: "established",
 		}
 		if serving {
-			want.State, want.Via = "established", ingress.addr
+			want.State, want.Via, want.DSR = "established", ingress.addr, c.dsr && w.node != ingress
 		}
 		found := false
 		for _, f := range list.Flows {
@@ -178,7 +178,7 @@ func testFrontends(t *testing.T, c *cluster) {
 		got.Backends[i].Packets, got.Backends[i].Bytes = 0, 0
 	}
 	want := api.NetFrontend{
-		Addr: netip.IPv4Unspecified(), Port: publishedPort, Protocol: api.TCP, Service: "web",
+		Addr: netip.IPv4Unspecified(), Port: publishedPort, Protocol: api.TCP, Service: "web", Return: api.ReturnTunnel,
 		Backends: []api.NetBackend{
 			{Addr: c.web[0].addr, Port: appPort, Node: c.nodes[0].addr.String(), State: api.BackendUnreachable},
 			{Addr: c.web[1].addr, Port: appPort, Node: c.nodes[1].addr.String(), State: api.BackendActive, Share: 1, Flows: 1, NewFlows: 1},

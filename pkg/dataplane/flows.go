@@ -92,6 +92,7 @@ func (d *Dataplane) flows() (map[flowID]*api.NetFlow, error) {
 			all[id] = nf
 		}
 		nf.Backend, nf.Serving, nf.Via = addrPort(k.Backend, k.BackendPort), true, addrOf(v.Via)
+		nf.DSR = v.Flags&bpf.OrchSeenSEEN_DSR != 0 && v.Via != s.node.Underlay
 		nf.State, nf.Idle = flowState(k.Proto, v.Flags), min(nf.Idle, idle(now, v.Seen))
 	}
 	return all, nil

@@ -142,7 +142,8 @@ func TestPathMTU(t *testing.T) {
 			c := newCluster(t, mode)
 			far, addrs := c.behindRouter(1300)
 			c.wantHops(far, addrs[false])
-			for i, w := range c.web[:2] { // on the ingress node, and on another
+			for i, w := range append(c.web[:2:2], c.web[2]) { // on the ingress node, on another, and on one that answers straight
+				c.dsr = i == 2
 				c.apply(c.backends(i + 1)...)
 				for _, to := range []netip.AddrPort{c.nodes[0].published(), c.nodes[0].published6()} {
 					if err := far.download(to, 1<<20); err != nil {

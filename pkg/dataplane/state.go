@@ -175,6 +175,9 @@ func (s *state) addFrontends(plan api.NetworkPlan, have *state, sets networkSets
 		if f.Affinity {
 			fe.Flags |= bpf.OrchFrontendFlagsFRONTEND_AFFINITY
 		}
+		if f.DSR {
+			fe.Flags |= bpf.OrchFrontendFlagsFRONTEND_DSR
+		}
 		s.frontends[key] = fe
 		var candidates []loadbalancer.Backend
 		var ids []uint32

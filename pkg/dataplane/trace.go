@@ -262,6 +262,10 @@ func (t *tracer) balance(key bpf.OrchFrontend6Key, fe bpf.OrchFrontend, none, no
 		t.out.Return = "from the task straight to the client"
 		return t.end("delivered", "to the task, on this node")
 	}
+	if returnOf(fe) == api.ReturnDSR && !t.s.inPool(t.p.saddr) {
+		t.out.Return = fmt.Sprintf("from %s straight to the client, as from %s (dsr)", addrOf(node), t.req.Addr)
+		return t.end("forwarded-tunnel", "in VXLAN to %s, and there to the task", addrOf(node))
+	}
 	t.out.Return = fmt.Sprintf("in VXLAN from %s back to this node, and from here to the client", addrOf(node))
 	return t.end("forwarded-tunnel", "in VXLAN to %s, and there to the task", addrOf(node))
 }

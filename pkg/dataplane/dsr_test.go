@@ -1,0 +1,235 @@
+package dataplane_test
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/orch-dev/orch/pkg/api"
+)
+
+// withDSR runs a test with direct server return of the published ports.
+func withDSR(test func(*testing.T, *cluster)) func(*testing.T, *cluster) {
+	return func(t *testing.T, c *cluster) {
+		c.dsr = true
+		defer func() { c.dsr = false }()
+		test(t, c)
+	}
+}
+
+// returns counts what the nodes did with replies to clients: through the node of
+// entry, and straight to the client.
+func (c *cluster) returns() (tunnel, dsr uint64) {
+	c.t.Helper()
+	for _, n := range c.nodes {
+		v := n.stats().Verdicts
+		tunnel += v["forwarded-return"].Bytes
+		dsr += v["sent-dsr"].Bytes
+	}
+	return tunnel, dsr
+}
+
+// What a task on another node answers goes straight to the client, of either
+// family: all that datagrams are, and all but the end of a connection.
+func testDSR(t *testing.T, c *cluster) {
+	const bytes = 4 << 20
+	for _, to := range []netip.AddrPort{c.nodes[0].published(), c.nodes[0].published6()} {
+		for _, dsr := range []bool{true, false} {
+			c.dsr = dsr
+			c.apply(c.backends(2)...)
+			c.dsr = false
+			c.wantReturn(c.nodes[0], map[bool]api.Return{true: api.ReturnDSR, false: api.ReturnTunnel}[dsr])
+			before := [2]uint64{}
+			before[0], before[1] = c.returns()
+			u, err := c.client.datagrams(to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name, _, err := exchange(u, 1000); err != nil || name != "web2" {
+				t.Errorf("%s: %q, %v", to, name, err)
+			}
+			u.Close()
+			tunnel, direct := c.returns()
+			if tunnel -= before[0]; (tunnel == 0) != dsr || (direct == before[1]) == dsr {
+				t.Errorf("a datagram to %s, dsr %v: %d bytes back through the tunnel, %d straight", to, dsr, tunnel, direct-before[1])
+			}
+			if err := c.client.download(to, bytes); err != nil {
+				t.Errorf("%s, dsr %v: %v; verdicts %v, %v", to, dsr, err, nonZero(c.nodes[0]), nonZero(c.nodes[1]))
+			}
+			if err := c.client.upload(to, bytes); err != nil {
+				t.Errorf("%s, dsr %v: %v", to, dsr, err)
+			}
+			after := [2]uint64{}
+			after[0], after[1] = c.returns()
+			tunnel, direct = after[0]-before[0], after[1]-before[1]
+			// The end may come with up to 64 KB of what was sent last.
+			if dsr && (tunnel+direct < bytes || tunnel == 0 || tunnel > 1<<17) || !dsr && (tunnel < bytes || direct != 0) {
+				t.Errorf("%s, dsr %v: %d bytes back through the tunnel, %d straight", to, dsr, tunnel, direct)
+			}
+		}
+	}
+}
+
+// The node of entry sees nothing of what goes straight to the client, but when a
+// connection ends, by either side or by a reset, it knows.
+func testDSREnds(t *testing.T, c *cluster) {
+	withDSR(func(*testing.T, *cluster) { c.apply(c.backends(2)...) })(t, c)
+	n := c.nodes[0]
+	for _, way := range []struct {
+		name string
+		end  func(c net.Conn) error
+	}{
+		{"the client ends it", func(c net.Conn) error { return c.Close() }},
+		{"the client ends its half first", func(c net.Conn) error {
+			if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+				return err
+			}
+			_, err := io.Copy(io.Discard, c)
+			return err
+		}},
+		{"the task ends it", func(c net.Conn) error {
+			if _, err := io.WriteString(c, "send 10\n"); err != nil {
+				return err
+			}
+			if _, err := io.Copy(io.Discard, c); err != nil {
+				return err
+			}
+			return c.Close()
+		}},
+		{"the task resets it", func(c net.Conn) error {
+			// It closes with something unread in its socket.
+			if _, err := io.WriteString(c, "send 10\n"+string(make([]byte, 8192))); err != nil {
+				return err
+			}
+			_, _ = io.Copy(io.Discard, c)
+			return nil
+		}},
+	} {
+		for _, to := range []netip.AddrPort{n.published(), n.published6()} {
+			before := c.lastingFlows(n)
+			conn, err := c.client.dial(to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if answer, err := ask(conn, "echo hello"); err != nil || answer != "hello" {
+				t.Fatalf("%q, %v", answer, err)
+			}
+			if got := c.lastingFlows(n); got != before+1 {
+				t.Errorf("%s, %s: %d flows while it is open, and %d before", way.name, to, got, before)
+			}
+			if err := way.end(conn); err != nil {
+				t.Errorf("%s, %s: %v", way.name, to, err)
+			}
+			c.await(func() bool { return c.lastingFlows(n) == before }, "%s, %s: its flow is remembered as if it were open", way.name, to)
+		}
+	}
+}
+
+// lastingFlows counts what the node of entry remembers of open flows.
+func (c *cluster) lastingFlows(n *node) int {
+	c.t.Helper()
+	got, err := n.dp.Entries()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return got["flows"] + got["flows6"]
+}
+
+func (c *cluster) await(done func() bool, format string, args ...any) {
+	c.t.Helper()
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			c.t.Errorf(format, args...)
+			return
+		}
+	}
+}
+
+// Open flows go the way that the newest plan says, in both directions of the
+// change, and none is lost. What one node has heard of it counts for it alone.
+func testDSRChange(t *testing.T, c *cluster) {
+	c.apply(c.backends(2)...)
+	for _, to := range []netip.AddrPort{c.nodes[0].published(), c.nodes[0].published6()} {
+		conn, err := c.client.dial(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		u, err := c.client.datagrams(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Close()
+		for i, dsr := range []bool{false, true, false, true} {
+			plan := c.plan(c.nodes[0], c.backends(2)...)
+			for i := range plan.Frontends {
+				plan.Frontends[i].DSR = dsr && !plan.Frontends[i].Virtual()
+			}
+			c.nodes[0].apply(plan)
+			tunnel, direct := c.returns()
+			if answer, err := ask(conn, "echo hello"); err != nil || answer != "hello" {
+				t.Errorf("%s, change %d: %q, %v", to, i, answer, err)
+			}
+			if name, _, err := exchange(u, 100); err != nil || name != "web2" {
+				t.Errorf("%s, change %d: %q, %v", to, i, name, err)
+			}
+			tunnelAfter, directAfter := c.returns()
+			if tunnelAfter != tunnel == dsr || directAfter != direct != dsr {
+				t.Errorf("%s, dsr %v: %d bytes back through the tunnel, %d straight", to, dsr, tunnelAfter-tunnel, directAfter-direct)
+			}
+		}
+	}
+	c.apply(c.backends(2)...)
+}
+
+// A backend's node that knows no way to the client sends through the node of
+// entry, which has one.
+func testDSRNoWay(t *testing.T, c *cluster) {
+	far, addrs := c.behindRouter(1500)
+	defer func() { run(t, "ip", "-n", c.client.name, "link", "del", "far") }()
+	withDSR(func(*testing.T, *cluster) { c.apply(c.backends(2)...) })(t, c)
+	for _, gone := range []bool{false, true} {
+		if gone {
+			c.nodes[1].ip("route del 172.31.78.0/30\nroute del 2001:db8:78::/64\n")
+		}
+		for _, to := range []netip.AddrPort{c.nodes[0].published(), c.nodes[0].published6()} {
+			_, before := c.returns()
+			name, client, err := far.who(to)
+			if err != nil || name != "web2" || client.Addr() != addrs[to.Addr().Is6()] {
+				t.Errorf("%s, no route %v: %q for %s: %v; verdicts %v, %v", to, gone, name, client, err, nonZero(c.nodes[0]), nonZero(c.nodes[1]))
+			}
+			if _, direct := c.returns(); (direct == before) != gone {
+				t.Errorf("%s, no route %v: %d bytes went straight", to, gone, direct-before)
+			}
+		}
+	}
+	for i, n := range c.nodes {
+		if i != 1 {
+			n.ip("route del 172.31.78.0/30\nroute del 2001:db8:78::/64\n")
+		}
+	}
+	c.apply(c.backends(2)...)
+}
+
+// wantReturn expects what is listed and what a trace foretells to say which
+// return holds.
+func (c *cluster) wantReturn(n *node, want api.Return) {
+	c.t.Helper()
+	list, err := n.dp.Frontends()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, f := range list {
+		if key := f.Key(); !key.Virtual() && f.Return != want {
+			c.t.Errorf("%s lists %+v, want return %s", n.name, f, want)
+		}
+	}
+	trace := n.trace(netip.AddrPortFrom(clientAddr, 40000), netip.Addr{}, publishedPort)
+	if strings.Contains(trace.Return, "straight to the client") != (want == api.ReturnDSR) {
+		c.t.Errorf("%s traces %+v, want return %s", n.name, trace, want)
+	}
+}
