@@ -10,7 +10,7 @@ import (
 const (
 	// firstProbe is how long after its start a task is first asked whether it
 	// is healthy; the pause doubles from one time to the next, up to maxProbe.
-	firstProbe = 200 * time.Millisecond
+	firstProbe = 50 * time.Millisecond
 	maxProbe   = 5 * time.Second
 )
 

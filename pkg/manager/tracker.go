@@ -106,6 +106,18 @@ func (t *Tracker) Gossiped(alive map[api.NodeID]bool, now time.Time) {
 	}
 }
 
+// LeaderHeard notes when the leader was last heard of by Raft, after Gossiped:
+// gossip holds a node for alive for about a second after its last sign of life, and
+// when a leader is lost that second would be added to its lease.
+func (t *Tracker) LeaderHeard(id api.NodeID, at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c, known := t.nodes[id]; known {
+		c.gossiped = at
+		t.nodes[id] = c
+	}
+}
+
 // Lead starts a leader's term: nodes never heard of get a full lease from now,
 // and acknowledgements are to be heard anew.
 func (t *Tracker) Lead(nodes map[api.NodeID]*api.Node, now time.Time) {

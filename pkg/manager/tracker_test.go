@@ -126,6 +126,21 @@ func TestLeases(t *testing.T) {
 	}
 }
 
+// A lost leader was last heard of by Raft, however long gossip held it for alive.
+func TestLeaseOfLostLeader(t *testing.T) {
+	tr := NewTracker()
+	snap := cluster(map[api.NodeID]api.NodeState{"dead": api.NodeReady, "other": api.NodeReady})
+	tr.Gossiped(map[api.NodeID]bool{"dead": true, "other": true}, at(800*time.Millisecond))
+	tr.LeaderHeard("dead", at(100*time.Millisecond))
+	tr.LeaderHeard("nobody", at(0))
+	tr.Lead(snap.Nodes, at(900*time.Millisecond))
+	tr.Gossiped(map[api.NodeID]bool{"dead": true, "other": true}, at(time.Second))
+	want := []api.Change{{Node: &api.Node{ID: "dead", State: api.NodeDown}}}
+	if diff := cmp.Diff(want, tr.Leases(snap, at(4101*time.Millisecond)), comparable); diff != "" {
+		t.Errorf("changes (-want +got):\n%s", diff)
+	}
+}
+
 // A manager that becomes the leader knows from gossip since when a node has been
 // silent, and does not give it another whole lease.
 func TestLeaseOverChangeOfLeader(t *testing.T) {

@@ -84,7 +84,7 @@ func (m *member) startManaging() error {
 		return raft.Shutdown()
 	})
 	g.run("manager", loop.Run)
-	g.run("gossip watch", g.watchGossip)
+	g.run("gossip watch", g.watchAlive)
 	g.run("members", members.Run)
 	m.managing.Store(g)
 	return nil
@@ -145,18 +145,37 @@ func (d *daemon) appliedBy(ctx context.Context, node *api.Node) (api.Index, erro
 	return info.Applied, nil
 }
 
-// gossipSample is how often a manager notes who is alive by gossip.
-const gossipSample = 250 * time.Millisecond
+const (
+	// gossipSample is how often a manager notes who is alive.
+	gossipSample = 250 * time.Millisecond
+	// leaderSilence is the longest that a leader counts as silent which gossip holds
+	// for alive: an election may have taken its time.
+	leaderSilence = 500 * time.Millisecond
+)
 
-func (g *managing) watchGossip(ctx context.Context) error {
+// watchAlive notes who is alive: by gossip, and of the leader by Raft. Of the one
+// that is lost that is to be known when another leads.
+func (g *managing) watchAlive(ctx context.Context) error {
 	ticker := time.NewTicker(gossipSample)
 	defer ticker.Stop()
+	var leader api.NodeID
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case now := <-ticker.C:
-			g.tracker.Gossiped(g.node.gossip.alive(), now)
+			if id, _, known := g.replica.Raft.Leader(); known {
+				leader = id
+			}
+			alive := g.node.gossip.alive()
+			g.tracker.Gossiped(alive, now)
+			heard := g.replica.Raft.Stats().LastContact
+			if oldest := now.Add(-leaderSilence); heard.Before(oldest) {
+				heard = oldest
+			}
+			if leader != g.node.id.Node && alive[leader] {
+				g.tracker.LeaderHeard(leader, heard)
+			}
 		}
 	}
 }

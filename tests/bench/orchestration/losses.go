@@ -31,11 +31,13 @@ func (o *orch) losses(ctx context.Context, out io.Writer, times int) error {
 		return err
 	}
 	var failing, healing figures.Spread
+	whose := map[bool]figures.Spread{} // healing, by whether the leader was lost
 	for i := range times {
 		if err := o.allReady(ctx); err != nil {
 			return err
 		}
-		victim, err := o.victim(ctx, i%2 == 0)
+		leads := i%2 == 0
+		victim, err := o.victim(ctx, leads)
 		if err != nil {
 			return err
 		}
@@ -44,6 +46,7 @@ func (o *orch) losses(ctx context.Context, out io.Writer, times int) error {
 			return fmt.Errorf("loss of %s: %w", victim, err)
 		}
 		failing, healing = append(failing, failed), append(healing, healed)
+		whose[leads] = append(whose[leads], healed)
 		if err := o.Start(ctx, victim); err != nil {
 			return err
 		}
@@ -53,6 +56,8 @@ func (o *orch) losses(ctx context.Context, out io.Writer, times int) error {
 	}
 	fmt.Fprintf(out, "%-48s %-6s %v (p99 must be at most 2 s)\n", "node lost: last failed request", o.name(), failing)
 	fmt.Fprintf(out, "%-48s %-6s %v (p99 must be at most 6 s)\n", "node lost: all replicas healthy elsewhere", o.name(), healing)
+	fmt.Fprintf(out, "%-48s %-6s %v\n", "   of these, while it led", o.name(), whose[true])
+	fmt.Fprintf(out, "%-48s %-6s %v\n", "   and while it did not", o.name(), whose[false])
 	return o.remove(ctx)
 }
 
