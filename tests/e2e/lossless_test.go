@@ -55,6 +55,9 @@ func TestLossless(t *testing.T) {
 		did[what]++
 		made, failed := load.count()
 		t.Logf("%7.1f s: %s took %.1f s; %d of %d requests have failed", time.Since(start).Seconds(), what, time.Since(began).Seconds(), failed, made)
+		for _, f := range load.failures(began) {
+			t.Logf("          at %.1f s: %s: %v", f.at.Sub(start).Seconds(), f.addr, f.err)
+		}
 	}
 	other, version := map[string]string{"v1": "v2", "v2": "v1"}, "v1"
 	for round := 0; !t.Failed(); round++ {

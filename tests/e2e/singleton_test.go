@@ -3,8 +3,12 @@ package e2e
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,75 +39,116 @@ var faults = []fault{
 		func(t *testing.T, c *cluster, node string) error { return c.Start(t.Context(), node) }},
 }
 
-// testSingleton loses the node of a singleton in every way, again and again. It
-// is started elsewhere each time, and never do two run: they would have written
-// so.
+const (
+	lone       = "lone"
+	singletons = 6
+)
+
+// testSingleton loses the node of the most singletons in every way, again and
+// again. Each is started elsewhere each time, which is a trial, and never do two of
+// a service run: they would have written so.
 func testSingleton(t *testing.T, c *cluster) {
 	trials := setting(t, trialsVariable, 10)
 	dir := t.TempDir()
 	t.Setenv("HOLD_DIR", dir)
-	c.deploy(t, "lone", "v1")
+	c.deploy(t, lone, "v1")
 	t.Cleanup(func() {
-		if out, err := c.Orch(context.Background(), "n1", "stack", "rm", "lone"); err != nil {
+		if out, err := c.Orch(context.Background(), "n1", "stack", "rm", lone); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
-	holder := ""
-	for trial := range trials {
-		f := faults[trial%len(faults)]
-		var node string
-		await(t, 3*patience, "the singleton runs", func() error {
-			task, err := c.lone(t)
-			if err == nil && string(task.ID[:12]) == holder {
-				err = fmt.Errorf("%s is the one of before", task.Name())
-			}
-			if err == nil {
-				node, holder = task.NodeName, string(task.ID[:12])
-			}
+	was := map[api.TaskID]bool{} // tasks that have lost their node
+	for trial, loss := 0, 0; trial < trials; loss++ {
+		f := faults[loss%len(faults)]
+		var tasks []api.TaskEntry
+		await(t, 3*patience, "the singletons run", func() (err error) {
+			tasks, err = c.holding(t, dir, was)
 			return err
 		})
+		node, lost := most(tasks)
 		await(t, patience, "all nodes are there", func() error { return c.allReady(t, node) })
 		if err := f.lose(t, c, node); err != nil {
 			t.Fatal(err)
 		}
-		took := await(t, 3*patience, "it runs elsewhere", func() error {
-			last := lastHolder(t, filepath.Join(dir, "log"))
-			if last == holder {
-				return fmt.Errorf("%s still holds", last)
+		took := await(t, 3*patience, "they run elsewhere", func() error {
+			for _, task := range lost {
+				if last := lastHolder(t, filepath.Join(dir, task.ServiceName)); last == replica(task) {
+					return fmt.Errorf("%s of %s still holds", last, task.ServiceName)
+				}
 			}
 			return nil
 		})
-		t.Logf("trial %d, %s of %s: taken over after %.2f s", trial+1, f.name, node, took.Seconds())
+		for _, task := range lost {
+			was[task.ID] = true
+		}
+		trial += len(lost)
+		t.Logf("trials to %d, %s of %s with %d singletons: taken over after %.2f s", trial, f.name, node, len(lost), took.Seconds())
 		if err := f.back(t, c, node); err != nil {
 			t.Fatal(err)
 		}
 	}
-	spans := holders(t, filepath.Join(dir, "log"))
-	if len(spans) < trials+1 {
-		t.Errorf("%d tasks held in %d trials", len(spans), trials)
+	handovers := 0
+	files, err := filepath.Glob(filepath.Join(dir, "lone_*"))
+	if err != nil || len(files) != singletons {
+		t.Fatalf("files: %v, %v", files, err)
 	}
-	for i := 1; i < len(spans); i++ {
-		if gap := spans[i].first - spans[i-1].last; gap <= 0 {
-			t.Errorf("%s and %s ran at the same time, for %v", spans[i-1].who, spans[i].who, -gap)
-		} else {
-			t.Logf("%v between one and the next", gap.Round(time.Millisecond))
-		}
+	for _, file := range files {
+		handovers += neverTwo(t, file)
+	}
+	if handovers < trials {
+		t.Errorf("%d tasks held after another in %d trials", handovers, trials)
 	}
 }
 
-// lone is the singleton's task that runs, as any manager that answers says.
-func (c *cluster) lone(t *testing.T) (api.TaskEntry, error) {
-	err := fmt.Errorf("no manager answers")
-	for _, asked := range c.managers() {
-		var tasks []api.TaskEntry
-		if tasks, err = c.serving(t.Context(), asked, "lone_lone"); err == nil {
-			if len(tasks) == 1 {
-				return tasks[0], nil
-			}
-			err = fmt.Errorf("%d tasks run", len(tasks))
+// neverTwo checks that nobody held a file while another did, and returns how
+// often one held it after another.
+func neverTwo(t *testing.T, file string) int {
+	t.Helper()
+	spans := holders(t, file)
+	shortest := time.Duration(math.MaxInt64)
+	for i := 1; i < len(spans); i++ {
+		gap := spans[i].first - spans[i-1].last
+		if shortest = min(shortest, gap); gap <= 0 {
+			t.Errorf("%s: %s and %s ran at the same time, for %v", filepath.Base(file), spans[i-1].who, spans[i].who, -gap)
 		}
 	}
-	return api.TaskEntry{}, err
+	t.Logf("%s: %d tasks, at least %v between one and the next", filepath.Base(file), len(spans), shortest.Round(time.Millisecond))
+	return len(spans) - 1
+}
+
+// holding are the singletons' tasks that run, as any manager that answers says:
+// one of each service, which writes so, and none that has lost its node.
+func (c *cluster) holding(t *testing.T, dir string, was map[api.TaskID]bool) ([]api.TaskEntry, error) {
+	err := errors.New("no manager answers")
+	for _, asked := range c.managers() {
+		var tasks []api.TaskEntry
+		if tasks, err = c.tasks(t.Context(), asked, lone); err != nil {
+			continue
+		}
+		tasks = slices.DeleteFunc(tasks, func(task api.TaskEntry) bool {
+			return was[task.ID] || task.Desired != api.DesiredRun || task.Status.State != api.TaskRunning ||
+				lastHolder(t, filepath.Join(dir, task.ServiceName)) != replica(task)
+		})
+		if len(tasks) == singletons {
+			return tasks, nil
+		}
+		err = fmt.Errorf("%d do", len(tasks))
+	}
+	return nil, err
+}
+
+// most is the node with the most of the tasks, and those.
+func most(tasks []api.TaskEntry) (node string, there []api.TaskEntry) {
+	on := map[string][]api.TaskEntry{}
+	for _, task := range tasks {
+		on[task.NodeName] = append(on[task.NodeName], task)
+	}
+	for _, name := range slices.Sorted(maps.Keys(on)) {
+		if len(on[name]) > len(there) {
+			node, there = name, on[name]
+		}
+	}
+	return node, there
 }
 
 // allReady checks that every node is ready, as one says that is not to be lost.
@@ -117,11 +162,15 @@ func (c *cluster) allReady(t *testing.T, node string) error {
 	return err
 }
 
-// lastHolder is who wrote the last line: a line is written at once.
+// lastHolder is who wrote the last whole line, "" if nobody has: the end of a line
+// that lies on two pages comes later than its begin.
 func lastHolder(t *testing.T, file string) string {
 	t.Helper()
 	const enough = 4 << 10 // for some lines
 	f, err := os.Open(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,8 +183,11 @@ func lastHolder(t *testing.T, file string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := strings.Split(strings.TrimSuffix(string(tail), "\n"), "\n")
-	who, _, _ := strings.Cut(lines[len(lines)-1], " ")
+	lines := strings.Split(string(tail), "\n") // of which the last is none, or not whole
+	if len(lines) < 2 {
+		return ""
+	}
+	who, _, _ := strings.Cut(lines[len(lines)-2], " ")
 	return who
 }
 

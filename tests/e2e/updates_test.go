@@ -79,6 +79,20 @@ func (l crowd) count() (requests, failed int) {
 	return requests, failed
 }
 
+// failures are those that began after a time.
+func (l crowd) failures(after time.Time) (failed []attempt) {
+	for _, k := range l {
+		k.mu.Lock()
+		for _, f := range k.failed {
+			if f.at.After(after) {
+				failed = append(failed, f)
+			}
+		}
+		k.mu.Unlock()
+	}
+	return failed
+}
+
 // noFailures ends them, and fails the test if any request has failed.
 func (l crowd) noFailures(t *testing.T, start time.Time) {
 	t.Helper()
