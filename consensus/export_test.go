@@ -1,6 +1,8 @@
 package consensus
 
 import (
+	"context"
+	"net"
 	"path/filepath"
 
 	"github.com/hashicorp/raft"
@@ -39,4 +41,16 @@ func CopyPlain(dir string, to interface {
 		}
 	}
 	return nil
+}
+
+// OnDial has connections that are dialled from now on pass through wrap.
+func (l *StreamLayer) OnDial(wrap func(net.Conn) net.Conn) {
+	dial := l.dial
+	l.dial = func(ctx context.Context, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, addr)
+		if err != nil {
+			return nil, err
+		}
+		return wrap(conn), nil
+	}
 }

@@ -55,9 +55,10 @@ const (
 	// announceAfter is how soon followers hear of a commit that no further entry
 	// carries to them: by one that says nothing else (see Node.announce).
 	announceAfter = 5 * time.Millisecond
-	// commitInterval is how soon, at most twice, they hear of it otherwise. A
-	// leader with nothing to do sends this often all the same.
-	commitInterval = 100 * time.Millisecond
+	// commitInterval is how soon, at most twice, they hear of it otherwise, and are
+	// sent again what they did not take. A leader with nothing to do sends this often
+	// all the same.
+	commitInterval = 500 * time.Millisecond
 	// rpcTimeout bounds one exchange with a peer. After a partition heals it
 	// is the longest that a connection of before stays stuck.
 	rpcTimeout = 2 * time.Second
@@ -79,7 +80,8 @@ type Node struct {
 	// the lead is handed over, and raft replaced by one with other timeouts.
 	proposing sync.RWMutex
 	raft      atomic.Pointer[raft.Raft]
-	timeout   time.Duration // the election timeout of raft
+	timeout   time.Duration      // the election timeout of raft
+	endBeat   context.CancelFunc // of raft's heartbeats
 
 	closing  chan struct{} // closed when Shutdown begins
 	shutdown sync.Once
@@ -144,6 +146,9 @@ func (n *Node) open(timeout time.Duration, applied bool) error {
 	}))
 	n.raft.Store(r)
 	n.timeout = timeout
+	ctx, cancel := context.WithCancel(context.Background())
+	n.endBeat = cancel
+	go beat(ctx, r, timeout)
 	return nil
 }
 
@@ -207,6 +212,7 @@ func (n *Node) ElectionTimeout() time.Duration {
 
 // stop stops Raft, whose files stay open.
 func (n *Node) stop() error {
+	n.endBeat()
 	stopped := n.raft.Load().Shutdown()
 	n.cfg.Transport.hangUp() // Raft waits for its calls, some to nodes that are dead
 	if err := stopped.Error(); err != nil {
