@@ -21,8 +21,12 @@ type Fence interface {
 	Release(task api.TaskID) error
 }
 
-// fencePoll is how often the lease is looked at while it may run out.
-const fencePoll = 200 * time.Millisecond
+// The lease is looked at every fencePoll when it may run out, and else when that can
+// be at the earliest, after fenceLook at the latest: its length may have changed.
+const (
+	fencePoll = 200 * time.Millisecond
+	fenceLook = time.Second
+)
 
 // fenceMargin is how long before the end of its lease a singleton is stopped in
 // good order, and how much of it there must be to start one.
@@ -36,16 +40,15 @@ func (a *Agent) fenceMargin() time.Duration {
 // watchFence wakes the singletons' workers when the lease is about to end: no
 // event tells them.
 func (a *Agent) watchFence(ctx context.Context) error {
-	ticker := time.NewTicker(fencePoll)
-	defer ticker.Stop()
 	for {
+		spare := a.Fence.Left() - a.fenceMargin()
+		if spare <= 0 {
+			a.tasks.pokeSingletons()
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
-			if a.Fence.Left() <= a.fenceMargin() {
-				a.tasks.pokeSingletons()
-			}
+		case <-time.After(min(max(spare, fencePoll), fenceLook)):
 		}
 	}
 }

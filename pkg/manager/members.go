@@ -21,8 +21,12 @@ type Members struct {
 }
 
 const (
-	// membersLook is how often the group is compared with the roles.
+	// membersLook is how often, at most, the group is compared with the roles, and
+	// how often it is while they differ.
 	membersLook = 200 * time.Millisecond
+	// membersIdle is after what time it is compared with a state that has not
+	// changed: this node may lead now.
+	membersIdle = time.Second
 	// membersTimeout bounds one question, and one change.
 	membersTimeout = 2 * time.Second
 	// caughtUp is how many entries a manager may lack when it gets its vote: what
@@ -32,43 +36,57 @@ const (
 
 // Run compares until ctx ends.
 func (m *Members) Run(ctx context.Context) error {
-	look := time.NewTicker(membersLook)
-	defer look.Stop()
 	for {
+		changed := m.Replica.Changed()
+		if m.look(ctx) {
+			select {
+			case <-changed:
+			case <-time.After(membersIdle):
+			case <-ctx.Done():
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-look.C:
-		}
-		leads, snap := m.Tracker.Leads(), m.Replica.Snapshot()
-		if !leads || snap.Cluster == nil {
-			continue // what it knows may be old: whom it would miss there is to stay
-		}
-		if err := m.step(ctx, snap); err != nil && ctx.Err() == nil {
-			m.Log.Warn("cannot change the managers' group", "err", err)
+		case <-time.After(membersLook):
 		}
 	}
 }
 
-// step makes one change at most: the next is planned from what it led to.
-func (m *Members) step(ctx context.Context, snap *api.Snapshot) error {
+// look reports whether the group is as it should be, as far as this node has a say
+// in that, and else takes a step.
+func (m *Members) look(ctx context.Context) (alike bool) {
+	leads, snap := m.Tracker.Leads(), m.Replica.Snapshot()
+	if !leads || snap.Cluster == nil {
+		return true // what it knows may be old: whom it would miss there is to stay
+	}
+	alike, err := m.step(ctx, snap)
+	if err != nil && ctx.Err() == nil {
+		m.Log.Warn("cannot change the managers' group", "err", err)
+	}
+	return alike
+}
+
+// step makes one change at most: the next is planned from what it led to. It
+// reports whether there was none to make.
+func (m *Members) step(ctx context.Context, snap *api.Snapshot) (alike bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, membersTimeout)
 	defer cancel()
 	stats := m.Replica.Raft.Stats()
 	remove, moved, waiting := planMembers(snap, stats.Peers)
 	if remove != "" {
 		if leader, _, _ := m.Replica.Raft.Leader(); leader == remove {
-			return m.Replica.Raft.TransferLeadership(ctx) // to one that removes this one
+			return false, m.Replica.Raft.TransferLeadership(ctx) // to one that removes this one
 		}
 		m.Log.Info("no manager any more", "node", remove)
-		return m.Replica.Raft.RemoveServer(ctx, remove)
+		return false, m.Replica.Raft.RemoveServer(ctx, remove)
 	}
 	if moved != nil {
 		m.Log.Info("a manager has moved", "node", moved.Hostname, "to", moved.APIAddr())
 		if stats.Votes(moved.ID) {
-			return m.Replica.Raft.Promote(ctx, moved.ID, moved.APIAddr())
+			return false, m.Replica.Raft.Promote(ctx, moved.ID, moved.APIAddr())
 		}
-		return m.Replica.Raft.AddMember(ctx, moved.ID, moved.APIAddr())
+		return false, m.Replica.Raft.AddMember(ctx, moved.ID, moved.APIAddr())
 	}
 	for _, node := range waiting {
 		applied, err := m.Applied(ctx, node)
@@ -77,9 +95,9 @@ func (m *Members) step(ctx context.Context, snap *api.Snapshot) error {
 			continue
 		}
 		m.Log.Info("a manager has caught up and gets its vote", "node", node.Hostname, "applied", applied)
-		return m.Replica.Raft.Promote(ctx, node.ID, node.APIAddr())
+		return false, m.Replica.Raft.Promote(ctx, node.ID, node.APIAddr())
 	}
-	return nil
+	return len(waiting) == 0, nil
 }
 
 // planMembers returns a member that is to go and one that has another address, if

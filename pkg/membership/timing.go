@@ -18,12 +18,13 @@ type Timing struct {
 	// silent, in multiples of what it is where enough do (Lifeguard). In a small
 	// cluster, nobody may be left who could: two dead of three nodes are known in 2.5 s.
 	SuspicionMax int
-	// Fanout is how many nodes the word is passed on to, every gossipInterval.
+	// Fanout is how many nodes the word is passed on to, every Gossip. Probes and
+	// their answers carry it, too.
 	Fanout int
+	Gossip time.Duration
 }
 
 const (
-	gossipInterval = 50 * time.Millisecond
 	// suspicionMult is how many probe rounds a suspect has to object, times
 	// max(1, log10(nodes)), where another node confirms the suspicion. With less
 	// than 3, no confirmation would be asked for.
@@ -37,11 +38,11 @@ const (
 func TimingFor(nodes int) Timing {
 	switch {
 	case nodes <= 12:
-		return Timing{Probe: 200 * time.Millisecond, ProbeTimeout: 100 * time.Millisecond, SuspicionMax: 3, Fanout: 3}
+		return Timing{Probe: 200 * time.Millisecond, ProbeTimeout: 100 * time.Millisecond, SuspicionMax: 3, Fanout: 3, Gossip: 100 * time.Millisecond}
 	case nodes <= 64:
-		return Timing{Probe: 150 * time.Millisecond, ProbeTimeout: 75 * time.Millisecond, SuspicionMax: 4, Fanout: 3}
+		return Timing{Probe: 150 * time.Millisecond, ProbeTimeout: 75 * time.Millisecond, SuspicionMax: 4, Fanout: 3, Gossip: 50 * time.Millisecond}
 	}
-	return Timing{Probe: 100 * time.Millisecond, ProbeTimeout: 50 * time.Millisecond, SuspicionMax: 6, Fanout: 4}
+	return Timing{Probe: 100 * time.Millisecond, ProbeTimeout: 50 * time.Millisecond, SuspicionMax: 6, Fanout: 4, Gossip: 50 * time.Millisecond}
 }
 
 // Detection is after what time a death is known to all of so many nodes, on average:
@@ -51,12 +52,12 @@ func (t Timing) Detection(nodes int) time.Duration {
 	n := float64(max(nodes, 2))
 	suspicion := suspicionMult * max(1, math.Log10(n))
 	spread := math.Ceil(math.Log(n) / math.Log(float64(t.Fanout+1)))
-	return time.Duration((1+1+suspicion)*float64(t.Probe) + spread*float64(gossipInterval))
+	return time.Duration((1+1+suspicion)*float64(t.Probe) + spread*float64(t.Gossip))
 }
 
 func (t Timing) set(c *memberlist.Config) {
 	c.ProbeInterval, c.ProbeTimeout = t.Probe, t.ProbeTimeout
 	c.SuspicionMult, c.SuspicionMaxTimeoutMult = suspicionMult, t.SuspicionMax
-	c.GossipInterval, c.GossipNodes = gossipInterval, t.Fanout
+	c.GossipInterval, c.GossipNodes = t.Gossip, t.Fanout
 	c.RetransmitMult = retransmitMult
 }
