@@ -39,6 +39,6 @@ the node leaves also if no manager can be asked, or the cluster is lost by it.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&req.Force, "force", "f", false, "at once, and in any case")
-	cmd.Flags().BoolVar(&req.Purge, "purge", false, "also remove the programs and maps in the kernel, which otherwise stay for the next join with nothing to do")
+	cmd.Flags().BoolVar(&req.Purge, "purge", false, "also remove the programs and maps in the kernel, which otherwise stay for the next join with nothing to do, and put back the settings of the kernel that were changed")
 	return cmd
 }

@@ -65,11 +65,18 @@ type Config struct {
 	MaxMembers   uint32 // nodes in the cluster, default 4096
 
 	UDPIdle time.Duration // default DefaultUDPIdle
+
+	// Sysctl sets a setting of the node, by its path below /proc/sys. Who wants to
+	// put back what was changed gives one that notes it.
+	Sysctl func(key, value string) error
 }
 
 func (c Config) withDefaults() Config {
 	if c.Mode == "" {
 		c.Mode = ModeAuto
+	}
+	if c.Sysctl == nil {
+		c.Sysctl = func(key, value string) error { return os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0) }
 	}
 	if c.UDPIdle == 0 {
 		c.UDPIdle = DefaultUDPIdle
@@ -118,7 +125,7 @@ func Open(cfg Config) (*Dataplane, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find uplink %q: %w", cfg.Uplink, err)
 	}
-	if err := prepareDevices(cfg.Uplink); err != nil {
+	if err := prepareDevices(cfg); err != nil {
 		return nil, err
 	}
 	lock, err := prepare(cfg.PinDir)
@@ -168,18 +175,17 @@ func (d *Dataplane) linksDir() string { return filepath.Join(d.cfg.PinDir, links
 // addresses of the node by way of the loopback device. In IPv6 they ask as from
 // the loopback device, since the uplink of a node that forwards would take no
 // more router advertisements.
-func prepareDevices(uplink string) error {
-	settings := []string{"ipv4/conf/" + uplink + "/forwarding", "ipv4/conf/lo/route_localnet", "ipv4/conf/lo/accept_local"}
+func prepareDevices(cfg Config) error {
+	settings := []string{"net/ipv4/conf/" + cfg.Uplink + "/forwarding", "net/ipv4/conf/lo/route_localnet", "net/ipv4/conf/lo/accept_local"}
 	if _, err := os.Stat("/proc/sys/net/ipv6"); err == nil {
-		settings = append(settings, "ipv6/conf/lo/forwarding")
+		settings = append(settings, "net/ipv6/conf/lo/forwarding")
 	}
 	for _, setting := range settings {
-		path := filepath.Join("/proc/sys/net", setting)
-		if now, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(now)) == "1" {
+		if now, err := os.ReadFile(filepath.Join("/proc/sys", setting)); err == nil && strings.TrimSpace(string(now)) == "1" {
 			continue
 		}
-		if err := os.WriteFile(path, []byte("1"), 0); err != nil {
-			return fmt.Errorf("set net/%s: %w", setting, err)
+		if err := cfg.Sysctl(setting, "1"); err != nil {
+			return fmt.Errorf("set %s: %w", setting, err)
 		}
 	}
 	return nil

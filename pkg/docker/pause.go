@@ -9,6 +9,7 @@ import (
 	"io"
 	"runtime"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 )
 
@@ -92,6 +93,16 @@ func (e *Engine) ensureSandboxImage(ctx context.Context) error {
 		return err
 	}
 	return wrap("load image "+e.sandboxImage, load(ctx, e.cli, archive))
+}
+
+// RemoveSandboxImage removes the image from the engine, unless containers of
+// others, on an engine that several nodes share, are made of it.
+func (e *Engine) RemoveSandboxImage(ctx context.Context) error {
+	_, err := e.cli.ImageRemove(ctx, e.sandboxImage, client.ImageRemoveOptions{})
+	if cerrdefs.IsConflict(err) || cerrdefs.IsNotFound(err) {
+		return nil
+	}
+	return wrap("remove image "+e.sandboxImage, err)
 }
 
 func load(ctx context.Context, cli *client.Client, archive []byte) error {

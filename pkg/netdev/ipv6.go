@@ -46,10 +46,10 @@ func (l *Links) setupIPv6() error {
 	if !l.cfg.Pool6.IsValid() || !hasIPv6() {
 		return nil
 	}
-	if err := heedRouters(); err != nil {
+	if err := l.heedRouters(); err != nil {
 		return err
 	}
-	if err := sysctl("net/ipv6/conf/all/forwarding", "1"); err != nil {
+	if err := l.cfg.Sysctl("net/ipv6/conf/all/forwarding", "1"); err != nil {
 		return err
 	}
 	// The programs tell an address of the node from one that no route leads to
@@ -62,7 +62,7 @@ func (l *Links) setupIPv6() error {
 
 // heedRouters lets devices that take router advertisements go on when the node
 // begins to forward (2: even then).
-func heedRouters() error {
+func (l *Links) heedRouters() error {
 	settings, err := filepath.Glob("/proc/sys/net/ipv6/conf/*/accept_ra")
 	if err != nil {
 		return err
@@ -72,8 +72,8 @@ func heedRouters() error {
 		if err != nil || strings.TrimSpace(string(now)) != "1" {
 			continue // also a device that has just gone
 		}
-		if err := os.WriteFile(path, []byte("2"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("set %s to 2: %w", path, err)
+		if err := l.cfg.Sysctl(strings.TrimPrefix(path, "/proc/sys/"), "2"); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
 		}
 	}
 	return nil

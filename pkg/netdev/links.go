@@ -49,6 +49,9 @@ type Config struct {
 	// Owner is a short tag that tells our interfaces from those of another
 	// cluster in the same namespace; "orch" if empty.
 	Owner string
+	// Sysctl sets a setting of the node, by its path below /proc/sys. Who wants to
+	// put back what was changed gives one that notes it.
+	Sysctl func(key, value string) error
 }
 
 // Links are the task interfaces of the node whose namespace the process is in.
@@ -63,6 +66,9 @@ func New(cfg Config) *Links {
 	if cfg.Owner == "" {
 		cfg.Owner = "orch"
 	}
+	if cfg.Sysctl == nil {
+		cfg.Sysctl = sysctl
+	}
 	return &Links{cfg: cfg}
 }
 
@@ -75,7 +81,7 @@ func (l *Links) Setup(ctx context.Context) error {
 	if err := l.addDNSAddr(); err != nil {
 		return fmt.Errorf("add address %s: %w", l.cfg.DNSAddr, err)
 	}
-	if err := sysctl("net/ipv4/ip_forward", "1"); err != nil {
+	if err := l.cfg.Sysctl("net/ipv4/ip_forward", "1"); err != nil {
 		return err
 	}
 	if err := l.setupIPv6(); err != nil {
@@ -90,8 +96,8 @@ func (l *Links) Setup(ctx context.Context) error {
 	return nil
 }
 
-// Purge removes all that Setup and Attach made, but leaves forwarding on:
-// others may have come to need it.
+// Purge removes all that Setup and Attach made, but leaves settings as they are:
+// others may have come to need them.
 func (l *Links) Purge(ctx context.Context) error {
 	links, err := netlink.LinkList()
 	if err != nil {

@@ -64,6 +64,7 @@ var rules = map[string]rule{
 	"pkg/membership": {ours: []string{"pkg/api"}, outside: []string{"github.com/hashicorp/memberlist"}},
 	"pkg/netdev":     {ours: []string{"pkg/api"}, outside: []string{"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/google/nftables"}},
 	"pkg/signer":     {ours: []string{"pkg/api"}},
+	"pkg/sysctl":     {},
 	"pkg/rpc":        {ours: []string{"pkg/api", "pkg/pki"}, outside: []string{"connectrpc.com/connect"}},
 
 	// Loops.

@@ -23,6 +23,7 @@ import (
 	"github.com/orch-dev/orch/pkg/pki"
 	"github.com/orch-dev/orch/pkg/rpc"
 	"github.com/orch-dev/orch/pkg/seal"
+	"github.com/orch-dev/orch/pkg/sysctl"
 )
 
 // Where the daemon is, if it is not told otherwise.
@@ -123,6 +124,8 @@ type daemon struct {
 	mux   *rpc.Mux
 	peers *rpc.Pool
 	sec   *rpc.Security
+	// sysctls notes what was changed until a reboot does away with it anyway.
+	sysctls *sysctl.Journal
 
 	enrolling sync.Mutex // held while the node comes to its cluster, or goes
 
@@ -159,6 +162,7 @@ func runDaemon(ctx context.Context, o *options) error {
 	d.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	d.sec = &rpc.Security{Credentials: d.credentials, Now: time.Now, Epoch: d.epoch}
 	d.peers = rpc.NewPool(d.sec)
+	d.sysctls = sysctl.New(filepath.Join(d.runDir, "sysctls.json"))
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	d.group, d.ctx = errgroup.WithContext(running)

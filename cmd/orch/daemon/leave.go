@@ -135,7 +135,7 @@ func (d *daemon) forget(purge bool) error {
 	d.setMember(id, nil)
 	ctx, cancel := context.WithTimeout(d.ctx, time.Minute)
 	defer cancel()
-	if err := errors.Join(d.removeTasks(ctx, id), d.removeNetwork(ctx, id, purge)); err != nil {
+	if err := errors.Join(d.removeTasks(ctx, id, purge), d.removeNetwork(ctx, id, purge)); err != nil {
 		return err
 	}
 	if err := errors.Join(d.forgetRaft(), os.RemoveAll(d.imageDir()), os.Remove(identityFile(d.stateDir))); err != nil {
@@ -152,18 +152,22 @@ func (d *daemon) forget(purge bool) error {
 }
 
 // removeTasks ends what still runs. Where there is nothing left to end, the guard of
-// singletons goes by itself.
-func (d *daemon) removeTasks(ctx context.Context, id identity) error {
+// singletons goes by itself. With purge the image that orch has made goes, too.
+func (d *daemon) removeTasks(ctx context.Context, id identity, purge bool) error {
 	engine, err := docker.New(d.engineConfig(id))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = engine.Close() }()
-	return errors.Join(engine.Purge(ctx), os.RemoveAll(fenceDir(d.runDir)))
+	err = errors.Join(engine.Purge(ctx), os.RemoveAll(fenceDir(d.runDir)))
+	if err == nil && purge {
+		err = engine.RemoveSandboxImage(ctx)
+	}
+	return err
 }
 
 // removeNetwork removes interfaces, routes and rules, and empties the data plane, or
-// removes it too.
+// removes it too and puts back the kernel's settings.
 func (d *daemon) removeNetwork(ctx context.Context, id identity, purge bool) error {
 	links, uplink, err := d.newLinks(id)
 	if err != nil {
@@ -173,7 +177,7 @@ func (d *daemon) removeNetwork(ctx context.Context, id identity, purge bool) err
 		return err
 	}
 	if purge {
-		return dataplane.Purge(d.pinDir)
+		return errors.Join(dataplane.Purge(d.pinDir), d.sysctls.Restore())
 	}
 	plane, err := d.openPlane(uplink)
 	if err != nil {

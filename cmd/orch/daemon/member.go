@@ -107,13 +107,13 @@ func (d *daemon) newLinks(id identity) (links *netdev.Links, uplink string, err 
 	if uplink, _, err = netdev.UplinkOf(id.Addr); err != nil {
 		return nil, "", err
 	}
-	return netdev.New(netdev.Config{Uplink: uplink, DNSAddr: dnsAddr, Pool: pool, Pool6: api.Pool6(id.ClusterID), Owner: ownerTag(id.ClusterID)}), uplink, nil
+	return netdev.New(netdev.Config{Uplink: uplink, DNSAddr: dnsAddr, Pool: pool, Pool6: api.Pool6(id.ClusterID), Owner: ownerTag(id.ClusterID), Sysctl: d.sysctls.Set}), uplink, nil
 }
 
 func (d *daemon) openPlane(uplink string) (*dataplane.Dataplane, error) {
 	return dataplane.Open(dataplane.Config{
 		PinDir: d.pinDir, Uplink: uplink, Mode: dataplane.Mode(d.datapath),
-		MaxFlows: d.maxFlows, MaxSessions: d.maxFlows, UDPIdle: d.udpIdle,
+		MaxFlows: d.maxFlows, MaxSessions: d.maxFlows, UDPIdle: d.udpIdle, Sysctl: d.sysctls.Set,
 	})
 }
 
@@ -282,7 +282,7 @@ func (m *member) purge() {
 		return
 	}
 	ctx := context.Background()
-	if err := errors.Join(m.links.Purge(ctx), dataplane.Purge(m.d.pinDir)); err != nil {
+	if err := errors.Join(m.links.Purge(ctx), dataplane.Purge(m.d.pinDir), m.d.sysctls.Restore()); err != nil {
 		m.d.log.Warn("clean up", "err", err)
 	}
 }
