@@ -98,6 +98,37 @@ func (d *Directory) Report(ctx context.Context, report *api.Report) (*api.Report
 	return res, err
 }
 
+// Announce tells the managers that the node lives, and nothing else, until ctx
+// ends: a node whose daemon starts is not lost, however long its kernel takes to
+// check the programs. What runs on the node itself does not answer yet.
+func (d *Directory) Announce(ctx context.Context) error {
+	for ctx.Err() == nil {
+		d.mu.Lock()
+		others := d.others()
+		d.mu.Unlock()
+		wait := retryDelay
+		for _, addr := range others {
+			if res, err := d.announceTo(ctx, addr); err == nil {
+				wait = min(heartbeat, res.Lease/4)
+				break
+			}
+		}
+		pause(ctx, wait)
+	}
+	return nil
+}
+
+func (d *Directory) announceTo(ctx context.Context, addr string) (*api.ReportResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	return rpc.Call[api.Report, api.ReportResponse](ctx, d.peers.Manager(addr), api.ProcReport, &api.Report{Node: d.node})
+}
+
+// others are the managers' addresses but the node's own; d.mu is held.
+func (d *Directory) others() []string {
+	return slices.DeleteFunc(slices.Clone(d.addrs), func(addr string) bool { return addr == d.home })
+}
+
 // homePatience is how many reports in a row a manager's own process may fail to pass
 // on. From then on others are asked every other time: it may be no manager any more
 // and have missed that, having been down.
@@ -112,7 +143,7 @@ func (d *Directory) reportTo() string {
 	case d.misses < homePatience || d.misses%2 == 0:
 		return d.home
 	}
-	others := slices.DeleteFunc(slices.Clone(d.addrs), func(addr string) bool { return addr == d.home })
+	others := d.others()
 	if len(others) == 0 {
 		return d.home
 	}

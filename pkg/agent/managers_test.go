@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,13 +37,19 @@ func managerSecurity(t *testing.T) *rpc.Security {
 // serveReports answers reports with err, or well if it is nil.
 func serveReports(t *testing.T, sec *rpc.Security, err error) (addr string) {
 	t.Helper()
+	return answerReports(t, sec, func(*api.Report) error { return err })
+}
+
+// answerReports answers reports as answer says.
+func answerReports(t *testing.T, sec *rpc.Security, answer func(*api.Report) error) (addr string) {
+	t.Helper()
 	l, lerr := net.Listen("tcp", "127.0.0.1:0")
 	if lerr != nil {
 		t.Fatal(lerr)
 	}
 	mux := rpc.NewMux()
-	rpc.Handle(mux, api.ProcReport, func(context.Context, *api.Report) (*api.ReportResponse, error) {
-		return &api.ReportResponse{Index: 1}, err
+	rpc.Handle(mux, api.ProcReport, func(_ context.Context, r *api.Report) (*api.ReportResponse, error) {
+		return &api.ReportResponse{Index: 1, Lease: time.Second}, answer(r)
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -117,6 +124,43 @@ func TestReportBesideHome(t *testing.T) {
 	d.SetHome(home)
 	if _, err := d.Report(ctx, &api.Report{Node: "n1"}); err == nil {
 		t.Error("a manager does not report to its own process")
+	}
+}
+
+// A node that starts says that it lives to a manager that answers for the cluster,
+// and not to itself.
+func TestAnnounce(t *testing.T) {
+	sec := managerSecurity(t)
+	var mu sync.Mutex
+	said := map[string]int{}
+	note := func(who string, err error) func(*api.Report) error {
+		return func(r *api.Report) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if said[who]++; r.Node != "n1" || r.Applied != 0 || r.Info != nil || len(r.Statuses) != 0 {
+				t.Errorf("%s heard more than a sign of life: %+v", who, r)
+			}
+			return err
+		}
+	}
+	home := answerReports(t, sec, note("home", nil))
+	first := answerReports(t, sec, note("first", api.Errorf(api.CodeUnavailable, "no quorum")))
+	good := answerReports(t, sec, note("good", nil))
+	peers := rpc.NewPool(sec)
+	t.Cleanup(peers.Reset)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() {
+		ended <- NewDirectory("n1", peers, home, []string{home, first, good}, func([]string) {}).Announce(ctx)
+	}()
+	await(t, "it has said so several times", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return said["good"] > 2
+	})
+	cancel()
+	if err := <-ended; err != nil || said["home"] != 0 || said["first"] < 2 {
+		t.Errorf("%v: heard %v times", err, said)
 	}
 }
 

@@ -49,6 +49,13 @@ type member struct {
 // the node is to become a member, and what was made is taken away on failure.
 func (d *daemon) startMember(id identity, withAgent bool) (*member, error) {
 	m := &member{parts: d.newParts(), id: id}
+	if err := m.initManagers(); err != nil {
+		m.stop()
+		return nil, fmt.Errorf("find the way to the managers: %w", err)
+	}
+	if withAgent {
+		defer m.announce()()
+	}
 	steps := []struct {
 		name string
 		do   func() error
@@ -193,7 +200,7 @@ func (m *member) gossipPeers() []string {
 	return peers
 }
 
-func (m *member) initAgent() error {
+func (m *member) initManagers() error {
 	home := ""
 	if m.id.Role == api.RoleManager && !m.id.Joining {
 		home = m.d.apiAddr(m.id.Addr)
@@ -202,6 +209,18 @@ func (m *member) initAgent() error {
 		return errors.New("no manager's address is known")
 	}
 	m.managers = agent.NewDirectory(m.id.Node, m.d.peers, home, m.id.Managers, m.d.saveManagers)
+	return nil
+}
+
+// announce has the managers know that the node lives, until stop is called: by then
+// the agent tells them more.
+func (m *member) announce() (stop func()) {
+	ctx, stop := context.WithCancel(m.ctx)
+	m.run("signs of life", func(context.Context) error { return m.managers.Announce(ctx) })
+	return stop
+}
+
+func (m *member) initAgent() error {
 	m.agent = agent.New(agent.Config{
 		Node: m.id.Node, Addr: netip.AddrPortFrom(m.id.Addr, m.d.apiPort), Runtime: m.engine, Links: taskLinks{m.links}, Dataplane: m.plane,
 		Names: zoneSetter{m.names}, Gossip: m.gossip, Managers: m.managers, Fence: m.fence, Copies: m.managers, DNS: dnsAddr,
