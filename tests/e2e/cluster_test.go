@@ -8,6 +8,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,7 +48,8 @@ type cluster struct {
 // newCluster brings up a lab that is gone with the test.
 func newCluster(t *testing.T, options lab.Options) *cluster {
 	t.Helper()
-	options.Name, options.Binary = fmt.Sprintf("e2e-%s-%d", strings.ToLower(t.Name()), os.Getpid()), orchProgram
+	options.Name = fmt.Sprintf("e2e-%s-%d", strings.ToLower(t.Name()), os.Getpid())
+	options.Binary = cmp.Or(options.Binary, orchProgram)
 	t.Cleanup(func() {
 		if err := lab.Down(context.Background(), options.Name); err != nil {
 			t.Errorf("remove lab: %v", err)

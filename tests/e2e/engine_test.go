@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -170,8 +171,8 @@ func (e *engine) sweepImages(ctx context.Context) error {
 }
 
 // build makes a static program of a package of this module.
-func build(ctx context.Context, pkg, output string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", output, pkg)
+func build(ctx context.Context, pkg, output string, flags ...string) error {
+	cmd := exec.CommandContext(ctx, "go", slices.Concat([]string{"build", "-o", output}, flags, []string{pkg})...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s: %w\n%s", pkg, err, text)

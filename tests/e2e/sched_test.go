@@ -18,15 +18,17 @@ import (
 const sched = "sched"
 
 // TestScheduling is about where tasks run and whether they do: jobs, a node that
-// goes and comes back, one that takes no more, services that are removed, and
-// singletons.
+// goes and comes back, one that is new, one that takes no more, services that are
+// removed, tasks that fail, and singletons.
 func TestScheduling(t *testing.T) {
 	c := newCluster(t, lab.Options{Datapath: lab.DatapathTC, Lease: singletonLease})
 	t.Run("job", func(t *testing.T) { testJob(t, c) })
 	t.Run("rebalance", func(t *testing.T) { testRebalance(t, c) })
+	t.Run("new node", func(t *testing.T) { testNewNode(t, c) })
 	t.Run("paused node", func(t *testing.T) { testPausedNode(t, c) })
 	c.run(t, "n1", "stack", "rm", sched)
 	t.Run("prune", func(t *testing.T) { testPrune(t, c) })
+	t.Run("healing", func(t *testing.T) { testHealing(t, c) })
 	t.Run("singleton", func(t *testing.T) { testSingleton(t, c) })
 }
 
@@ -98,20 +100,7 @@ func testRebalance(t *testing.T, c *cluster) {
 	if err := c.Start(t.Context(), "n3"); err != nil {
 		t.Fatal(err)
 	}
-	most := 0
-	took := await(t, 3*patience, "it has its part again", func() error {
-		on := c.spreadOf(t, "sched_spread")
-		most = max(most, on["n1"]+on["n2"]+on["n3"])
-		if !cmp.Equal(even, on) {
-			return fmt.Errorf("%v", on)
-		}
-		return nil
-	})
-	c.settle(t)
-	if most > 10 {
-		t.Errorf("up to %d tasks served at the same time: more than one moved", most)
-	}
-	t.Logf("rebalanced %.1f s after the node was started", took.Seconds())
+	c.rebalanced(t)
 	if diff := cmp.Diff(map[string]int{"n1": 1, "n2": 1, "n3": 1}, c.spreadOf(t, "sched_everywhere")); diff != "" {
 		t.Errorf("the global service (-want +got):\n%s", diff)
 	}
@@ -125,6 +114,57 @@ func testRebalance(t *testing.T, c *cluster) {
 	moved := slices.ContainsFunc(spread, func(task api.TaskEntry) bool { return strings.Contains(task.Reason, "rebalanced: ") })
 	if !moved {
 		t.Error("no task says that it was moved")
+	}
+}
+
+// rebalanced waits until each of three nodes has its part of the service, which
+// never has more than one task too many on the way, and of the global one.
+func (c *cluster) rebalanced(t *testing.T) {
+	t.Helper()
+	most := 0
+	took := await(t, 3*patience, "it has its part", func() error {
+		on := c.spreadOf(t, "sched_spread")
+		most = max(most, on["n1"]+on["n2"]+on["n3"])
+		if even := map[string]int{"n1": 3, "n2": 3, "n3": 3}; !cmp.Equal(even, on) {
+			return fmt.Errorf("%v", on)
+		}
+		return nil
+	})
+	c.settle(t)
+	if most > 10 {
+		t.Errorf("up to %d tasks served at the same time: more than one moved", most)
+	}
+	t.Logf("rebalanced %.1f s after the node was there", took.Seconds())
+}
+
+// testNewNode has a node leave and join as one that nobody has heard of: what it
+// ran moves to the others before it is gone, and it gets its part of services that
+// run, and one task of the global one.
+func testNewNode(t *testing.T, c *cluster) {
+	before, err := c.nodes(t.Context(), "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	says(t, c.run(t, "n3", "leave"), []string{"This node has left the cluster."})
+	if on := c.spreadOf(t, "sched_spread"); on["n1"]+on["n2"] != 9 {
+		t.Errorf("once n3 has left the service runs on %v", on)
+	}
+	if diff := cmp.Diff(map[string]int{"n1": 1, "n2": 1}, c.spreadOf(t, "sched_everywhere")); diff != "" {
+		t.Errorf("the global service without n3 (-want +got):\n%s", diff)
+	}
+	c.join(t, "n3", "n1", "manager")
+	c.rebalanced(t)
+	if diff := cmp.Diff(map[string]int{"n1": 1, "n2": 1, "n3": 1}, c.spreadOf(t, "sched_everywhere")); diff != "" {
+		t.Errorf("the global service (-want +got):\n%s", diff)
+	}
+	after, err := c.nodes(t.Context(), "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range after {
+		if n.Hostname == "n3" && slices.ContainsFunc(before, func(b api.NodeEntry) bool { return b.ID == n.ID }) {
+			t.Errorf("it is the node of before: %s", n.ID)
+		}
 	}
 }
 

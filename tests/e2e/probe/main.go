@@ -22,6 +22,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -112,12 +113,15 @@ func serve() error {
 	return <-failed
 }
 
-type probe struct{ replica, version string }
+type probe struct {
+	replica, version string
+	sick             atomic.Bool
+}
 
 func (p *probe) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
-		if p.version == sick {
+		if p.version == sick || p.sick.Load() {
 			http.Error(w, "not well", http.StatusServiceUnavailable)
 		}
 	})
@@ -132,6 +136,8 @@ func (p *probe) handler() http.Handler {
 	mux.HandleFunc("GET /note", readNote)
 	mux.HandleFunc("POST /note", writeNote)
 	mux.HandleFunc("POST /exit", exit)
+	mux.HandleFunc("POST /eat", eat)
+	mux.HandleFunc("POST /sicken", func(http.ResponseWriter, *http.Request) { p.sick.Store(true) })
 	return mux
 }
 
@@ -221,6 +227,18 @@ func exit(_ http.ResponseWriter, r *http.Request) {
 	code := 0
 	_, _ = fmt.Sscan(r.FormValue("code"), &code)
 	os.Exit(code)
+}
+
+// eat takes memory until there is none.
+func eat(http.ResponseWriter, *http.Request) {
+	const bite, page = 1 << 20, 4096
+	for eaten := [][]byte{}; ; {
+		b := make([]byte, bite)
+		for i := 0; i < bite; i += page {
+			b[i] = 1
+		}
+		eaten = append(eaten, b)
+	}
 }
 
 // networkInterface tells of the task's interface.
