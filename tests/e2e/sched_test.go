@@ -19,9 +19,9 @@ const sched = "sched"
 
 // TestScheduling is about where tasks run and whether they do: jobs, a node that
 // goes and comes back, one that is new, one that takes no more, services that are
-// removed, tasks that fail, and singletons.
+// removed, and tasks that fail.
 func TestScheduling(t *testing.T) {
-	c := newCluster(t, lab.Options{Datapath: lab.DatapathTC, Lease: singletonLease})
+	c := newCluster(t, lab.Options{Datapath: lab.DatapathTC})
 	t.Run("job", func(t *testing.T) { testJob(t, c) })
 	t.Run("rebalance", func(t *testing.T) { testRebalance(t, c) })
 	t.Run("new node", func(t *testing.T) { testNewNode(t, c) })
@@ -29,7 +29,6 @@ func TestScheduling(t *testing.T) {
 	c.run(t, "n1", "stack", "rm", sched)
 	t.Run("prune", func(t *testing.T) { testPrune(t, c) })
 	t.Run("healing", func(t *testing.T) { testHealing(t, c) })
-	t.Run("singleton", func(t *testing.T) { testSingleton(t, c) })
 }
 
 // testJob checks that a deploy waits for a job's completions, in which no more

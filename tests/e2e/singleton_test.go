@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/lab"
 )
 
 // singletonLease makes trials short: a node may be silent for three times as
@@ -44,10 +45,11 @@ const (
 	singletons = 6
 )
 
-// testSingleton loses the node of the most singletons in every way, again and
+// TestSingletons loses the node of the most singletons in every way, again and
 // again. Each is started elsewhere each time, which is a trial, and never do two of
 // a service run: they would have written so.
-func testSingleton(t *testing.T, c *cluster) {
+func TestSingletons(t *testing.T) {
+	c := newCluster(t, lab.Options{Datapath: lab.DatapathTC, Lease: singletonLease})
 	trials := setting(t, trialsVariable, 10)
 	dir := t.TempDir()
 	t.Setenv("HOLD_DIR", dir)
