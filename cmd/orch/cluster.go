@@ -47,6 +47,7 @@ func newInitCommand(c *cli) *cobra.Command {
 	cmd.Flags().BoolVar(&req.Autolock, "autolock", false, "managers need an unlock key, which is printed, after a restart")
 	external.flags(cmd)
 	once.flags(cmd)
+	cmd.Flags().StringVar((*string)(&req.Return), "return", "", "how replies of published ports go to clients: tunnel (default) or dsr, see `orch cluster update`")
 	cmd.Flags().StringVar(&req.Pool, "pool", "", "where task addresses and virtual IPs come from (default "+api.DefaultPool+")")
 	return cmd
 }

@@ -85,7 +85,8 @@ func newNetListCommand(c *cli) *cobra.Command {
 		Short: "List published ports and virtual IPs with their backends, as this node's kernel has them",
 		Long: `List published ports and virtual IPs with their backends, as the kernel has them.
 
-SHARE is the part of new flows that a backend gets, FLOWS those that the node
+RETURN is how replies go to clients outside when the backend is on another node:
+through this one, or straight (dsr). SHARE is the part of new flows that a backend gets, FLOWS those that the node
 remembers, NEW and PACKETS what clients sent through it since the backend is there.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -101,17 +102,17 @@ remembers, NEW and PACKETS what clients sent through it since the backend is the
 	return cmd
 }
 
-var frontendHeading = []string{"NODE", "FRONTEND", "SERVICE", "BACKEND", "TASK", "ON", "STATE", "SHARE", "FLOWS", "NEW", "PACKETS"}
+var frontendHeading = []string{"NODE", "FRONTEND", "SERVICE", "RETURN", "BACKEND", "TASK", "ON", "STATE", "SHARE", "FLOWS", "NEW", "PACKETS"}
 
 func frontendRows(list *api.NetFrontends) (rows [][]string) {
 	for _, f := range list.Frontends {
 		key := frontendText(f.Key())
 		if len(f.Backends) == 0 {
-			rows = append(rows, []string{key, f.Service, "none"})
+			rows = append(rows, []string{key, f.Service, string(f.Return), "none"})
 		}
 		for _, b := range f.Backends {
 			rows = append(rows, []string{
-				key, f.Service, backendText(b), b.Task, b.Node, string(b.State), percent(b.Share),
+				key, f.Service, string(f.Return), backendText(b), b.Task, b.Node, string(b.State), percent(b.Share),
 				fmt.Sprint(b.Flows), fmt.Sprint(b.NewFlows), fmt.Sprint(b.Packets),
 			})
 		}

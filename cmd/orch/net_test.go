@@ -31,8 +31,8 @@ func TestNetTables(t *testing.T) {
 	behindVIP := backend
 	behindVIP.Port = 0
 	frontends := one(api.NetFrontends{Frontends: []api.NetFrontend{
-		{Addr: netip.IPv4Unspecified(), Port: 8080, Protocol: api.TCP, Service: "blog_web", Backends: []api.NetBackend{backend}},
-		{Addr: netip.MustParseAddr("192.0.2.1"), Port: 53, Protocol: api.UDP, Service: "dns"},
+		{Addr: netip.IPv4Unspecified(), Port: 8080, Protocol: api.TCP, Service: "blog_web", Return: api.ReturnDSR, Backends: []api.NetBackend{backend}},
+		{Addr: netip.MustParseAddr("192.0.2.1"), Port: 53, Protocol: api.UDP, Service: "dns", Return: api.ReturnTunnel},
 		{Addr: netip.MustParseAddr("10.128.0.2"), Service: "blog_web", Backends: []api.NetBackend{behindVIP}},
 	}})
 	flows := one(api.NetFlows{Flows: []api.NetFlow{{
@@ -51,10 +51,10 @@ func TestNetTables(t *testing.T) {
 		table(t, dropHeading, answered(drops, dropRows)) +
 		table(t, traceHeading, answered(traces, traceRows))
 	want := `
-NODE   FRONTEND           SERVICE    BACKEND         TASK         ON   STATE      SHARE   FLOWS   NEW   PACKETS
-n1     *:8080/tcp         blog_web   10.128.0.5:80   blog_web.1   n2   draining   33.3%   2       3     18
-n1     192.0.2.1:53/udp   dns        none
-n1     10.128.0.2         blog_web   10.128.0.5   blog_web.1   n2   draining   33.3%   2   3   18
+NODE   FRONTEND           SERVICE    RETURN   BACKEND         TASK         ON   STATE      SHARE   FLOWS   NEW   PACKETS
+n1     *:8080/tcp         blog_web   dsr      10.128.0.5:80   blog_web.1   n2   draining   33.3%   2       3     18
+n1     192.0.2.1:53/udp   dns        tunnel   none
+n1     10.128.0.2         blog_web            10.128.0.5   blog_web.1   n2   draining   33.3%   2   3   18
 NODE   HERE   PROTOCOL   CLIENT              FRONTEND         SERVICE    BACKEND         TASK         STATE         IDLE
 n1     both   tcp        203.0.113.9:51000   192.0.2.1:8080   blog_web   10.128.0.5:80   blog_web.1   established   3s
 NODE   REASON     PACKETS   BYTES   MEANING                LAST

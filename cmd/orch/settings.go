@@ -58,8 +58,16 @@ func settingsRows(s *api.ClusterSettings) [][]string {
 		{"  Certificates", certificates},
 		{"  Authority", s.Authority},
 		{"  Gossip key", gossipKey(s)},
+		{"  Return", returnText(s.Return)},
 		{"  Autolock", autolock},
 	}
+}
+
+func returnText(r api.Return) string {
+	if r == api.ReturnDSR {
+		return "dsr: replies go straight to clients"
+	}
+	return string(r) + ": replies go through the node that a client came in at"
 }
 
 func gossipKey(s *api.ClusterSettings) string {
@@ -119,6 +127,7 @@ func days(d time.Duration) string {
 func newClusterUpdateCommand(c *cli) *cobra.Command {
 	var autolock, detach bool
 	var election, lease, life, gossipLife time.Duration
+	var ret string
 	cmd := &cobra.Command{
 		Use:   "update",
 		Short: "Change the cluster's settings",
@@ -146,6 +155,9 @@ renew certificates at once that were made for longer than they are to live now.`
 			if changed("gossip-key-life") {
 				req.GossipKeyLife = &gossipLife
 			}
+			if changed("return") {
+				req.Return = (*api.Return)(&ret)
+			}
 			res, err := call[api.UpdateClusterRequest, api.UpdateClusterResponse](cmd, c, api.ProcUpdateCluster, req)
 			if err != nil {
 				return err
@@ -168,6 +180,7 @@ renew certificates at once that were made for longer than they are to live now.`
 	f.DurationVar(&lease, "lease", api.DefaultLease, "how long a node may be silent before its tasks are replaced")
 	f.DurationVar(&life, "certificate-life", 0, "how long nodes' and users' certificates are good, which are renewed after two thirds of it")
 	f.DurationVar(&gossipLife, "gossip-key-life", api.DefaultGossipKeyLife, "how long the key of the gossip between the nodes is used, until it is replaced")
+	f.StringVar(&ret, "return", string(api.ReturnTunnel), "how replies of published ports go to clients: tunnel, through the node of entry; dsr, straight, where `orch doctor` finds that the network lets them pass")
 	f.BoolVarP(&detach, "detach", "d", false, "do not wait for the managers to take another election timeout")
 	return cmd
 }

@@ -87,6 +87,7 @@ type InitRequest struct {
 	AdvertiseAddr string `json:"advertiseAddr,omitempty"` // empty: the default route's
 	Pool          string `json:"pool,omitempty"`          // empty: DefaultPool
 	Autolock      bool   `json:"autolock,omitempty"`      // managers need an unlock key after a restart
+	Return        Return `json:"return,omitempty"`        // of replies from published ports
 	// Authority is the external one of the new cluster; nil: one is made.
 	Authority *Authority `json:"authority,omitempty"`
 	Shown

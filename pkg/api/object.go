@@ -81,4 +81,8 @@ type Cluster struct {
 	// ElectionTimeout is the silence of the leader after which the managers choose
 	// another, at most twice as long. Zero: DefaultElectionTimeout.
 	ElectionTimeout time.Duration `json:"electionTimeout,omitempty"`
+
+	// Return of replies from published ports whose service does not say. Empty:
+	// ReturnTunnel.
+	Return Return `json:"return,omitempty"`
 }

@@ -1,5 +1,7 @@
 package api
 
+import "cmp"
+
 // Return is which way replies take from a backend's node to a client outside the
 // cluster that entered at another node.
 type Return string
@@ -13,10 +15,11 @@ const (
 	ReturnDSR Return = "dsr"
 )
 
-// check refuses what is neither; whose names the one that asks for it.
-func (r Return) check(whose string) error {
-	if r != "" && r != ReturnTunnel && r != ReturnDSR {
-		return Errorf(CodeInvalid, "%s: unknown return %q: use tunnel or dsr", whose, r)
-	}
-	return nil
+// Valid reports whether it is one of those, or "" for whatever is the rule.
+func (r Return) Valid() bool { return r == "" || r == ReturnTunnel || r == ReturnDSR }
+
+// Or is what holds where the cluster's rule is another: the tunnel if that says
+// nothing either.
+func (r Return) Or(rule Return) Return {
+	return cmp.Or(r, rule, ReturnTunnel)
 }

@@ -54,6 +54,8 @@ type ServiceSpec struct {
 	EndpointMode EndpointMode `json:"endpointMode,omitempty"`
 	Ports        []Port       `json:"ports,omitempty"`
 	Balance      Balance      `json:"balance,omitzero"`
+	// Return of replies from its published ports; empty: the cluster's.
+	Return Return `json:"return,omitempty"`
 
 	Placement Placement     `json:"placement"`
 	Update    UpdateConfig  `json:"update"`

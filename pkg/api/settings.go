@@ -59,6 +59,9 @@ func (c *Cluster) ValidateSettings() error {
 			return Errorf(CodeInvalid, "%s of %v: give one from %v to %v", s.name, s.have, s.least, s.most)
 		}
 	}
+	if !c.Return.Valid() {
+		return Errorf(CodeInvalid, "unknown return %q: use tunnel or dsr", c.Return)
+	}
 	if c.Election() > c.LeaseTimeout/2 {
 		return Errorf(CodeInvalid, "election timeout of %v with a lease of %v: choosing a leader may take two timeouts, and nodes cannot renew their leases meanwhile; "+
 			"give a lease of at least %v, or a timeout of at most %v", c.Election(), c.LeaseTimeout, 2*c.Election(), c.LeaseTimeout/2)
@@ -115,6 +118,7 @@ type UpdateClusterRequest struct {
 	Lease           *time.Duration `json:"lease,omitempty"`
 	CertificateLife *time.Duration `json:"certificateLife,omitempty"`
 	GossipKeyLife   *time.Duration `json:"gossipKeyLife,omitempty"`
+	Return          *Return        `json:"return,omitempty"`
 }
 
 // UpdateClusterResponse has the unlock key if autolock was switched on.
@@ -135,6 +139,7 @@ type ClusterSettings struct {
 	// how long certificates are good.
 	External string `json:"external,omitempty"`
 	Autolock bool   `json:"autolock"`
+	Return   Return `json:"return"`
 	Nodes    int    `json:"nodes"`
 	Managers int    `json:"managers"`
 	// GossipKeySince is when the gossip key came into use, which is replaced after

@@ -122,6 +122,9 @@ func (s *ServiceSpec) validate(networks map[string]bool) error {
 	if err := s.validateBalance(); err != nil {
 		return err
 	}
+	if !s.Return.Valid() {
+		return Errorf(CodeInvalid, "service %s: unknown return %q: use tunnel or dsr", s.Name, s.Return)
+	}
 	for _, p := range s.Ports {
 		if p.Target == 0 || (p.Protocol != TCP && p.Protocol != UDP) {
 			return Errorf(CodeInvalid, "service %s: a published port needs a target port and the protocol tcp or udp", s.Name)

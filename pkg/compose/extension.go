@@ -41,6 +41,13 @@ func (c *converter) extension(at string, in any, spec *api.ServiceSpec) {
 		}
 		spec.Balance.Local = true
 	}
+	if value, ok := given["return"]; ok {
+		text, _ := value.(string)
+		spec.Return = api.Return(text)
+		if text == "" || !spec.Return.Valid() {
+			c.failAt(at+".return", fmt.Sprintf("%v is no way that replies can take", value), "use tunnel or dsr")
+		}
+	}
 	if value, ok := given["max_concurrent"]; ok {
 		at := at + ".max_concurrent"
 		n, isNumber := value.(int)

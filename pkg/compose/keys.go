@@ -221,6 +221,7 @@ var serviceRules = []rule{
 	{"services.*.x-orch.singleton", honoured, ""},
 	{"services.*.x-orch.affinity", honoured, ""},
 	{"services.*.x-orch.prefer", honoured, ""},
+	{"services.*.x-orch.return", honoured, ""},
 }
 
 var deployRules = []rule{

@@ -35,7 +35,7 @@ func hasRule(path string) bool {
 // TestEveryRuleHasAKey fails when the table has a key that the specification
 // does not: a typing error, or a key that is gone.
 func TestEveryRuleHasAKey(t *testing.T) {
-	ours := []string{"services.*.x-orch", "services.*.x-orch.progress_deadline", "services.*.x-orch.max_concurrent", "services.*.x-orch.singleton", "services.*.x-orch.affinity", "services.*.x-orch.prefer", "networks.*.driver_opts.encrypted"}
+	ours := []string{"services.*.x-orch", "services.*.x-orch.progress_deadline", "services.*.x-orch.max_concurrent", "services.*.x-orch.singleton", "services.*.x-orch.affinity", "services.*.x-orch.prefer", "services.*.x-orch.return", "networks.*.driver_opts.encrypted"}
 	known := schema.AttributePaths()
 	for path, r := range rules {
 		found := false

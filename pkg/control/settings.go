@@ -24,6 +24,7 @@ func (s *Server) ClusterSettings(context.Context, *api.Empty) (*api.ClusterSetti
 	settings := &api.ClusterSettings{
 		ID: c.ID, Pool: c.Pool, Lease: c.LeaseTimeout, ElectionTimeout: c.Election(), CertificateLife: c.CertificateLife,
 		Authority: c.Issuer().ID(), Autolock: c.UnlockKey != nil, Nodes: len(snap.Nodes), Managers: len(managerAddrs(snap)),
+		Return: c.Return.Or(""),
 	}
 	if external := c.Issuer().External; external != nil {
 		settings.External = external.URL
@@ -86,7 +87,7 @@ func (s *Server) UpdateCluster(ctx context.Context, req *api.UpdateClusterReques
 	c := s.Replica.Snapshot().Cluster
 	if changed {
 		s.Log.Info("the cluster's settings were changed", "election timeout", c.Election(), "lease", c.LeaseTimeout,
-			"certificate life", c.CertificateLife, "gossip key life", c.GossipLife(), "autolock", c.UnlockKey != nil)
+			"certificate life", c.CertificateLife, "gossip key life", c.GossipLife(), "autolock", c.UnlockKey != nil, "return", c.Return.Or(""))
 	}
 	if req.ElectionTimeout != nil {
 		res.Warnings = s.slowDisks(ctx, c.Election())
@@ -108,7 +109,7 @@ func (s *Server) autolock(c *api.Cluster, on *bool) (text string) {
 	return key.Text()
 }
 
-// set sets the times that a request names.
+// set sets what a request names.
 func set(c *api.Cluster, req *api.UpdateClusterRequest) {
 	if req.ElectionTimeout != nil {
 		c.ElectionTimeout = *req.ElectionTimeout
@@ -118,6 +119,9 @@ func set(c *api.Cluster, req *api.UpdateClusterRequest) {
 	}
 	if req.GossipKeyLife != nil {
 		c.GossipKeyLife = *req.GossipKeyLife
+	}
+	if req.Return != nil {
+		c.Return = *req.Return
 	}
 	if req.Lease != nil {
 		// Nodes may go by the old one until the leader has waited for that.
@@ -130,7 +134,7 @@ func set(c *api.Cluster, req *api.UpdateClusterRequest) {
 
 func sameSettings(a, b *api.Cluster) bool {
 	return a.Election() == b.Election() && a.CertificateLife == b.CertificateLife && a.LeaseTimeout == b.LeaseTimeout &&
-		a.GossipLife() == b.GossipLife() && (a.UnlockKey == nil) == (b.UnlockKey == nil)
+		a.GossipLife() == b.GossipLife() && (a.UnlockKey == nil) == (b.UnlockKey == nil) && a.Return == b.Return
 }
 
 // diskTimeout bounds what a manager may take to say how fast its disk is.

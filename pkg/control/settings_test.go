@@ -16,6 +16,7 @@ func TestUpdateCluster(t *testing.T) {
 	s := newSite(t)
 	ctx := t.Context()
 	d := func(d time.Duration) *time.Duration { return &d }
+	ret := func(r api.Return) *api.Return { return &r }
 	for name, req := range map[string]api.UpdateClusterRequest{
 		"nothing":                       {},
 		"too short a timeout":           {ElectionTimeout: d(time.Millisecond)},
@@ -23,6 +24,7 @@ func TestUpdateCluster(t *testing.T) {
 		"a timeout longer than a lease": {ElectionTimeout: d(3 * time.Second), Lease: d(4 * time.Second)},
 		"too short a lease":             {Lease: d(time.Second)},
 		"too short a certificate life":  {CertificateLife: d(time.Second)},
+		"a return that is none":         {Return: ret("nat")},
 	} {
 		before := s.Replica.Index()
 		if _, err := s.UpdateCluster(ctx, &req); api.CodeOf(err) != api.CodeInvalid {
@@ -33,7 +35,7 @@ func TestUpdateCluster(t *testing.T) {
 		}
 	}
 
-	res := must(s.UpdateCluster(ctx, &api.UpdateClusterRequest{ElectionTimeout: d(time.Second), Lease: d(10 * time.Second), CertificateLife: d(time.Hour)}))
+	res := must(s.UpdateCluster(ctx, &api.UpdateClusterRequest{ElectionTimeout: d(time.Second), Lease: d(10 * time.Second), CertificateLife: d(time.Hour), Return: ret(api.ReturnDSR)}))
 	if len(res.Warnings) != 1 || !strings.Contains(res.Warnings[0], "cannot tell whether its disk is fast enough") { // the test answers no such call
 		t.Errorf("warnings: %q", res.Warnings)
 	}
@@ -42,7 +44,7 @@ func TestUpdateCluster(t *testing.T) {
 		t.Errorf("the state has %v, %v, %v, long lease %v", c.ElectionTimeout, c.LeaseTimeout, c.CertificateLife, c.LongLease)
 	}
 	settings := must(s.ClusterSettings(ctx, &api.Empty{}))
-	if settings.ElectionTimeout != time.Second || settings.Lease != 10*time.Second || settings.CertificateLife != time.Hour || settings.Autolock {
+	if settings.ElectionTimeout != time.Second || settings.Lease != 10*time.Second || settings.CertificateLife != time.Hour || settings.Autolock || settings.Return != api.ReturnDSR {
 		t.Errorf("shown: %+v", settings)
 	}
 

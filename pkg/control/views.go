@@ -216,6 +216,7 @@ func commonView(c api.Change) api.Change {
 		stripped.Spec = api.ServiceSpec{
 			Name: spec.Name, Alias: spec.Alias, Mode: spec.Mode, Ports: spec.Ports,
 			Networks: spec.Networks, NetworkAliases: spec.NetworkAliases, EndpointMode: spec.EndpointMode,
+			Balance: spec.Balance, Return: spec.Return,
 		}
 		stripped.Previous, stripped.Update = nil, nil
 		c.Service = &stripped

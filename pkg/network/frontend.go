@@ -57,6 +57,7 @@ func frontends(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool
 				Service:     svc.Spec.Name,
 				Host:        p.Host,
 				Affinity:    affinity,
+				DSR:         hasDSR(view, svc),
 				Backends:    behind(tasks, p.Target),
 			})
 		}
@@ -65,6 +66,27 @@ func frontends(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool
 		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
 	})
 	return out
+}
+
+// DSR are the services whose published ports have direct server return, by name.
+func DSR(view *api.Snapshot) []string {
+	var names []string
+	for _, svc := range api.Sorted(view.Services) {
+		if len(svc.Ports) > 0 && hasDSR(view, svc) {
+			names = append(names, svc.Spec.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// hasDSR goes by what the service says, or else the cluster.
+func hasDSR(view *api.Snapshot, svc *api.Service) bool {
+	var rule api.Return
+	if view.Cluster != nil {
+		rule = view.Cluster.Return
+	}
+	return svc.Spec.Return.Or(rule) == api.ReturnDSR
 }
 
 // onNode are those of the tasks that are on a node.

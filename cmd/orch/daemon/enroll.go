@@ -41,7 +41,10 @@ func (d *daemon) Init(ctx context.Context, req *api.InitRequest) (*api.InitRespo
 
 	cluster := &api.Cluster{
 		ID: id.ClusterID, Pool: id.Pool, GossipKey: key, GossipKeySince: time.Now(), LeaseTimeout: d.lease, CertificateLife: d.certificateLife,
-		WorkerToken: api.NewID(rand.Reader), ManagerToken: api.NewID(rand.Reader),
+		WorkerToken: api.NewID(rand.Reader), ManagerToken: api.NewID(rand.Reader), Return: req.Return,
+	}
+	if err := cluster.ValidateSettings(); err != nil {
+		return nil, err
 	}
 	var unlock string
 	if req.Autolock {
