@@ -41,11 +41,14 @@ static __always_inline bool decapsulate(struct __sk_buff *skb, const struct node
 }
 
 /* Another node's probe goes back short, to the port that it came from, so that
- * it tells of one direction only.
+ * it tells of one direction only: from the node that its inner MAC names, so that
+ * it also tells whether the network lets pass what comes from another node's
+ * address, as direct server return does.
  */
 static __noinline int answer_probe(struct __sk_buff *skb, const struct node_config *cfg,
-				   const struct packet *outer)
+				   const struct packet *outer, __be32 name)
 {
+	__be32 from = is_member(name) ? name : cfg->underlay;
 	struct encapsulation *h;
 
 	if (bpf_skb_change_tail(skb, sizeof(*h) + PROBE_BYTES, 0) ||
@@ -54,11 +57,11 @@ static __noinline int answer_probe(struct __sk_buff *skb, const struct node_conf
 	h = (void *)(long)skb->data;
 	if ((void *)(h + 1) > (void *)(long)skb->data_end)
 		return drop(skb, DROP_REWRITE);
-	write_encapsulation(h, cfg->underlay, outer->saddr, OVERLAY_PROBE, 0, outer->saddr,
+	write_encapsulation(h, from, outer->saddr, OVERLAY_PROBE, 0, outer->saddr,
 			    PROBE_BYTES, 0, bpf_htons(ETH_P_IP));
 	h->udp.source = OVERLAY_PORT;
 	h->udp.dest = outer->sport;
-	return send_out(skb, cfg->underlay, outer->saddr, ANSWERED_PROBE);
+	return send_out(skb, from, outer->saddr, ANSWERED_PROBE);
 }
 
 /* p is the outer packet, and then the inner one. */
@@ -74,7 +77,7 @@ static __always_inline int from_overlay(struct __sk_buff *skb, const struct node
 	if (!read_encapsulation((void *)(long)skb->data, (void *)(long)skb->data_end, &h))
 		return drop(skb, DROP_MALFORMED);
 	if (h.kind == OVERLAY_PROBE)
-		return answer_probe(skb, cfg, p);
+		return answer_probe(skb, cfg, p, h.name);
 	if (!decapsulate(skb, cfg, &h, p))
 		return drop(skb, DROP_MALFORMED);
 	if (!find_ports(p) && h.kind != OVERLAY_DIRECT)

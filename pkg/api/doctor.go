@@ -34,6 +34,12 @@ type NodeFacts struct {
 	TaskLinks []TaskLink  `json:"taskLinks,omitempty"`
 	Peers     []PeerFacts `json:"peers,omitempty"`
 
+	// DSR are the services whose published ports have direct server return.
+	DSR []string `json:"dsr,omitempty"`
+	// StrictSource: net.ipv4.conf.*.rp_filter of the uplink is 1, so that this node
+	// itself drops what comes from an address that it would not send to that way.
+	StrictSource bool `json:"strictSource,omitempty"`
+
 	Forwarding   bool   `json:"forwarding"` // net.ipv4.ip_forward
 	FirewallDrop string `json:"firewallDrop,omitempty"`
 	// EngineError says why the Docker Engine does not answer.
@@ -89,6 +95,19 @@ type PeerFacts struct {
 	// Overlay is what probes in VXLAN found.
 	Overlay      OverlayProbe `json:"overlay"`
 	OverlayError string       `json:"overlayError,omitempty"`
+	// DSR is what became of an answer that the peer sent from another node's address.
+	DSR DSRProbe `json:"dsr,omitzero"`
+}
+
+// DSRProbe tells whether the network lets pass what a node sends from the address of
+// another one, as it does with direct server return.
+type DSRProbe struct {
+	// As is the hostname of the node whose address was used; "": there is none but
+	// the two.
+	As string `json:"as,omitempty"`
+	// Source is the address that the answer came from; unset: none came.
+	Source  netip.Addr `json:"source,omitzero"`
+	Arrived bool       `json:"arrived,omitempty"` // from the address that was asked for
 }
 
 // OverlayProbe is how large a packet of the overlay reaches another node's data

@@ -3,6 +3,7 @@ package dataplane_test
 import (
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -134,4 +135,57 @@ func TestNoNativeXDP(t *testing.T) {
 			t.Log(said)
 		}
 	}
+}
+
+// Nodes find out whether the network lets pass what one sends from another's
+// address: what a switch drops that guards sources, and what the receiver does that
+// would not send to that address the same way.
+func TestProbeDSR(t *testing.T) {
+	for _, mode := range []dataplane.Mode{dataplane.ModeXDP, dataplane.ModeTC} {
+		t.Run(string(mode), func(t *testing.T) {
+			c := newCluster(t, mode)
+			c.apply(c.backends(1, 2, 3)...)
+			a, b, other := c.nodes[0], c.nodes[1], c.nodes[2]
+			a.wantProbeDSR(b, other, other.addr)
+
+			if _, err := exec.LookPath("nft"); err != nil {
+				t.Skip("an emulated machine has no nft")
+			}
+			sw := &space{fabric: c.fabric, name: c.prefix + "-sw"}
+			sw.nft(fmt.Sprintf("table netdev guard { chain n2 { type filter hook ingress device n2 priority 0; ip saddr != %s drop; }; }", b.addr))
+			a.wantProbeDSR(b, other, netip.Addr{})
+			a.wantProbeDSR(other, b, b.addr)
+			a.wantProbe(b, 1500)
+			sw.nft("delete table netdev guard")
+			a.wantProbeDSR(b, other, other.addr)
+
+			// a would send to the third node another way.
+			a.ip(fmt.Sprintf("link add aside type veth peer name beside\nlink set aside up\nlink set beside up\nroute add %s/32 dev aside\n", other.addr))
+			a.must(func() error { return writeSysctl("ipv4/conf/all/rp_filter", "1") })
+			a.wantProbeDSR(b, other, netip.Addr{})
+			a.must(func() error { return writeSysctl("ipv4/conf/all/rp_filter", "2") })
+			a.wantProbeDSR(b, other, other.addr)
+			a.ip("link del aside\n")
+
+			// Who is no member is nobody whose address is taken.
+			a.wantProbeDSR(b, &node{space: c.client, addr: clientAddr}, b.addr)
+		})
+	}
+}
+
+func (n *node) wantProbeDSR(to, as *node, want netip.Addr) {
+	n.t.Helper()
+	var got netip.Addr
+	n.must(func() (err error) {
+		got, err = dataplane.ProbeDSR(n.t.Context(), n.addr, to.addr, as.addr)
+		return err
+	})
+	if got != want {
+		n.t.Errorf("%s asks %s to answer as %s: an answer from %v, want %v; verdicts there %v", n.name, to.name, as.name, got, want, nonZero(to))
+	}
+}
+
+func (s *space) nft(ruleset string) {
+	s.t.Helper()
+	run(s.t, "ip", "netns", "exec", s.name, "nft", ruleset)
 }

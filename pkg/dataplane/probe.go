@@ -15,7 +15,7 @@ import (
 
 // A probe is a packet of the overlay, of kind OVERLAY_PROBE (overlay.h), which
 // the programs of the node that gets it send back short, to the port that it
-// came from.
+// came from, from the address of the node that it names.
 const (
 	probeKind   = 4
 	probeHeader = 8 + 14 // VXLAN and the inner Ethernet header
@@ -24,6 +24,7 @@ const (
 	probeFloor  = 128    // bytes; a path that does not pass this passes nothing
 
 	probeTries = 3
+	dsrTries   = 6
 	probeWait  = 150 * time.Millisecond // for answers, after each try
 	probeGrid  = 24                     // sizes tried side by side
 )
@@ -42,7 +43,7 @@ func Probe(ctx context.Context, from, to netip.Addr, mtu int) (api.OverlayProbe,
 	if err := dontFragment(conn); err != nil {
 		return result, fmt.Errorf("probe %s: %w", to, err)
 	}
-	p := &prober{conn: conn, to: to, cookie: uint64(time.Now().UnixNano())}
+	p := &prober{conn: conn, name: to, cookie: uint64(time.Now().UnixNano())}
 	arrived := p.round(ctx, []int{mtu, probeFloor})
 	switch {
 	case arrived[mtu]:
@@ -69,6 +70,35 @@ func Probe(ctx context.Context, from, to netip.Addr, mtu int) (api.OverlayProbe,
 	}
 	result.Largest = below
 	return result, ctx.Err()
+}
+
+// ProbeDSR asks the data plane of the node at address to for an answer from the
+// address of another node, which is how replies go with direct server return. It
+// returns the address that the answer came from: as, where the network lets it
+// pass; to, if that node does not know of such probes; none, if nothing arrived.
+func ProbeDSR(ctx context.Context, from, to, as netip.Addr) (netip.Addr, error) {
+	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)))
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("probe %s: %w", to, err)
+	}
+	defer conn.Close()
+	p := &prober{conn: conn, name: as, cookie: uint64(time.Now().UnixNano())}
+	probe, buf := p.packet(probeFloor), make([]byte, 2048)
+	for try := 0; try < dsrTries && ctx.Err() == nil; try++ {
+		// It may be refused for an ICMP error about the one before.
+		_, _ = conn.WriteToUDPAddrPort(probe, netip.AddrPortFrom(to, api.OverlayPort))
+		deadline := time.Now().Add(probeWait)
+		if err := conn.SetReadDeadline(deadline); err != nil {
+			return netip.Addr{}, fmt.Errorf("probe %s: %w", to, err)
+		}
+		for time.Now().Before(deadline) {
+			n, source, err := conn.ReadFromUDPAddrPort(buf)
+			if err == nil && p.answers(buf[:n]) {
+				return source.Addr().Unmap(), nil
+			}
+		}
+	}
+	return netip.Addr{}, ctx.Err()
 }
 
 // between spreads up to probeGrid sizes evenly, ascending, without the ends.
@@ -102,7 +132,7 @@ func dontFragment(conn *net.UDPConn) error {
 
 type prober struct {
 	conn   *net.UDPConn
-	to     netip.Addr
+	name   netip.Addr // of the node whose address is to answer
 	cookie uint64
 }
 
@@ -129,20 +159,22 @@ func (p *prober) collect(arrived map[int]bool, want int) {
 	buf := make([]byte, 2048)
 	for len(arrived) < want && time.Now().Before(deadline) {
 		n, err := p.conn.Read(buf) // an error may be about one packet only
-		if err != nil || n < probeHeader+probeBytes {
-			continue
-		}
-		if body := buf[probeHeader:]; binary.BigEndian.Uint64(body) == p.cookie {
-			arrived[int(binary.BigEndian.Uint32(body[8:]))] = true
+		if err == nil && p.answers(buf[:n]) {
+			arrived[int(binary.BigEndian.Uint32(buf[probeHeader+8:]))] = true
 		}
 	}
+}
+
+// answers reports whether a datagram is the answer to one of the probes.
+func (p *prober) answers(datagram []byte) bool {
+	return len(datagram) >= probeHeader+probeBytes && binary.BigEndian.Uint64(datagram[probeHeader:]) == p.cookie
 }
 
 // packet is the UDP payload of a probe whose IP packet has a size.
 func (p *prober) packet(size int) []byte {
 	b := make([]byte, size-outerHeader)
 	b[0], b[4] = 0x08, probeKind // the VNI is valid; its first byte is the kind
-	mac := api.EndpointMAC(p.to)
+	mac := api.EndpointMAC(p.name)
 	copy(b[8:], mac[:])
 	binary.BigEndian.PutUint16(b[20:], unix.ETH_P_IP)
 	binary.BigEndian.PutUint64(b[probeHeader:], p.cookie)

@@ -49,6 +49,7 @@ var checks = []struct {
 	{"task MTU", taskMTU},
 	{"ports", ports},
 	{"overlay", overlay},
+	{"direct return", directReturn},
 	{"forwarding", forwarding},
 	{"clock", clock},
 	{"engine", engine},

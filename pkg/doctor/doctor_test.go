@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 )
 
-// healthy is a node of two with nothing to complain of.
+// healthy is a node with nothing to complain of, and what it finds of one other.
 func healthy() *api.NodeFacts {
 	return &api.NodeFacts{
 		Info:     api.NodeInfo{Kernel: "6.12.0", EngineVersion: "29.0", ElectionTimeout: 150 * time.Millisecond},
@@ -27,6 +28,7 @@ func healthy() *api.NodeFacts {
 		Peers: []api.PeerFacts{{
 			Hostname: "n2", Addr: netip.MustParseAddr("10.0.0.2"), APIPort: 2377, GossipPort: 7946,
 			Overlay: api.OverlayProbe{Tried: 1500, Largest: 1500},
+			DSR:     api.DSRProbe{As: "n3", Source: netip.MustParseAddr("10.0.0.3"), Arrived: true},
 		}},
 		Forwarding: true, Fsync: 1234 * time.Microsecond,
 		Ephemeral: [2]uint16{32768, 60999}, Published: []uint16{8080},
@@ -57,6 +59,7 @@ func TestHealthy(t *testing.T) {
 		"task MTU: 1450, for 1 task",
 		"ports: API and gossip of n2 answer",
 		"overlay: the data planes of n2 answer on 4789/udp",
+		"direct return: what n2 sends from another node's address arrives here; no service has it",
 		"forwarding: on, and no firewall drops it",
 		"clock: 3ms behind the manager's, give or take 1ms",
 		"engine: Docker Engine 29.0 answers",
@@ -101,6 +104,12 @@ func TestFaults(t *testing.T) {
 		}, Finding{Check: "ports", Level: Fail, Found: "n2 (10.0.0.2) answers on no port: timeout", Do: "see whether the machine runs, and the network between it and this node"}},
 		{"overlay closed", func(f *api.NodeFacts) { f.Peers[0].Overlay.Largest = 0 },
 			Finding{Check: "overlay", Level: Fail, Found: "the data plane of n2 does not answer on 4789/udp (VXLAN)", Do: "let 4789/udp through the networks between n2 and this node (10.0.0.2), in both directions"}},
+		{"direct return is lost", func(f *api.NodeFacts) {
+			f.DSR, f.Peers[0].DSR = []string{"blog_web", "shop"}, api.DSRProbe{As: "n3"}
+		}, Finding{Check: "direct return", Level: Fail,
+			Found: "not here arrives what n2 sends from the address of n3, though what it sends from its own does; blog_web and shop have it",
+			Do: "let the network between these nodes pass it (source guards of switches and clouds, rp_filter of routers, firewalls that ask for a connection), " +
+				"or go back through the tunnel: `orch cluster update --return tunnel`, x-orch: {return: tunnel}"}},
 		{"no forwarding", func(f *api.NodeFacts) { f.Forwarding = false },
 			Finding{Check: "forwarding", Level: Fail, Found: "net.ipv4.ip_forward is 0: tasks reach nothing outside the cluster", Do: "sysctl -w net.ipv4.ip_forward=1, and see what turned it off"}},
 		{"firewall", func(f *api.NodeFacts) { f.FirewallDrop = "filter/FORWARD" },
@@ -145,5 +154,42 @@ func TestSilentNode(t *testing.T) {
 	want := []Finding{{Node: "n3", Check: "node", Level: Fail, Found: "does not answer: refused", Do: "see whether orch daemon runs there, and its log"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// That direct return would not work is no fault where nothing asks for it, and
+// what could not be tried is none either.
+func TestDirectReturn(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		spoil func(*api.NodeFacts)
+		want  string
+	}{
+		{"not used", func(f *api.NodeFacts) { f.Peers[0].DSR = api.DSRProbe{As: "n3"} },
+			"would not work: not here arrives what n2 sends from the address of n3, though what it sends from its own does; no service has it"},
+		{"an older node", func(f *api.NodeFacts) {
+			f.DSR, f.Peers[0].DSR = []string{"web"}, api.DSRProbe{As: "n3", Source: f.Peers[0].Addr}
+		}, "not known of what n2 would send: an older orch runs there; web has it"},
+		{"two nodes", func(f *api.NodeFacts) { f.Peers[0].DSR = api.DSRProbe{} },
+			"not tried: that takes two other nodes that answer; no service has it"},
+	} {
+		facts := healthy()
+		tt.spoil(facts)
+		for _, f := range judge(facts) {
+			if f.Check == "direct return" && (f.Level != OK || f.Found != tt.want) {
+				t.Errorf("%s: %+v, want ok and %q", tt.name, f, tt.want)
+			}
+		}
+	}
+}
+
+// A node that is strict itself is the first to look at.
+func TestStrictSource(t *testing.T) {
+	facts := healthy()
+	facts.DSR, facts.StrictSource, facts.Peers[0].DSR = []string{"web"}, true, api.DSRProbe{As: "n3"}
+	for _, f := range judge(facts) {
+		if f.Check == "direct return" && !strings.Contains(f.Do, "net.ipv4.conf.eth0.rp_filter=2 on this node, which is strict itself") {
+			t.Errorf("%+v", f)
+		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/dataplane"
 	"github.com/orch-dev/orch/pkg/netdev"
+	"github.com/orch-dev/orch/pkg/network"
 )
 
 const (
@@ -48,6 +49,7 @@ func (d *daemon) Diagnose(ctx context.Context, _ *api.Empty) (*api.NodeFacts, er
 		return nil, err
 	}
 	f.Forwarding = readSysctl("ip_forward") == "1"
+	f.StrictSource = max(readSysctl("conf/all/rp_filter"), readSysctl("conf/"+f.Uplink+"/rp_filter")) == "1"
 	if chain, blocked, err := netdev.ForwardingBlocked(); err == nil && blocked {
 		f.FirewallDrop = chain
 	}
@@ -58,6 +60,7 @@ func (d *daemon) Diagnose(ctx context.Context, _ *api.Empty) (*api.NodeFacts, er
 	f.Ephemeral, f.Reserved = ephemeralPorts()
 	if view := m.agent.View(); view != nil {
 		f.Published = publishedPorts(view)
+		f.DSR = network.DSR(view)
 		f.Peers = m.tryPeers(ctx, view, f.UplinkMTU)
 	}
 	return f, nil
@@ -98,6 +101,9 @@ func (m *member) tryPeers(ctx context.Context, view *api.Snapshot, mtu int) []ap
 	var wg sync.WaitGroup
 	for i := range peers {
 		p := &peers[i]
+		if as := peers[(i+1)%len(peers)]; len(peers) > 1 {
+			wg.Go(func() { p.DSR = m.tryDSR(ctx, *p, as) })
+		}
 		wg.Go(func() { p.APIError = tryTCP(ctx, netip.AddrPortFrom(p.Addr, p.APIPort)) })
 		wg.Go(func() { p.GossipTCPError = tryTCP(ctx, netip.AddrPortFrom(p.Addr, p.GossipPort)) })
 		wg.Go(func() { p.GossipUDPError = m.tryGossip(p.Node, netip.AddrPortFrom(p.Addr, p.GossipPort)) })
@@ -112,6 +118,15 @@ func (m *member) tryPeers(ctx context.Context, view *api.Snapshot, mtu int) []ap
 	}
 	wg.Wait()
 	return peers
+}
+
+// tryDSR has a node answer as another one. What keeps it from asking keeps it from
+// probing the overlay too, which says so.
+func (m *member) tryDSR(ctx context.Context, to, as api.PeerFacts) api.DSRProbe {
+	ctx, cancel := context.WithTimeout(ctx, factTimeout)
+	defer cancel()
+	source, _ := dataplane.ProbeDSR(ctx, m.id.Addr, to.Addr, as.Addr)
+	return api.DSRProbe{As: as.Hostname, Source: source, Arrived: source == as.Addr}
 }
 
 // tryTCP says why nothing accepts a connection, "" if something does.
