@@ -100,7 +100,7 @@ func (k *askers) run(ctx context.Context, from vantage, addr string) {
 			k.requests-- // it is asked again
 			k.cut++
 		case err != nil:
-			k.failed = append(k.failed, attempt{at: at, addr: addr, err: err})
+			k.failed = append(k.failed, attempt{at: at, took: time.Since(at), addr: addr, err: err})
 		}
 		k.mu.Unlock()
 		if err != nil || !k.keep {

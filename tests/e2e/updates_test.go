@@ -79,17 +79,14 @@ func (l crowd) count() (requests, failed int) {
 	return requests, failed
 }
 
-// failures are those that began after a time.
-func (l crowd) failures(after time.Time) (failed []attempt) {
+// failures are the requests that failed, in the order in which they ended.
+func (l crowd) failures() (failed []attempt) {
 	for _, k := range l {
 		k.mu.Lock()
-		for _, f := range k.failed {
-			if f.at.After(after) {
-				failed = append(failed, f)
-			}
-		}
+		failed = append(failed, k.failed...)
 		k.mu.Unlock()
 	}
+	slices.SortFunc(failed, func(a, b attempt) int { return a.at.Add(a.took).Compare(b.at.Add(b.took)) })
 	return failed
 }
 
