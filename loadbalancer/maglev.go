@@ -48,8 +48,10 @@ func Size(backends int) uint32 {
 
 // Place is where a hash falls in a table of m places. It is the same in the
 // programs (pick in frontend.h).
-func Place(hash, m uint32) uint32 {
-	mask := maskOf(m)
+func Place(hash, m uint32) uint32 { return placeIn(hash, m, maskOf(m)) }
+
+// placeIn is Place for a table whose mask is known.
+func placeIn(hash, m, mask uint32) uint32 {
 	if place := hash & mask; place < m {
 		return place
 	}
@@ -61,8 +63,7 @@ func maskOf(m uint32) uint32 { return 1<<bits.Len32(m-1) - 1 }
 
 // width is how many of the mask+1 classes of hashes fall on a place: two until
 // the place that takes one of them is there.
-func width(place, m uint32) int {
-	mask := maskOf(m)
+func width(place, m, mask uint32) int {
 	if upper := place | (mask>>1 + 1); upper != place && upper >= m {
 		return 2
 	}
@@ -72,9 +73,10 @@ func width(place, m uint32) int {
 // Shares is how much of all hashes each of the numbers in a table gets.
 func Shares(table []uint32) map[uint32]float64 {
 	m := uint32(len(table))
+	mask := maskOf(m)
 	shares := make(map[uint32]float64)
 	for place, b := range table {
-		shares[b] += float64(width(uint32(place), m)) / float64(maskOf(m)+1)
+		shares[b] += float64(width(uint32(place), m, mask)) / float64(mask+1)
 	}
 	return shares
 }
@@ -90,6 +92,7 @@ func Table(backends []Backend, m uint32) []uint32 {
 		return nil
 	}
 	table := slices.Repeat([]uint32{free}, int(m))
+	mask := maskOf(m)
 	var active []*claim
 	heaviest := uint32(0)
 	for left := m; left > 0; {
@@ -102,13 +105,13 @@ func Table(backends []Backend, m uint32) []uint32 {
 				continue // a lower weight sits out the turns that it has not earned
 			}
 			c.earned -= heaviest
-			place := Place(c.at, m)
+			place := placeIn(c.at, m, mask)
 			c.at += c.stride
 			if table[place] != free {
 				continue
 			}
 			table[place] = c.backend
-			c.due -= width(place, m)
+			c.due -= width(place, m, mask)
 			finished = finished || c.due <= 0
 			left--
 		}

@@ -13,7 +13,8 @@ import (
 
 // Apply makes the kernel's state equal to the plan. It adds before it deletes,
 // and applying the same plan twice changes nothing. On an error the rest of the
-// plan may have been applied; applying again completes it.
+// plan may have been applied; applying again completes it. The plan is kept, to
+// compare the next one with: it must not be changed any more.
 func (d *Dataplane) Apply(ctx context.Context, plan api.NetworkPlan) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -24,12 +25,15 @@ func (d *Dataplane) Apply(ctx context.Context, plan api.NetworkPlan) error {
 }
 
 func (d *Dataplane) apply(ctx context.Context, plan api.NetworkPlan) error {
-	if err := check(plan, d.cfg); err != nil {
-		return err
-	}
 	uplink, err := net.InterfaceByIndex(d.uplink)
 	if err != nil {
 		return fmt.Errorf("look up uplink: %w", err)
+	}
+	if changed, only := d.onlyBackends(plan, uplink.MTU); only {
+		return d.amend(plan, changed)
+	}
+	if err := check(plan, d.cfg); err != nil {
+		return err
 	}
 	if d.have == nil {
 		if d.have, err = d.read(); err != nil {
@@ -38,7 +42,7 @@ func (d *Dataplane) apply(ctx context.Context, plan api.NetworkPlan) error {
 	}
 	have := d.have
 	want := wanted(plan, have, uplink.MTU)
-	d.have = nil // read again, should a step fail
+	d.have, d.last = nil, nil // read again, should a step fail
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -59,13 +63,22 @@ func (d *Dataplane) apply(ctx context.Context, plan api.NetworkPlan) error {
 	for _, f := range plan.Frontends {
 		d.frontends[frontendKey(f.FrontendKey)] = frontendName{key: f.FrontendKey, service: f.Service}
 	}
-	if leaves(have, want) {
-		select {
-		case d.orphaned <- struct{}{}:
-		default: // it is told already
-		}
+	if taskErr == nil {
+		d.last = &plan
 	}
+	d.tellOrphaned(have, want)
 	return taskErr
+}
+
+// tellOrphaned tells Run if what has left may have left flows behind.
+func (d *Dataplane) tellOrphaned(have, want *state) {
+	if !leaves(have, want) {
+		return
+	}
+	select {
+	case d.orphaned <- struct{}{}:
+	default: // it is told already
+	}
 }
 
 // leaves reports whether going from have to want can strand flows or sessions.

@@ -22,6 +22,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/orch-dev/orch/bpf"
+	"github.com/orch-dev/orch/pkg/api"
 )
 
 // Mode is how the ingress program is attached to the uplink.
@@ -105,7 +106,8 @@ type Dataplane struct {
 	orphaned chan struct{} // tells Run that backends or tasks have left
 
 	mu        sync.Mutex
-	have      *state // what is in the maps; nil before it was first read
+	have      *state           // what is in the maps; nil before it was first read
+	last      *api.NetworkPlan // that have is of; nil if that is not known
 	tasks     map[int]bool
 	topTable  uint32 // the highest id of a frontend since Open
 	switched  bool   // the attachments run this process's programs

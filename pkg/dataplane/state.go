@@ -26,7 +26,12 @@ type state struct {
 	tables map[uint32][]uint32
 	// candidates has what each table was computed from, as text.
 	candidates map[uint32]string
+	// places has the ids of backends.
+	places map[place]uint32
 }
+
+// place is what a backend keeps its id by: two frontends may share an address.
+type place struct{ frontend, addr uint32 }
 
 // frontendName is what only the plan knows of a frontend.
 type frontendName struct {
@@ -36,42 +41,67 @@ type frontendName struct {
 
 // check refuses a plan that the maps cannot express.
 func check(plan api.NetworkPlan, cfg Config) error {
-	var err error
-	addr := func(what string, a netip.Addr) {
-		if !a.Unmap().Is4() {
-			err = errors.Join(err, fmt.Errorf("%s %q: want an IPv4 address", what, a))
-		}
-	}
+	var errs []error
 	empty := len(plan.Members) == 0 && len(plan.Endpoints) == 0 && len(plan.Frontends) == 0
 	if !empty || plan.Underlay.IsValid() {
-		addr("underlay address", plan.Underlay)
-		addr("pool", plan.Pool.Addr())
+		if !is4(plan.Underlay) {
+			errs = append(errs, fmt.Errorf("underlay address %w", notIPv4(plan.Underlay)))
+		}
+		if !is4(plan.Pool.Addr()) {
+			errs = append(errs, fmt.Errorf("pool %w", notIPv4(plan.Pool.Addr())))
+		}
 		if plan.Pool6.IsValid() && (plan.Pool6.Addr().Is4() || plan.Pool6.Bits() != api.Pool6Bits) {
-			err = errors.Join(err, fmt.Errorf("IPv6 pool %s: want a prefix of %d bits", plan.Pool6, api.Pool6Bits))
+			errs = append(errs, fmt.Errorf("IPv6 pool %s: want a prefix of %d bits", plan.Pool6, api.Pool6Bits))
 		}
 	}
 	for _, m := range plan.Members {
-		addr("address of member "+string(m.Node), m.Addr)
+		if !is4(m.Addr) {
+			errs = append(errs, fmt.Errorf("address of member %s %w", m.Node, notIPv4(m.Addr)))
+		}
 	}
 	for _, e := range plan.Endpoints {
-		addr("endpoint", e.Addr)
-		addr(fmt.Sprintf("node of endpoint %s", e.Addr), e.Node)
+		if !is4(e.Addr) {
+			errs = append(errs, fmt.Errorf("endpoint %w", notIPv4(e.Addr)))
+		}
+		if !is4(e.Node) {
+			errs = append(errs, fmt.Errorf("node of endpoint %s %w", e.Addr, notIPv4(e.Node)))
+		}
 	}
-	seen := make(map[api.FrontendKey]bool)
-	backends := 0
+	seen := make(map[api.FrontendKey]bool, len(plan.Frontends))
 	for _, f := range plan.Frontends {
 		if seen[f.FrontendKey] {
-			err = errors.Join(err, fmt.Errorf("frontend %s is there twice", describeKey(f.FrontendKey)))
+			errs = append(errs, fmt.Errorf("frontend %s is there twice", describeKey(f.FrontendKey)))
 		}
 		seen[f.FrontendKey] = true
-		if f.Virtual() {
-			addr("virtual address", f.Addr)
+		errs = append(errs, checkFrontend(f))
+	}
+	return errors.Join(append(errs, checkNumbers(plan, cfg))...)
+}
+
+func is4(a netip.Addr) bool { return a.Unmap().Is4() }
+
+func notIPv4(a netip.Addr) error { return fmt.Errorf("%q: want an IPv4 address", a) }
+
+func checkFrontend(f api.Frontend) error {
+	var errs []error
+	if f.Virtual() && !is4(f.Addr) {
+		errs = append(errs, fmt.Errorf("virtual address %w", notIPv4(f.Addr)))
+	}
+	for _, b := range f.Backends {
+		if !is4(b.Addr) {
+			errs = append(errs, fmt.Errorf("backend of %s %w", describeKey(f.FrontendKey), notIPv4(b.Addr)))
 		}
-		for _, b := range f.Backends {
-			addr("backend of "+describeKey(f.FrontendKey), b.Addr)
-		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkNumbers refuses more than the maps have room for.
+func checkNumbers(plan api.NetworkPlan, cfg Config) error {
+	backends := 0
+	for _, f := range plan.Frontends {
 		backends += len(f.Backends)
 	}
+	var errs []error
 	for _, limit := range []struct {
 		what      string
 		have, max int
@@ -82,10 +112,10 @@ func check(plan api.NetworkPlan, cfg Config) error {
 		{"backends", backends, int(cfg.MaxBackends) - 1},
 	} {
 		if limit.have > limit.max {
-			err = errors.Join(err, fmt.Errorf("%d %s, and the data plane was opened for %d", limit.have, limit.what, limit.max))
+			errs = append(errs, fmt.Errorf("%d %s, and the data plane was opened for %d", limit.have, limit.what, limit.max))
 		}
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 func describeKey(k api.FrontendKey) string {
@@ -107,6 +137,7 @@ func wanted(plan api.NetworkPlan, have *state, mtu int) *state {
 		tables:    make(map[uint32][]uint32),
 
 		candidates: make(map[uint32]string),
+		places:     make(map[place]uint32),
 	}
 	if plan.Underlay.IsValid() {
 		bits := uint32(0xffffffff) << (32 - plan.Pool.Bits())
@@ -149,11 +180,7 @@ func endpointValue(e api.PlanEndpoint, underlay netip.Addr, sets networkSets) bp
 
 func (s *state) addFrontends(plan api.NetworkPlan, have *state, sets networkSets) {
 	frontendIDs, backendIDs := newIDs(), newIDs()
-	type place struct {
-		frontend uint32
-		addr     uint32
-	}
-	places := make(map[place]uint32)
+	places := make(map[place]uint32, len(have.backends))
 	for _, f := range have.frontends {
 		frontendIDs.taken[f.Id] = true
 	}
@@ -162,55 +189,68 @@ func (s *state) addFrontends(plan api.NetworkPlan, have *state, sets networkSets
 		places[place{b.Frontend, b.Addr}] = id
 	}
 	for _, f := range plan.Frontends {
-		key := frontendKey(f.FrontendKey)
-		fe, ok := have.frontends[key]
+		fe, ok := have.frontends[frontendKey(f.FrontendKey)]
 		if !ok {
-			fe = bpf.OrchFrontend{Id: frontendIDs.next()}
+			fe.Id = frontendIDs.next()
 		}
-		fe.Netset = sets.add(f.Networks)
-		fe.Flags = 0
-		if f.Host {
-			fe.Flags |= bpf.OrchFrontendFlagsFRONTEND_HOST
-		}
-		if f.Affinity {
-			fe.Flags |= bpf.OrchFrontendFlagsFRONTEND_AFFINITY
-		}
-		if f.DSR {
-			fe.Flags |= bpf.OrchFrontendFlagsFRONTEND_DSR
-		}
-		s.frontends[key] = fe
-		var candidates []loadbalancer.Backend
-		var ids []uint32
 		for _, b := range f.Backends {
-			id, ok := places[place{fe.Id, be32(b.Addr)}]
+			at := place{fe.Id, be32(b.Addr)}
+			id, ok := places[at]
 			if !ok {
 				id = backendIDs.next()
 			}
-			v := bpf.OrchBackend{Addr: be32(b.Addr), Port: be16(b.Port), Frontend: fe.Id}
-			if b.Draining {
-				v.Flags |= bpf.OrchBackendFlagsBACKEND_DRAINING
-			}
-			s.backends[id] = v
-			if !b.Draining && s.reachable(v.Addr) {
-				candidates = append(candidates, loadbalancer.Backend{
-					Name:   netip.AddrPortFrom(b.Addr, b.Port).String(),
-					Weight: b.Weight,
-				})
-				ids = append(ids, id)
-			}
+			s.places[at] = id
 		}
-		if !slices.ContainsFunc(candidates, func(c loadbalancer.Backend) bool { return c.Weight > 0 }) {
-			for i := range candidates { // better one that is not preferred than none
-				candidates[i].Weight = 1
-			}
-		}
-		s.candidates[fe.Id] = fmt.Sprint(candidates, ids)
-		if known := have.tables[fe.Id]; known != nil && have.candidates[fe.Id] == s.candidates[fe.Id] {
-			s.tables[fe.Id] = known
-			continue
-		}
-		s.tables[fe.Id] = table(candidates, ids)
+		s.addFrontend(f, fe.Id, have, sets, s.reachable)
 	}
+}
+
+// addFrontend adds a frontend whose backends have their places, and its table:
+// that of have, if it is of the same backends.
+func (s *state) addFrontend(f api.Frontend, id uint32, have *state, sets networkSets, reachable func(addr uint32) bool) {
+	s.frontends[frontendKey(f.FrontendKey)] = frontendValue(f, id, sets)
+	var candidates []loadbalancer.Backend
+	var ids []uint32
+	for _, b := range f.Backends {
+		v := bpf.OrchBackend{Addr: be32(b.Addr), Port: be16(b.Port), Frontend: id}
+		if b.Draining {
+			v.Flags |= bpf.OrchBackendFlagsBACKEND_DRAINING
+		}
+		at := s.places[place{id, v.Addr}]
+		s.backends[at] = v
+		if !b.Draining && reachable(v.Addr) {
+			candidates = append(candidates, loadbalancer.Backend{
+				Name:   netip.AddrPortFrom(b.Addr, b.Port).String(),
+				Weight: b.Weight,
+			})
+			ids = append(ids, at)
+		}
+	}
+	if !slices.ContainsFunc(candidates, func(c loadbalancer.Backend) bool { return c.Weight > 0 }) {
+		for i := range candidates { // better one that is not preferred than none
+			candidates[i].Weight = 1
+		}
+	}
+	s.candidates[id] = fmt.Sprint(candidates, ids)
+	if known := have.tables[id]; known != nil && have.candidates[id] == s.candidates[id] {
+		s.tables[id] = known
+		return
+	}
+	s.tables[id] = table(candidates, ids)
+}
+
+func frontendValue(f api.Frontend, id uint32, sets networkSets) bpf.OrchFrontend {
+	v := bpf.OrchFrontend{Id: id, Netset: sets.add(f.Networks)}
+	if f.Host {
+		v.Flags |= bpf.OrchFrontendFlagsFRONTEND_HOST
+	}
+	if f.Affinity {
+		v.Flags |= bpf.OrchFrontendFlagsFRONTEND_AFFINITY
+	}
+	if f.DSR {
+		v.Flags |= bpf.OrchFrontendFlagsFRONTEND_DSR
+	}
+	return v
 }
 
 // reachable reports whether packets can be delivered to an endpoint: one of
@@ -224,10 +264,10 @@ func (s *state) reachable(addr uint32) bool {
 func table(candidates []loadbalancer.Backend, ids []uint32) []uint32 {
 	m := loadbalancer.Size(len(candidates))
 	places := loadbalancer.Table(candidates, m)
-	content := make([]uint32, 1, len(places)+1)
+	content := make([]uint32, len(places)+1)
 	content[0] = uint32(len(places))
-	for _, i := range places {
-		content = append(content, ids[i])
+	for at, i := range places {
+		content[at+1] = ids[i]
 	}
 	return content
 }

@@ -82,7 +82,7 @@ func TestWanted(t *testing.T) {
 			4: {Addr: be32(task1), Frontend: 2},
 		},
 	}
-	opts := []cmp.Option{cmp.AllowUnexported(state{}), cmpopts.IgnoreFields(state{}, "tables", "candidates"),
+	opts := []cmp.Option{cmp.AllowUnexported(state{}), cmpopts.IgnoreFields(state{}, "tables", "candidates", "places"),
 		cmpopts.IgnoreUnexported(bpf.OrchNodeConfig{}, bpf.OrchEndpoint{}, bpf.OrchNetPair{}, bpf.OrchFrontend{}, bpf.OrchFrontendKey{}, bpf.OrchFrontend6Key{}, bpf.OrchAddr6{}, bpf.OrchBackend{})}
 	if diff := cmp.Diff(want, got, opts...); diff != "" {
 		t.Errorf("state (-want +got):\n%s", diff)
