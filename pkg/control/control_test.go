@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -276,7 +277,7 @@ func TestFind(t *testing.T) {
 	for ref, want := range map[string]string{
 		"n1": "abc1", "abd2": "abd2", "abc": "abc1", "ab": "error: beginning of the IDs of 2 nodes", "zz": "error: no node is called", "": "error: no node is called", "twin": `error: 2 nodes are called "twin"`,
 	} {
-		n, err := find("node", ref, nodes, key)
+		n, err := find("node", ref, slices.Values(nodes), key)
 		problem, isErr := strings.CutPrefix(want, "error: ")
 		if isErr != (err != nil) || err != nil && !strings.Contains(err.Error(), problem) || err == nil && string(n.ID) != want {
 			t.Errorf("%q: %v, %v; want %s", ref, n, err, want)

@@ -86,7 +86,7 @@ func findFile(snap *api.Snapshot, req *api.FileRequest) (*api.File, error) {
 	if file := snap.FileByName(req.Class, req.File); file != nil {
 		return file, nil
 	}
-	return find(string(req.Class), req.File, snap.FilesByName(req.Class), func(f *api.File) (string, string) { return f.Name, string(f.ID) })
+	return find(string(req.Class), req.File, slices.Values(snap.FilesByName(req.Class)), func(f *api.File) (string, string) { return f.Name, string(f.ID) })
 }
 
 // fileEntry is a file as users see it: without content.

@@ -3,6 +3,8 @@ package control
 import (
 	"cmp"
 	"context"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -102,19 +104,19 @@ func planNodeUpdate(snap *api.Snapshot, req *api.UpdateNodeRequest) ([]api.Chang
 
 // findNode finds a node by hostname, ID or unambiguous prefix of the ID.
 func findNode(snap *api.Snapshot, ref string) (*api.Node, error) {
-	return find("node", ref, api.Sorted(snap.Nodes), func(n *api.Node) (string, string) { return n.Hostname, string(n.ID) })
+	return find("node", ref, maps.Values(snap.Nodes), func(n *api.Node) (string, string) { return n.Hostname, string(n.ID) })
 }
 
 // findService finds a service by full name, ID or unambiguous prefix of the ID.
 func findService(snap *api.Snapshot, ref string) (*api.Service, error) {
-	return find("service", ref, api.Sorted(snap.Services), func(s *api.Service) (string, string) { return s.Spec.Name, string(s.ID) })
+	return find("service", ref, maps.Values(snap.Services), func(s *api.Service) (string, string) { return s.Spec.Name, string(s.ID) })
 }
 
 // find picks the one object that ref names: by its ID, else by its name, else by
 // the beginning of its ID.
-func find[T any](kind, ref string, objects []*T, key func(*T) (name, id string)) (*T, error) {
+func find[T any](kind, ref string, objects iter.Seq[*T], key func(*T) (name, id string)) (*T, error) {
 	var named, found []*T
-	for _, o := range objects {
+	for o := range objects {
 		name, id := key(o)
 		switch {
 		case id == ref:

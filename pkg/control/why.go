@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -62,7 +63,7 @@ func findTask(snap *api.Snapshot, ref string) (*api.Task, error) {
 	if named != nil {
 		return named, nil
 	}
-	return find("task", ref, api.Sorted(snap.Tasks), func(t *api.Task) (string, string) { return "", string(t.ID) })
+	return find("task", ref, maps.Values(snap.Tasks), func(t *api.Task) (string, string) { return "", string(t.ID) })
 }
 
 // taskName is a task's name with its node's, where that is a part of it.
