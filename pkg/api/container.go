@@ -43,6 +43,14 @@ type ContainerOptions struct {
 	CPUSet          string `json:"cpuset,omitempty"`
 }
 
+// Options is what the engine is told beyond what it is of most tasks.
+func (s *TaskSpec) Options() ContainerOptions {
+	if s.Container == nil {
+		return ContainerOptions{}
+	}
+	return *s.Container
+}
+
 // HostEntry is a name that a task's own hosts file has.
 type HostEntry struct {
 	Name string     `json:"name"`

@@ -207,8 +207,8 @@ type TaskSpec struct {
 	StopGrace time.Duration `json:"stopGrace"`
 	// Log says where the output goes; nil: the engine's default.
 	Log *LogConfig `json:"log,omitempty"`
-	// Container is what else the engine is told.
-	Container ContainerOptions `json:"container,omitzero"`
+	// Container is what else the engine is told; nil: nothing.
+	Container *ContainerOptions `json:"container,omitempty"`
 	// Singleton tasks never run beside another of their service, whatever is
 	// lost: see Cluster.FenceLease.
 	Singleton bool `json:"singleton,omitempty"`

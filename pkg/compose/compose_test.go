@@ -208,7 +208,7 @@ func TestLoadForms(t *testing.T) {
 			s.NetworkAliases = map[string][]string{"other": {"www", "web.example.com"}}
 		}},
 		{"name servers", "services: {web: {image: i, dns: [192.0.2.53, \"2001:db8::53\"]}}", func(s *api.ServiceSpec) {
-			s.Task.Container.DNS = []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53")}
+			s.Task.Container = &api.ContainerOptions{DNS: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53")}}
 		}},
 		{"container name and links", "services: {web: {image: i, container_name: shop-web}, app: {image: i, links: [web, web:www]}}", func(s *api.ServiceSpec) {
 			s.NetworkAliases = map[string][]string{"blog_default": {"shop-web", "www"}}

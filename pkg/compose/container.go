@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"path"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,12 +17,12 @@ import (
 )
 
 // container is what a service says about its containers that goes to the engine
-// as it is.
-func (c *converter) container(at string, in types.ServiceConfig, deploy *types.DeployConfig) api.ContainerOptions {
+// as it is, nil if there is nothing of that.
+func (c *converter) container(at string, in types.ServiceConfig, deploy *types.DeployConfig) *api.ContainerOptions {
 	if in.OomScoreAdj < -1000 || in.OomScoreAdj > 1000 {
 		c.failAt(at+".oom_score_adj", fmt.Sprintf("%d is not between -1000 and 1000", in.OomScoreAdj), "")
 	}
-	return api.ContainerOptions{
+	options := api.ContainerOptions{
 		Annotations:       plain(types.Labels(in.Annotations)),
 		Domainname:        in.DomainName,
 		GroupAdd:          in.GroupAdd,
@@ -50,6 +51,10 @@ func (c *converter) container(at string, in types.ServiceConfig, deploy *types.D
 		CPUShares:         in.CPUShares,
 		CPUSet:            in.CPUSet,
 	}
+	if reflect.ValueOf(options).IsZero() {
+		return nil
+	}
+	return &options
 }
 
 func (c *converter) extraHosts(at string, in types.HostsList) []api.HostEntry {
@@ -126,7 +131,7 @@ func ulimits(in map[string]*types.UlimitsConfig) []api.Ulimit {
 
 // swap refuses what the engine would refuse on the node.
 func (c *converter) swap(at string, t *api.TaskSpec) {
-	switch swap, memory := t.Container.MemorySwapBytes, t.Limits.MemoryBytes; {
+	switch swap, memory := t.Options().MemorySwapBytes, t.Limits.MemoryBytes; {
 	case swap > 0 && memory == 0:
 		c.failAt(at, "it is for memory and swap together, and the memory is not limited", "set deploy.resources.limits.memory")
 	case swap > 0 && swap < memory:

@@ -105,12 +105,12 @@ func resolvText(t *api.Task, net api.SandboxNet) string {
 	if net.DNS.IsValid() {
 		fmt.Fprintf(&b, "nameserver %s\n", net.DNS)
 	}
-	if search := slices.Concat(net.Search, t.Spec.Container.DNSSearch); len(search) > 0 {
+	if search := slices.Concat(net.Search, t.Spec.Options().DNSSearch); len(search) > 0 {
 		fmt.Fprintf(&b, "search %s\n", strings.Join(search, " "))
 	}
 	// A service's name has no dot: ask for it as it is before any search
 	// domain is tried.
-	options := append([]string{"ndots:0"}, t.Spec.Container.DNSOptions...)
+	options := append([]string{"ndots:0"}, t.Spec.Options().DNSOptions...)
 	fmt.Fprintf(&b, "options %s\n", strings.Join(options, " "))
 	return b.String()
 }
@@ -118,7 +118,7 @@ func resolvText(t *api.Task, net api.SandboxNet) string {
 // ownNames are the names of a task's own address: with its domain first, which
 // makes that the full name.
 func ownNames(t *api.Task) string {
-	if domain := t.Spec.Container.Domainname; domain != "" {
+	if domain := t.Spec.Options().Domainname; domain != "" {
 		return hostname(t) + "." + domain + " " + hostname(t)
 	}
 	return hostname(t)
@@ -130,7 +130,7 @@ func hostsText(t *api.Task, net api.SandboxNet) string {
 	if net.Addr.IsValid() {
 		fmt.Fprintf(&b, "%s\t%s\n", net.Addr, ownNames(t))
 	}
-	for _, h := range t.Spec.Container.ExtraHosts {
+	for _, h := range t.Spec.Options().ExtraHosts {
 		fmt.Fprintf(&b, "%s\t%s\n", h.Addr, h.Name)
 	}
 	return b.String()

@@ -59,7 +59,9 @@ func (c *Config) application(t *api.Task, image string) (client.ContainerCreateO
 	if spec.Log != nil {
 		host.LogConfig = container.LogConfig{Type: spec.Log.Driver, Config: spec.Log.Options}
 	}
-	setOptions(cfg, host, &spec.Container)
+	if spec.Container != nil {
+		setOptions(cfg, host, spec.Container)
+	}
 	return client.ContainerCreateOptions{Name: taskName(t), Config: cfg, HostConfig: host}, nil
 }
 
@@ -136,7 +138,7 @@ func (c *Config) sandbox(t *api.Task, image string) client.ContainerCreateOption
 			Labels: labels,
 			// The application's container takes both names from here.
 			Hostname:   hostname(t),
-			Domainname: t.Spec.Container.Domainname,
+			Domainname: t.Spec.Options().Domainname,
 			// A namespace of its own that the engine puts nothing into: no
 			// interface, no address, none of its own plumbing to wait for.
 			NetworkDisabled: true,

@@ -43,7 +43,7 @@ func Names(view *api.Snapshot, node api.NodeID) Zone {
 		if !outside(view, t.Networks) {
 			z.Inside[t.Endpoint.Addr] = true
 		}
-		for _, server := range t.Spec.Container.DNS {
+		for _, server := range t.Spec.Options().DNS {
 			z.Upstreams[t.Endpoint.Addr] = append(z.Upstreams[t.Endpoint.Addr], netip.AddrPortFrom(server, 53).String())
 		}
 	}

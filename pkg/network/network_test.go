@@ -218,7 +218,7 @@ func TestNames(t *testing.T) {
 	for id, addr := range map[string]string{"f1": "10.128.0.31", "f2": "10.128.0.30"} {
 		snap.Tasks[api.TaskID(id)] = task(id, "flat", "b", addr, api.EndpointReady, "back")
 	}
-	snap.Tasks["w1"].Spec.Container.DNS = []netip.Addr{ip("192.0.2.53"), ip("2001:db8::53")}
+	snap.Tasks["w1"].Spec.Container = &api.ContainerOptions{DNS: []netip.Addr{ip("192.0.2.53"), ip("2001:db8::53")}}
 	got := Names(snap, "a")
 
 	addrs := func(list ...string) []netip.Addr {
