@@ -30,12 +30,13 @@ type Directory struct {
 	addrs   []string
 	current string
 	drop    context.CancelFunc // ends the session with current
+	hearsay func() []string    // see SetHearsay
 }
 
 // NewDirectory begins with the managers at addrs, at least one; save is called
 // when they change. A manager gives its own address as home, others none.
 func NewDirectory(node api.NodeID, peers *rpc.Pool, home string, addrs []string, save func([]string)) *Directory {
-	d := &Directory{node: node, peers: peers, home: home, save: save, addrs: slices.Clone(addrs)}
+	d := &Directory{node: node, peers: peers, home: home, save: save, addrs: slices.Clone(addrs), hearsay: func() []string { return nil }}
 	if d.current = home; home == "" {
 		d.current = addrs[0]
 	}
@@ -63,6 +64,14 @@ func (d *Directory) SetHome(addr string) {
 	if addr == "" && was != "" {
 		d.leave(was)
 	}
+}
+
+// SetHearsay has the directory try the addresses that hearsay returns, too, after those
+// that are known: who answers there proves to be a manager, or is passed by.
+func (d *Directory) SetHearsay(hearsay func() []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hearsay = hearsay
 }
 
 // Addr returns the manager that calls go to now.
@@ -196,11 +205,17 @@ func (d *Directory) MoveOn() { d.leave(d.Addr()) }
 func (d *Directory) leave(addr string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.current != addr || len(d.addrs) == 0 {
+	addrs := slices.Clone(d.addrs)
+	for _, other := range d.hearsay() {
+		if !slices.Contains(addrs, other) {
+			addrs = append(addrs, other)
+		}
+	}
+	if d.current != addr || len(addrs) == 0 {
 		return
 	}
-	next := slices.Index(d.addrs, addr) + 1
-	d.current = d.addrs[next%len(d.addrs)]
+	next := slices.Index(addrs, addr) + 1
+	d.current = addrs[next%len(addrs)]
 	if d.current != addr && d.drop != nil {
 		d.drop()
 	}

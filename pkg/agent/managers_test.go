@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/pki"
 	"github.com/orch-dev/orch/pkg/rpc"
@@ -170,5 +171,27 @@ func TestDirectoryWithoutAddresses(t *testing.T) {
 	d.MoveOn()
 	if got := d.Addr(); got != "192.0.2.1:2377" {
 		t.Errorf("moved on to %q", got)
+	}
+}
+
+// A node all of whose managers have another address finds them by hearsay, and keeps
+// going over both: what it hears need not be so.
+func TestDirectoryByHearsay(t *testing.T) {
+	var heard []string
+	d := NewDirectory("n1", nil, "", []string{"192.0.2.1:2377", "192.0.2.2:2377"}, func([]string) {})
+	d.SetHearsay(func() []string { return heard })
+	var tried []string
+	step := func() { d.MoveOn(); tried = append(tried, d.Addr()) }
+	step()
+	heard = []string{"192.0.2.2:2377", "192.0.2.9:2377"}
+	step()
+	step()
+	d.MoveOn()
+	d.MoveOn() // now at what is known by hearsay alone
+	heard = nil
+	step()
+	want := []string{"192.0.2.2:2377", "192.0.2.9:2377", "192.0.2.1:2377", "192.0.2.1:2377"}
+	if diff := cmp.Diff(want, tried); diff != "" {
+		t.Errorf("tried (-want +got):\n%s", diff)
 	}
 }

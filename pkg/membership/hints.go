@@ -26,11 +26,11 @@ func (m *Members) Broadcast(task api.TaskID) {
 	// Straight to everyone, which takes a millisecond; gossip reaches those
 	// whose packet was lost.
 	m.mu.Lock()
-	addrs := maps.Clone(m.addrs)
+	peers := maps.Clone(m.peers)
 	m.mu.Unlock()
-	delete(addrs, m.cfg.ID)
-	for id, addr := range addrs {
-		if err := m.list.Load().SendToAddress(memberlist.Address{Addr: addr, Name: string(id)}, msg); err != nil {
+	delete(peers, m.cfg.ID)
+	for id, peer := range peers {
+		if err := m.list.Load().SendToAddress(memberlist.Address{Addr: peer.addr, Name: string(id)}, msg); err != nil {
 			m.cfg.Log.Debug("gossip: send hint", "node", id, "err", err)
 		}
 	}
@@ -42,7 +42,7 @@ func (m *Members) Broadcast(task api.TaskID) {
 // more than a thousand behind misses some. All calls return the same channel.
 func (m *Members) Hints() <-chan api.TaskID { return m.hints.out }
 
-// hints is the memberlist.Delegate that spreads and receives hints.
+// hints is the part of a memberlist.Delegate that spreads and receives hints.
 type hints struct {
 	log   *slog.Logger
 	out   chan api.TaskID
@@ -111,9 +111,6 @@ func (h *hints) NotifyMsg(msg []byte) {
 func (h *hints) GetBroadcasts(overhead, limit int) [][]byte {
 	return h.queue.GetBroadcasts(overhead, limit)
 }
-
-// NodeMeta implements memberlist.Delegate.
-func (*hints) NodeMeta(int) []byte { return nil }
 
 // LocalState implements memberlist.Delegate.
 func (*hints) LocalState(bool) []byte { return nil }

@@ -52,13 +52,14 @@ const (
 type Members struct {
 	cfg     Config
 	hints   hints
+	role    role
 	ring    *memberlist.Keyring
 	started chan struct{} // closed when there is a list
 	list    atomic.Pointer[memberlist.Memberlist]
 
 	mu      sync.Mutex
 	alive   map[api.NodeID]bool
-	addrs   map[api.NodeID]string // of those alive; memberlist's own records change while they are read
+	peers   map[api.NodeID]peer // those alive; memberlist's own records change while they are read
 	changed chan struct{}
 	left    bool
 	// reopened is when the gossip was begun anew, until who has not been heard of
@@ -86,7 +87,7 @@ func New(cfg Config) (*Members, error) {
 		ring:    ring,
 		started: make(chan struct{}),
 		alive:   map[api.NodeID]bool{},
-		addrs:   map[api.NodeID]string{},
+		peers:   map[api.NodeID]peer{},
 		changed: make(chan struct{}),
 	}
 	m.hints.init(cfg.Log, m.size)
@@ -149,7 +150,7 @@ func (m *Members) reopen(timing Timing) error {
 		return fmt.Errorf("gossip with another timing: %w", err)
 	}
 	m.mu.Lock()
-	clear(m.addrs)
+	clear(m.peers)
 	m.reopened = time.Now()
 	m.mu.Unlock()
 	m.cfg.Log.Info("the size of the cluster has another timing of gossip", "probe", timing.Probe)
@@ -165,7 +166,7 @@ func (m *Members) forget(now time.Time) {
 	}
 	m.reopened = time.Time{}
 	for id, alive := range m.alive {
-		if alive && m.addrs[id] == "" {
+		if _, heard := m.peers[id]; alive && !heard {
 			m.note(id, false)
 		}
 	}
@@ -186,7 +187,7 @@ func (m *Members) config(timing Timing, port int) *memberlist.Config {
 	c.DeadNodeReclaimTime = time.Second
 	c.Logger = log.New(debugLog{m.cfg.Log}, "", 0)
 	c.Events = events{m}
-	c.Delegate = &m.hints
+	c.Delegate = delegate{&m.hints, &m.role}
 	return c
 }
 
@@ -197,8 +198,8 @@ func (m *Members) rejoin(peers []string) {
 	}
 	here := map[string]bool{}
 	m.mu.Lock()
-	for _, addr := range m.addrs {
-		here[addr] = true
+	for _, peer := range m.peers {
+		here[peer.addr] = true
 	}
 	m.mu.Unlock()
 	var missing []string
@@ -307,17 +308,20 @@ func (m *Members) size() int {
 	return len(m.alive)
 }
 
-// set notes a node that is alive at an address, or is not, with none.
-func (m *Members) set(id api.NodeID, addr string) {
+// here notes a node that is alive.
+func (m *Members) here(n *memberlist.Node) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	alive := addr != ""
-	if alive {
-		m.addrs[id] = addr
-	} else {
-		delete(m.addrs, id)
-	}
-	m.note(id, alive)
+	m.peers[api.NodeID(n.Name)] = newPeer(n)
+	m.note(api.NodeID(n.Name), true)
+}
+
+// gone notes a node that is not alive.
+func (m *Members) gone(n *memberlist.Node) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.peers, api.NodeID(n.Name))
+	m.note(api.NodeID(n.Name), false)
 }
 
 // note notes whether a node is alive, under mu.
@@ -333,9 +337,15 @@ func (m *Members) note(id api.NodeID, alive bool) {
 // events takes memberlist's word on who is alive.
 type events struct{ *Members }
 
-func (e events) NotifyJoin(n *memberlist.Node)   { e.set(api.NodeID(n.Name), n.Address()) }
-func (e events) NotifyUpdate(n *memberlist.Node) { e.set(api.NodeID(n.Name), n.Address()) }
-func (e events) NotifyLeave(n *memberlist.Node)  { e.set(api.NodeID(n.Name), "") }
+func (e events) NotifyJoin(n *memberlist.Node)   { e.here(n) }
+func (e events) NotifyUpdate(n *memberlist.Node) { e.here(n) }
+func (e events) NotifyLeave(n *memberlist.Node)  { e.gone(n) }
+
+// delegate is what memberlist asks and tells beside who is alive.
+type delegate struct {
+	*hints
+	*role
+}
 
 // debugLog writes memberlist's log lines, whatever level they claim, as debug
 // messages: what matters of them shows in Alive.

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/membership"
@@ -217,4 +219,28 @@ func TestNewRefusesAConfigThatCannotWork(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
+}
+
+// Who is a manager is known to the others, also that it has become one or ceased to be.
+func TestManagersAreKnown(t *testing.T) {
+	r := newRing(t)
+	all, _ := r.startAll(3)
+	await := func(m *member, want ...string) {
+		t.Helper()
+		within := time.Now().Add(limit)
+		for diff := "-"; diff != ""; time.Sleep(10 * time.Millisecond) {
+			if diff = cmp.Diff(want, m.Managers(), cmpopts.EquateEmpty()); diff != "" && time.Now().After(within) {
+				t.Fatalf("%s: managers after %v (-want +got):\n%s", m.id, limit, diff)
+			}
+		}
+	}
+	await(all[2])
+	all[0].SetManager(netip.MustParseAddrPort("192.0.2.1:2377"))
+	all[1].SetManager(netip.MustParseAddrPort("[2001:db8::1]:2377"))
+	await(all[2], "192.0.2.1:2377", "[2001:db8::1]:2377")
+	await(all[0], "[2001:db8::1]:2377")
+	all[1].SetManager(netip.AddrPort{})
+	await(all[2], "192.0.2.1:2377")
+	all[0].kill()
+	await(all[2])
 }

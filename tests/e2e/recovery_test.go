@@ -38,6 +38,7 @@ func TestRecovery(t *testing.T) {
 		{"a manager is replaced by another machine", testReplace},
 		{"all managers restarted at once", testRestartedAtOnce},
 		{"quorum lost, a survivor goes on", testRecover},
+		{"all managers move at once", testMoveAll},
 		{"all managers lost, backup restored", testRestore},
 	} {
 		t.Run(step.name, func(t *testing.T) {
@@ -149,6 +150,7 @@ func testRecover(t *testing.T, c *cluster) {
 		says(t, out, []string{"Kept:", "Lost:", "n2", "n3"})
 		return nil
 	})
+	c.readsWithoutQuorum(t, "n1")
 	if out, err := c.given(t, "n4", "", "cluster", "recover", "--yes"); err == nil || !strings.Contains(out, "is a worker") {
 		t.Errorf("recovered on a worker: %v\n%s", err, out)
 	}
@@ -172,11 +174,65 @@ func testRecover(t *testing.T, c *cluster) {
 			t.Errorf("%s answers for a cluster: %v\n%s", node, err, out)
 		}
 	}
-	for _, node := range []string{"n2", "n3"} {
+	c.makeNew(t, "n1", "n2", "n3")
+}
+
+// readsWithoutQuorum asks a manager without a quorum for what it knows: it says that
+// only when it is asked for just that.
+func (c *cluster) readsWithoutQuorum(t *testing.T, node string) {
+	t.Helper()
+	says(t, c.run(t, node, "service", "ls", "--stale"), []string{steadyWeb})
+	for _, args := range [][]string{{"service", "ls"}, {"service", "ls", "--consistent"}} {
+		out, err := c.given(t, node, "", args...)
+		if err == nil || !strings.Contains(out, "no quorum") || strings.Contains(out, steadyWeb) {
+			t.Errorf("orch %s without a quorum: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	if out, err := c.given(t, node, "", "service", "ls", "--consistent", "--stale"); err == nil || !strings.Contains(out, "none of the others can be") {
+		t.Errorf("both consistent and stale: %v\n%s", err, out)
+	}
+}
+
+// makeNew has nodes leave what they were in, and join as managers what another manages.
+func (c *cluster) makeNew(t *testing.T, through string, nodes ...string) {
+	t.Helper()
+	for _, node := range nodes {
 		c.run(t, node, "leave", "--force")
-		c.joinAs(t, node, api.RoleManager, "n1")
+		c.joinAs(t, node, api.RoleManager, through)
 	}
 	c.settle(t)
+}
+
+// move starts a node at another address.
+func (c *cluster) move(t *testing.T, node, addr string) {
+	t.Helper()
+	if err := c.Kill(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Move(t.Context(), node, netip.MustParseAddr(addr)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// testMoveAll gives every manager another address, so that nobody finds another. One of
+// them goes on alone, and the worker, which knows none of the addresses, finds it.
+func testMoveAll(t *testing.T, c *cluster) {
+	for i, node := range []string{"n1", "n2", "n3"} {
+		c.move(t, node, fmt.Sprintf("10.201.0.%d", 70+i))
+	}
+	await(t, patience, "n1 goes on alone", func() error {
+		out, err := c.given(t, "n1", "", "cluster", "recover", "--yes")
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	took := await(t, patience, "the worker has found it", func() error { return c.ready(t.Context(), "n1", "n4") })
+	t.Logf("the worker is back %.1f s after the recovery", took.Seconds())
+	c.makeNew(t, "n1", "n2", "n3")
 }
 
 // testRestore loses every manager with its disk. One of the machines gets another
@@ -195,6 +251,8 @@ func testRestore(t *testing.T, c *cluster) {
 	}
 	c.renew(t, "n2")
 	c.renew(t, "n3")
+
+	c.move(t, "n1", "10.201.0.80") // which no node knows
 
 	whole, err := os.ReadFile(file)
 	if err != nil {
@@ -237,15 +295,7 @@ func testRestore(t *testing.T, c *cluster) {
 func testMove(t *testing.T, c *cluster) {
 	const node = "n2"
 	from, to := c.find(node).Addr, netip.MustParseAddr("10.201.0.60")
-	if err := c.Kill(t.Context(), node); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Move(t.Context(), node, to); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(t.Context(), node); err != nil {
-		t.Fatal(err)
-	}
+	c.move(t, node, to.String())
 	took := await(t, patience, "it is ready at its new address", func() error {
 		nodes, err := c.nodes(t.Context(), "n1")
 		if err != nil {

@@ -87,6 +87,7 @@ func (m *member) startManaging() error {
 	g.run("gossip watch", g.watchAlive)
 	g.run("members", members.Run)
 	m.managing.Store(g)
+	m.gossip.members.SetManager(addr)
 	return nil
 }
 
@@ -98,6 +99,7 @@ func (m *member) stopManaging() {
 	if err := g.control.HandOver(ctx); err != nil {
 		m.d.log.Warn("this manager ends before all that it was asked is answered", "err", err)
 	}
+	m.gossip.members.SetManager(netip.AddrPort{})
 	m.managing.Store(nil)
 	g.stop()
 }

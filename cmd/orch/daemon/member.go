@@ -167,6 +167,7 @@ func (m *member) initGossip() error {
 		return err
 	}
 	m.gossip = newGossip(members, m.useGossipKeys)
+	m.managers.SetHearsay(members.Managers)
 	m.run("gossip", func(ctx context.Context) error { return members.Run(ctx, m.gossipPeers) })
 	m.run("gossip hints", m.gossip.run)
 	return nil
