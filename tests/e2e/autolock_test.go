@@ -53,12 +53,35 @@ func testAutolock(t *testing.T, c *cluster) {
 		t.Errorf("unlocked twice: %v", err)
 	}
 
+	promoteLocked(t, c, "n2", second)
+
 	c.run(t, "n1", "cluster", "update", "--autolock=false")
 	await(t, patience, "the keys are as they were", func() error {
 		return keysLocked(c, "n1", false)
 	})
 	restart(t, c, "n1")
 	c.settle(t)
+}
+
+// promoteLocked makes a worker a manager of a cluster whose keys are locked, and a worker
+// again: as the one its keys are, too, as the other they are not. While it is locked
+// there is no quorum.
+func promoteLocked(t *testing.T, c *cluster, node, key string) {
+	c.run(t, "n1", "node", "promote", node)
+	await(t, patience, "its keys are under the unlock key", func() error { return keysLocked(c, node, true) })
+	restart(t, c, node)
+	says(t, c.run(t, node, "info"), []string{"Locked"})
+	if err := unlock(t, c, node, key); err != nil {
+		t.Fatal(err)
+	}
+	c.settle(t)
+	c.run(t, "n1", "node", "demote", node)
+	await(t, patience, "it is a worker", func() error { return isWorker(t, c, node) })
+	restart(t, c, node)
+	c.settle(t)
+	if info := c.run(t, node, "info"); strings.Contains(info, "Locked") {
+		t.Errorf("the worker that was a manager is locked:\n%s", info)
+	}
 }
 
 func restart(t *testing.T, c *cluster, node string) {

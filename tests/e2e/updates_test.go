@@ -186,21 +186,20 @@ func (c *cluster) testPause(t *testing.T) {
 }
 
 func (c *cluster) testDrain(t *testing.T, node string) {
-	c.run(t, "n1", "node", "update", "--availability", "drain", node)
-	await(t, patience, node+" is empty", func() error {
-		tasks, err := c.tasks(t.Context(), "n1", updates)
-		if err != nil {
-			return err
+	says(t, c.run(t, "n1", "node", "drain", node), []string{node + " is empty"})
+	says(t, c.run(t, "n1", "node", "inspect", node), []string{`"hostname": "` + node + `"`, `"availability": "drain"`})
+	tasks, err := c.tasks(t.Context(), "n1", updates)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, task := range tasks {
+		if task.NodeName == node && !task.Status.State.Terminal() {
+			t.Errorf("%s is %s on %s, which was drained", task.Name(), task.Status.State, node)
 		}
-		for _, task := range tasks {
-			if task.NodeName == node && !task.Status.State.Terminal() {
-				return fmt.Errorf("%s is %s there", task.Name(), task.Status.State)
-			}
-		}
-		return nil
-	})
+	}
 	c.settle(t)
-	c.run(t, "n1", "node", "update", "--availability", "active", node)
+	c.run(t, "n1", "node", "activate", node)
+	says(t, c.run(t, "n1", "node", "inspect", node), []string{`"availability": "active"`})
 }
 
 func (c *cluster) testScaleUpdated(t *testing.T) {
