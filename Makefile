@@ -45,10 +45,11 @@ test-faults: deps ## for FAULTS (30m): managers killed, stopped, cut off, their 
 ROUNDS ?= 20
 REQUESTS ?= 1000000
 TRIALS ?= 200
-test-long: deps ## ROUNDS (20) of changes under REQUESTS (1000000) that may not fail, TRIALS (200) of singletons beside it (root)
+KILLS ?= 50
+test-long: deps ## ROUNDS (20) of changes under REQUESTS (1000000) that may not fail, KILLS (50) of all daemons, TRIALS (200) of singletons beside it (root)
 	@log=$$(mktemp); \
 	ORCH_SINGLETON_TRIALS=$(TRIALS) $(GO) test ./tests/e2e -run '^TestSingletons$$' -count=1 -timeout 24h -v >$$log 2>&1 & singletons=$$!; \
-	ORCH_ROUNDS=$(ROUNDS) ORCH_REQUESTS=$(REQUESTS) $(GO) test ./tests/e2e -run '^TestLossless$$' -count=1 -timeout 24h -v; lossless=$$?; \
+	ORCH_ROUNDS=$(ROUNDS) ORCH_REQUESTS=$(REQUESTS) ORCH_KILLS=$(KILLS) $(GO) test ./tests/e2e -run '^(TestLossless|TestCrashes)$$' -count=1 -timeout 24h -v; lossless=$$?; \
 	wait $$singletons; result=$$?; cat $$log; rm -f $$log; exit $$((lossless + result))
 
 KERNELS ?= bullseye,bookworm,trixie,sid

@@ -158,7 +158,7 @@ type OrchNodeConfig struct {
 	Mtu        uint32
 	Generation uint64
 	Pool6      [3]uint32
-	Pad        uint32
+	MovedAt    uint32
 }
 
 type OrchPacket struct {
@@ -269,10 +269,11 @@ const (
 	OrchVerdictDROP_TOO_BIG             OrchVerdict = 27
 	OrchVerdictABSORBED_LINK_LOCAL      OrchVerdict = 28
 	OrchVerdictANSWERED_RESET           OrchVerdict = 29
-	OrchVerdictFULL_FLOWS               OrchVerdict = 30
-	OrchVerdictFULL_SESSIONS            OrchVerdict = 31
-	OrchVerdictSENT_DSR                 OrchVerdict = 32
-	OrchVerdictVERDICTS                 OrchVerdict = 33
+	OrchVerdictDROP_MOVING              OrchVerdict = 30
+	OrchVerdictFULL_FLOWS               OrchVerdict = 31
+	OrchVerdictFULL_SESSIONS            OrchVerdict = 32
+	OrchVerdictSENT_DSR                 OrchVerdict = 33
+	OrchVerdictVERDICTS                 OrchVerdict = 34
 )
 
 // Names of all BPF objects in the ELF.

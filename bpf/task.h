@@ -109,6 +109,16 @@ static __always_inline int to_outside(struct __sk_buff *skb, const struct node_c
 	return balance(skb, cfg, p, fe, false);
 }
 
+/* While sessions are carried over from maps of another layout, a reply may not be
+ * known for one: it would leave untranslated, and end its connection. It is sent
+ * again. Should user space die meanwhile, this is over after two ticks at most.
+ */
+static __always_inline bool may_be_reply(const struct node_config *cfg, const struct packet *p)
+{
+	return p->proto == IPPROTO_TCP && !is_syn(p) && !p->error &&
+	       now_ticks() - cfg->moved_at <= 1;
+}
+
 static __always_inline int from_task_ip(struct __sk_buff *skb, const struct node_config *cfg)
 {
 	struct packet *p = room_for_packet();
@@ -137,6 +147,8 @@ static __always_inline int from_task_ip(struct __sk_buff *skb, const struct node
 		return drop(skb, DROP_FRAGMENT);
 	if (session_reply(p, &way))
 		return reply(skb, cfg, p, &way);
+	if (cfg->moved_at && may_be_reply(cfg, p))
+		return drop(skb, DROP_MOVING);
 	if (in_pool(cfg, p->daddr))
 		return to_pool(skb, cfg, p, task);
 	return to_outside(skb, cfg, p, task);

@@ -48,7 +48,7 @@ struct node_config {
 	__u32 mtu;	  /* of the uplink */
 	__u64 generation; /* of the plan that is in the maps */
 	__be32 pool6[3];  /* prefix of the cluster's IPv6 addresses; 0: has none */
-	__u32 pad;
+	__u32 moved_at;	  /* ticks: entries are being carried over from other maps; 0: none are */
 };
 
 /* Flags are enums, so that the type information has their names. */
@@ -130,6 +130,14 @@ enum seen {
 	SEEN_DSR = 32,	      /* of a session: the client's last packet asked for it */
 };
 
+/* What another version might remember besides, for the tests of a change of
+ * layout: the compiler is told.
+ */
+#ifndef MORE_OF_A_FLOW
+#define MORE_OF_A_FLOW
+#define SIZE_OF_MORE 0
+#endif
+
 /* Ingress node: which backend a client's flow goes to. */
 struct flow_key {
 	__be32 client;
@@ -147,6 +155,7 @@ struct flow6_key {
 };
 
 struct flow {
+	MORE_OF_A_FLOW
 	__u32 backend;
 	__be32 addr; /* of that backend, as ids are used again */
 	__u32 seen;  /* ticks */
@@ -167,6 +176,7 @@ struct session_key {
 };
 
 struct session {
+	MORE_OF_A_FLOW
 	__be32 client; /* as it is on the wire */
 	__be32 dest;   /* that the client connected to */
 	__be16 client_port;
@@ -239,15 +249,15 @@ _Static_assert(sizeof(struct frontend) == 16, "frontend");
 _Static_assert(sizeof(struct backend) == 16, "backend");
 _Static_assert(sizeof(struct places) == 64, "places");
 _Static_assert(sizeof(struct flow_key) == 16, "flow_key");
-_Static_assert(sizeof(struct flow) == 20, "flow");
+_Static_assert(sizeof(struct flow) == 20 + SIZE_OF_MORE, "flow");
 _Static_assert(sizeof(struct session_key) == 16, "session_key");
-_Static_assert(sizeof(struct session) == 24, "session");
+_Static_assert(sizeof(struct session) == 24 + SIZE_OF_MORE, "session");
 _Static_assert(sizeof(struct fragment_key) == 16, "fragment_key");
 _Static_assert(sizeof(struct example) == 56, "example");
 _Static_assert(sizeof(struct frontend6_key) == 24, "frontend6_key");
 _Static_assert(sizeof(struct flow6_key) == 48, "flow6_key");
 _Static_assert(sizeof(struct session6_key) == 32, "session6_key");
-_Static_assert(sizeof(struct session6) == 56, "session6");
+_Static_assert(sizeof(struct session6) == 56 + SIZE_OF_MORE, "session6");
 _Static_assert(sizeof(struct fragment6_key) == 48, "fragment6_key");
 
 /* Time is kept in ticks of 2^30 ns, about a second. */

@@ -43,6 +43,7 @@ enum verdict {
 	DROP_TOO_BIG,	/* for the tunnel, and its sender cannot be told */
 	ABSORBED_LINK_LOCAL, /* IPv6 to neighbours, of which a task has none */
 	ANSWERED_RESET,	     /* the connection's backend is gone */
+	DROP_MOVING,	     /* from a task, and its session may not have been carried over yet */
 
 	/* Besides what became of the packet: its flow may be forgotten, as ... */
 	FULL_FLOWS,    /* ... flows has no room for it */

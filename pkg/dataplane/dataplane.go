@@ -105,22 +105,27 @@ type Dataplane struct {
 	resets   resetSocket
 	orphaned chan struct{} // tells Run that backends or tasks have left
 
-	mu        sync.Mutex
-	have      *state           // what is in the maps; nil before it was first read
-	last      *api.NetworkPlan // that have is of; nil if that is not known
-	tasks     map[int]bool
-	topTable  uint32 // the highest id of a frontend since Open
-	switched  bool   // the attachments run this process's programs
-	xdp       bool
-	whyXDP    string // XDP was taken, or was not
-	frontends map[bpf.OrchFrontend6Key]frontendName
+	mu         sync.Mutex
+	made       []string         // maps that are not pinned yet
+	migrations []*migration     // to maps of another layout, until the programs are switched
+	carried    []Carried        // by those that are done
+	have       *state           // what is in the maps; nil before it was first read
+	last       *api.NetworkPlan // that have is of; nil if that is not known
+	tasks      map[int]bool
+	topTable   uint32 // the highest id of a frontend since Open
+	switched   bool   // the attachments run this process's programs
+	xdp        bool
+	whyXDP     string // XDP was taken, or was not
+	frontends  map[bpf.OrchFrontend6Key]frontendName
 }
 
 // Open loads and verifies every program, then attaches them to the uplink or
 // switches the pinned attachments to them, reusing the pinned state. First
 // start, restart and upgrade are this same call; nothing is ever detached on
-// the way. Where the layout of a map has changed, the attachments stay with
-// the old programs until the first Apply has filled the new maps.
+// the way. Where the layout or the size of a map has changed, its entries are carried
+// over first, and what changes meanwhile after the switch (Carried). Of a map whose
+// old layout cannot be understood they are not: where that has the plan, the
+// attachments stay with the old programs until the first Apply has filled it.
 func Open(cfg Config) (*Dataplane, error) {
 	cfg = cfg.withDefaults()
 	uplink, err := net.InterfaceByName(cfg.Uplink)
@@ -150,21 +155,24 @@ func (d *Dataplane) open() error {
 	if d.spec, err = prepareSpec(d.cfg, d.uplink); err != nil {
 		return err
 	}
-	var made []string
-	if d.maps, made, err = openMaps(d.cfg.PinDir, d.spec); err != nil {
+	if d.maps, d.made, err = openMaps(d.cfg.PinDir, d.spec); err != nil {
 		return err
 	}
 	if d.programs, err = loadPrograms(d.spec, d.maps); err != nil {
 		return err
 	}
-	if err := pinMaps(d.cfg.PinDir, d.spec, d.maps, made); err != nil {
+	if d.migrations, err = predecessors(d.cfg.PinDir, d.spec, d.maps); err != nil {
+		return err
+	}
+	complete, err := d.carry(d.made)
+	if err != nil {
 		return err
 	}
 	attached, err := names(d.linksDir())
 	if err != nil {
 		return err
 	}
-	if len(attached) > 0 && len(made) > 0 {
+	if len(attached) > 0 && !complete {
 		return nil
 	}
 	return d.switchAttachments()
@@ -194,9 +202,47 @@ func prepareDevices(cfg Config) error {
 }
 
 // switchAttachments makes every attachment run this process's programs, and
-// removes those that are not wanted any more.
+// removes those that are not wanted any more. What the programs of before have
+// written into maps of another layout is carried over, and those maps go.
 func (d *Dataplane) switchAttachments() error {
+	if err := pinMaps(d.cfg.PinDir, d.spec, d.maps, d.made); err != nil {
+		return err
+	}
+	d.made = nil
+	if err := d.hold(true); err != nil {
+		return err
+	}
+	if err := d.attachAll(); err != nil {
+		return err
+	}
+	d.switched = true
+	if err := errors.Join(d.carryRest(), d.hold(false)); err != nil {
+		return err
+	}
+	return removeOldMaps(d.cfg.PinDir, d.spec)
+}
+
+// attachAll begins with the tasks, because only the new programs know to hold up
+// their replies for a moment.
+func (d *Dataplane) attachAll() error {
 	dir := d.linksDir()
+	attached, err := names(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range attached {
+		purpose, ifindex, _ := splitAttachment(name)
+		if purpose != taskTC {
+			continue
+		}
+		if _, err := net.InterfaceByIndex(ifindex); err != nil {
+			errs = append(errs, detach(filepath.Join(dir, name)))
+			continue
+		}
+		errs = append(errs, attach(dir, taskTC, ifindex, d.programs.FromTask))
+		d.tasks[ifindex] = true
+	}
 	if err := attach(dir, uplinkTC, d.uplink, d.programs.UplinkTc); err != nil {
 		return err
 	}
@@ -206,27 +252,13 @@ func (d *Dataplane) switchAttachments() error {
 	if err := attach(dir, loopback, loopbackIndex, d.programs.FromNode); err != nil {
 		return err
 	}
-	attached, err := names(dir)
-	if err != nil {
-		return err
-	}
 	for _, name := range attached {
 		purpose, ifindex, _ := splitAttachment(name)
 		if ofUplink := purpose == uplinkTC || purpose == uplinkXDP; ofUplink && ifindex != d.uplink || purpose == uplinkXDP && !d.xdp {
-			err = errors.Join(err, detach(filepath.Join(dir, name)))
+			errs = append(errs, detach(filepath.Join(dir, name)))
 		}
-		if purpose != taskTC {
-			continue
-		}
-		if _, ifErr := net.InterfaceByIndex(ifindex); ifErr != nil {
-			err = errors.Join(err, detach(filepath.Join(dir, name)))
-			continue
-		}
-		err = errors.Join(err, attach(dir, taskTC, ifindex, d.programs.FromTask))
-		d.tasks[ifindex] = true
 	}
-	d.switched = err == nil
-	return errors.Join(err, removeOldMaps(d.cfg.PinDir, d.spec))
+	return errors.Join(errs...)
 }
 
 // attachXDP attaches the XDP program where the mode asks for it.
@@ -284,6 +316,7 @@ func (d *Dataplane) Describe() string {
 // Close leaves everything pinned and running.
 func (d *Dataplane) Close() error {
 	closeMaps(d.maps)
+	closeMigrations(d.migrations)
 	err := d.resets.close()
 	if d.programs != nil {
 		err = errors.Join(err, d.programs.Close())

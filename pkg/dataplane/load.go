@@ -26,9 +26,12 @@ const (
 	briefShare = 4
 )
 
+// loadSpec reads the programs and maps of this build. Tests give those of others.
+var loadSpec = bpf.LoadOrch
+
 // prepareSpec gives the programs and maps their sizes and constants.
 func prepareSpec(cfg Config, uplink int) (*ebpf.CollectionSpec, error) {
-	spec, err := bpf.LoadOrch()
+	spec, err := loadSpec()
 	if err != nil {
 		return nil, fmt.Errorf("read the built-in programs: %w", err)
 	}
@@ -77,7 +80,7 @@ func useFineClock(spec *ebpf.CollectionSpec) {
 }
 
 // openMaps opens the pinned state maps, and makes those that are not there.
-// Made ones are pinned by pinMaps, once the programs have been accepted.
+// Made ones are pinned by pinMaps, when the programs are switched to them.
 func openMaps(pinDir string, spec *ebpf.CollectionSpec) (maps map[string]*ebpf.Map, made []string, err error) {
 	maps = make(map[string]*ebpf.Map)
 	defer func() {

@@ -219,8 +219,7 @@ func testRestartUnderTraffic(t *testing.T, c *cluster) {
 	t.Logf("%d restarts; %s", restarts, c.nodes[0].dp.Describe())
 }
 
-// A map that changes its layout is filled before the programs that use it are
-// switched to, and the old one goes.
+// Where a map has another size, connections and counters stay, and the old one goes.
 func testRestartWithOtherSizes(t *testing.T, c *cluster) {
 	c.apply(c.backends(2)...)
 	n := c.nodes[0]
@@ -229,6 +228,10 @@ func testRestartWithOtherSizes(t *testing.T, c *cluster) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	if answer, err := ask(conn, "echo first"); err != nil || answer != "first" {
+		t.Fatalf("%q, %v", answer, err)
+	}
+	before := n.stats()
 	n.must(n.dp.Close)
 	n.must(func() (err error) {
 		n.dp, err = dataplane.Open(dataplane.Config{PinDir: n.pins, Uplink: "eth0", Mode: n.mode, MaxBackends: 1024, MaxEndpoints: 1024})
@@ -240,6 +243,16 @@ func testRestartWithOtherSizes(t *testing.T, c *cluster) {
 	n.apply(c.plan(n, c.backends(2)...))
 	if answer, err := ask(conn, "echo after the plan"); err != nil || answer != "after the plan" {
 		t.Errorf("%q, %v; verdicts %v", answer, err, nonZero(n))
+	}
+	after, counted := n.stats(), uint64(0)
+	for i := range before.Backends {
+		if a, b := before.Backends[i], after.Backends[i]; a.Addr != b.Addr || a.Port != b.Port || b.Packets < a.Packets {
+			t.Errorf("counters were lost: %+v, then %+v", a, b)
+		}
+		counted += before.Backends[i].Packets
+	}
+	if counted == 0 {
+		t.Error("nothing was counted that could be lost")
 	}
 	c.caller.asks(virtual(appPort), "web2", c.caller.addr)
 	n.must(n.dp.Close)

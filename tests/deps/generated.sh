@@ -13,6 +13,8 @@ trap 'rm -rf "$out"' EXIT
 trap 'exit 1' HUP INT TERM
 
 sed -n 's/^\/\/go:generate go tool bpf2go /go tool bpf2go -output-dir "$out" /p' ./*.go >"$out/commands"
+sed -n -e 's/^\/\/go:generate \(clang .*\)-o .*\/other.o$/\1-o "$out\/other.o"/p' \
+	-e 's/^\/\/go:generate llvm-strip -g .*/llvm-strip -g "$out\/other.o"/p' ./*.go >>"$out/commands"
 [ -s "$out/commands" ] || { echo "generated: no go:generate line in bpf" >&2; exit 1; }
 export GOPACKAGE=bpf
 . "$out/commands"
@@ -27,8 +29,12 @@ for new in "$out"/*; do
 	case $name in
 	*.o) [ "$have" = "$pinned" ] || { echo "generated: $name is built with clang $pinned, here is $have: not compared" >&2; continue; } ;;
 	esac
-	if ! cmp -s "$new" "$name"; then
-		echo "generated: bpf/$name is not what its sources give: run make generate" >&2
+	case $name in
+	other.o) old=../pkg/dataplane/testdata/$name ;;
+	*) old=$name ;;
+	esac
+	if ! cmp -s "$new" "$old"; then
+		echo "generated: bpf/$old is not what its sources give: run make generate" >&2
 		status=1
 	fi
 done

@@ -142,6 +142,9 @@ func (m *member) initNetwork() error {
 		return err
 	}
 	m.d.log.Info("data plane active", "datapath", m.plane.Describe())
+	for _, c := range m.plane.Carried() {
+		m.d.logCarried(c)
+	}
 	m.run("flows", func(ctx context.Context) error { return m.plane.Run(ctx, m.d.log.With("part", "flows")) })
 	upstreams, err := dns.Upstreams(m.d.resolvConf)
 	if err != nil {
@@ -153,6 +156,18 @@ func (m *member) initNetwork() error {
 	})
 	m.run("dns", m.names.Run)
 	return nil
+}
+
+// logCarried tells what became of a map's entries at a change of its layout.
+func (d *daemon) logCarried(c dataplane.Carried) {
+	switch {
+	case c.Why != "":
+		d.log.Warn("the entries of a map of another version are not carried over: flows in it may end", "map", c.Map, "why", c.Why)
+	case c.Left > 0:
+		d.log.Warn("not all entries of a map of another version or size could be carried over: flows in it may end", "map", c.Map, "carried", c.Entries, "left", c.Left)
+	default:
+		d.log.Info("a map has another layout or size, and its entries", "map", c.Map, "carried", c.Entries, "added", c.Added, "dropped", c.Dropped)
+	}
 }
 
 // ownerTag tells the interfaces of one cluster from those of another.
