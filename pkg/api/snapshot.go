@@ -193,6 +193,9 @@ func Sorted[K cmp.Ordered, V any](m map[K]V) []V {
 
 // SortedKeys returns the keys of a map in their order.
 func SortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
+	if len(m) == 0 {
+		return nil
+	}
 	return slices.Sorted(maps.Keys(m))
 }
 

@@ -62,7 +62,7 @@ func (p *planner) lasting(svc *api.Service, spec *api.TaskSpec, i int) *verdict 
 	}
 	placement := &svc.Spec.Placement
 	if unmet, is := placement.Unmet(n); is {
-		return &verdict{filterConstraint, "does not satisfy " + unmet.String(), "do not satisfy " + unmet.String()}
+		return p.dissatisfied(unmet)
 	}
 	if len(placement.Platforms) > 0 && !slices.ContainsFunc(placement.Platforms, func(pl api.Platform) bool { return pl.Runs(n) }) {
 		return same(filterPlatform, "not of a platform that the image is made for ("+joined(placement.Platforms)+")")
@@ -77,6 +77,16 @@ func (p *planner) lasting(svc *api.Service, spec *api.TaskSpec, i int) *verdict 
 		return same(filterImage, "could not get the image "+spec.Image+" a moment ago")
 	}
 	return nil
+}
+
+// dissatisfied is the verdict of a constraint, one for all nodes.
+func (p *planner) dissatisfied(c api.Constraint) *verdict {
+	v := p.unmet[c]
+	if v == nil {
+		v = &verdict{filterConstraint, "does not satisfy " + c.String(), "do not satisfy " + c.String()}
+		p.unmet[c] = v
+	}
+	return v
 }
 
 func joined[T fmt.Stringer](list []T) string {

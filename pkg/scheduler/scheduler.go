@@ -69,10 +69,11 @@ type planner struct {
 	*index
 	now       time.Time
 	imageless map[string]map[int]bool // nodes that could not get an image lately
+	unmet     map[api.Constraint]*verdict
 }
 
 func newPlanner(x *index, now time.Time) *planner {
-	p := &planner{index: x, now: now, imageless: map[string]map[int]bool{}}
+	p := &planner{index: x, now: now, imageless: map[string]map[int]bool{}, unmet: map[api.Constraint]*verdict{}}
 	for _, t := range x.noImage {
 		if now.Sub(t.Status.At) < imageMemory {
 			if p.imageless[t.Spec.Image] == nil {
