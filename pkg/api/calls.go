@@ -203,6 +203,8 @@ type DeployRequest struct {
 type NetworkSpec struct {
 	Name     string `json:"name"`
 	Internal bool   `json:"internal,omitempty"`
+	// Encrypted: see Network.
+	Encrypted bool `json:"encrypted,omitempty"`
 	// External networks must exist already and are not the stack's.
 	External bool `json:"external,omitempty"`
 }

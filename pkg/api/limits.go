@@ -25,6 +25,8 @@ const (
 	maxFact    = 256  // of what a node says of itself
 	maxFacts   = 256  // of one kind: labels, drivers, kinds of things
 	maxVolumes = 4096 // that a node has
+
+	maxTunnelKeys = 2 // of one epoch and of the next
 )
 
 // ValidateSize refuses a spec of which anything is too large.
@@ -94,6 +96,15 @@ func (i NodeInfo) Bounded() NodeInfo {
 		*fact = cut(*fact, maxFact)
 	}
 	i.VolumeDrivers, i.LogDrivers, i.Volumes = boundedList(i.VolumeDrivers, maxFacts), boundedList(i.LogDrivers, maxFacts), boundedList(i.Volumes, maxVolumes)
+	if i.Encryption != nil {
+		bounded := Encryption{Lacks: cut(i.Encryption.Lacks, maxFact)}
+		for _, key := range i.Encryption.Keys {
+			if len(key.Public) == TunnelKeyBytes && len(bounded.Keys) < maxTunnelKeys {
+				bounded.Keys = append(bounded.Keys, key)
+			}
+		}
+		i.Encryption = &bounded
+	}
 	i.EngineLabels, i.Generic = boundedMap(i.EngineLabels), boundedMap(i.Generic)
 	for _, k := range SortedKeys(i.EngineLabels) {
 		i.EngineLabels[k] = cut(i.EngineLabels[k], maxFact)

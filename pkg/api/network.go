@@ -17,6 +17,10 @@ type Network struct {
 	// Internal networks give no way out of the cluster.
 	Internal bool `json:"internal,omitempty"`
 
+	// Encrypted: what tasks on the network send to other nodes, and get from
+	// there, goes through WireGuard or not at all.
+	Encrypted bool `json:"encrypted,omitempty"`
+
 	// Removing: its stack was removed; the leader deletes it, and frees its
 	// number, once no task is on it.
 	Removing bool `json:"removing,omitempty"`

@@ -75,6 +75,9 @@ type NodeInfo struct {
 	// Datapath says which attach mode is active, for instance "xdp native on
 	// eth0" or "tcx on eth0".
 	Datapath string `json:"datapath"`
+	// Encryption is unset where the node has not said, or runs an orch that knows
+	// of none.
+	Encryption *Encryption `json:"encryption,omitempty"`
 	// Issuer is the ID of the authority that signed the node's certificate.
 	Issuer string `json:"issuer,omitempty"`
 	// GossipRing is the ID of the gossip keys that it goes by.

@@ -62,6 +62,13 @@ type Cluster struct {
 	GossipKeySince time.Time     `json:"gossipKeySince,omitzero"`
 	GossipKeyLife  time.Duration `json:"gossipKeyLife,omitempty"`
 
+	// TunnelEpoch counts the keys by which nodes encrypt what they send each other,
+	// TunnelStep is how far they are with the next, and TunnelSince when they came
+	// into use.
+	TunnelEpoch uint64     `json:"tunnelEpoch,omitempty"`
+	TunnelStep  TunnelStep `json:"tunnelStep,omitempty"`
+	TunnelSince time.Time  `json:"tunnelSince,omitzero"`
+
 	// UnlockKey is what managers need after a restart; nil: nothing. 32 bytes.
 	UnlockKey []byte `json:"unlockKey,omitempty"`
 

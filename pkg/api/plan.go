@@ -23,12 +23,37 @@ type NetworkPlan struct {
 	Members   []Member
 	Endpoints []PlanEndpoint
 	Frontends []Frontend
+	Tunnels   TunnelPlan
 }
 
 // Member is a node as the overlay sees it.
 type Member struct {
 	Node NodeID
 	Addr netip.Addr
+	// Keys are its public keys of the plan's epochs, ascending.
+	Keys []TunnelKey
+}
+
+// TunnelPlan says which WireGuard devices a node has, and by which it sends.
+type TunnelPlan struct {
+	// Epochs are those of the devices, ascending: at most two, one after the
+	// other. None: no network is encrypted.
+	Epochs []uint64
+	// Send is the epoch of the device to send by.
+	Send uint64
+	// Devices are the indexes of the interfaces, in the order of Epochs; 0 stands
+	// for one that could not be made. Who makes the devices fills it in.
+	Devices []int
+}
+
+// SendDevice is the index of the interface to send by, 0 if there is none.
+func (t TunnelPlan) SendDevice() int {
+	for i, epoch := range t.Epochs {
+		if epoch == t.Send && i < len(t.Devices) {
+			return t.Devices[i]
+		}
+	}
+	return 0
 }
 
 // PlanEndpoint is one task's address: where it is and whom it may talk to.
@@ -41,6 +66,9 @@ type PlanEndpoint struct {
 	// Outside: the task may send to addresses outside the pool (at least one
 	// of its networks is not internal).
 	Outside bool
+	// Encrypted: what goes between the task and other nodes is encrypted, or
+	// dropped (at least one of its networks is encrypted).
+	Encrypted bool
 	// IfIndex is the host side of the task's veth: set on the task's own node
 	// once the interface is there, else 0.
 	IfIndex int
@@ -101,6 +129,8 @@ func EndpointMAC(addr netip.Addr) [6]byte {
 const (
 	OverlayPort     = 4789 // UDP, VXLAN (RFC 7348)
 	OverlayOverhead = 50   // bytes: Ethernet 14, IPv4 20, UDP 8, VXLAN 8
+	TunnelPort      = 7947 // UDP, WireGuard; the next one too, while keys are replaced
+	TunnelOverhead  = 60   // bytes, of WireGuard: IPv4 20, UDP 8, header 16, tag 16
 	DefaultAPIPort  = 2377 // TCP
 	GossipPort      = 7946 // TCP and UDP
 	MetricsPort     = 9477 // TCP

@@ -63,6 +63,7 @@ var rules = map[string]rule{
 	"pkg/fence":      {ours: []string{"pkg/api"}},
 	"pkg/membership": {ours: []string{"pkg/api"}, outside: []string{"github.com/hashicorp/memberlist"}},
 	"pkg/netdev":     {ours: []string{"pkg/api"}, outside: []string{"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/google/nftables"}},
+	"pkg/wireguard":  {ours: []string{"pkg/api"}, outside: []string{"golang.zx2c4.com/wireguard/wgctrl", "github.com/vishvananda/netlink"}},
 	"pkg/signer":     {ours: []string{"pkg/api"}},
 	"pkg/sysctl":     {},
 	"pkg/rpc":        {ours: []string{"pkg/api", "pkg/pki"}, outside: []string{"connectrpc.com/connect"}},
