@@ -155,9 +155,14 @@ static __noinline int tunnel(struct __sk_buff *skb, const struct node_config *cf
 	__u64 flags = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
 		      BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN) | BPF_F_ADJ_ROOM_FIXED_GSO;
 	__be32 from = cfg->underlay, to = t->endpoint ? t->endpoint->node : t->addr;
-	__u32 mtu = cfg->mtu, len = skb->len - ETH_HLEN;
+	__u32 mtu = cfg->mtu - (t->sealed ? TUNNEL_OVERHEAD : 0), len = skb->len - ETH_HLEN;
+	enum verdict v = kind == OVERLAY_CLIENT	  ? FORWARDED_TUNNEL
+			 : kind == OVERLAY_RETURN ? FORWARDED_RETURN
+						  : FORWARDED_OVERLAY;
 	struct encapsulation *h;
 
+	if (t->sealed && !encrypts(cfg, to))
+		return complain(skb, p, ICMP_HOST_UNREACHABLE, 0, DROP_NOT_ENCRYPTED);
 	if (wire_length(skb, p) + OVERLAY_OVERHEAD > mtu)
 		return complain(skb, p, ICMP_FRAG_NEEDED, mtu - OVERLAY_OVERHEAD, ANSWERED_TOO_BIG);
 	if (bpf_skb_adjust_room(skb, OVERLAY_OVERHEAD, BPF_ADJ_ROOM_MAC, flags))
@@ -169,10 +174,10 @@ static __noinline int tunnel(struct __sk_buff *skb, const struct node_config *cf
 			    bpf_htons(p->v6 ? ETH_P_IPV6 : ETH_P_IP));
 	if (t->dsr)
 		ask_dsr(h);
-	return send_out(skb, from, to,
-			kind == OVERLAY_CLIENT	 ? FORWARDED_TUNNEL
-			: kind == OVERLAY_RETURN ? FORWARDED_RETURN
-						 : FORWARDED_OVERLAY);
+	if (!t->sealed)
+		return send_out(skb, from, to, v);
+	tc_count(skb, v);
+	return bpf_redirect(cfg->tunnel, 0);
 }
 
 /* A client's packet to a backend on this node: translate and deliver. */
@@ -273,6 +278,7 @@ static __always_inline int balance(struct __sk_buff *skb, const struct node_conf
 		/* The cluster's own have a way back only by the node that they are on. */
 		t.dsr = (fe->flags & FRONTEND_DSR) && skb->ifindex == uplink_ifindex;
 		goes_to(p, fe, &t, tc_packets(skb), skb->len - ETH_HLEN);
+		t.sealed = is_sealed(cfg, t.endpoint, p->saddr);
 		if (skb->ifindex == LOOPBACK_IFINDEX)
 			forget_route(skb);
 		return to_backend(skb, cfg, p, &t);

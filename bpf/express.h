@@ -64,7 +64,8 @@ static __always_inline int express_tunnel(struct xdp_md *xdp, const struct node_
 	struct encapsulation *h;
 	struct target t;
 
-	if (choose(p, fe, &t) != CHOSEN || t.endpoint->node == cfg->underlay)
+	if (choose(p, fe, &t) != CHOSEN || t.endpoint->node == cfg->underlay ||
+	    (t.endpoint->flags & ENDPOINT_ENCRYPTED))
 		return XDP_PASS;
 	if (p->len + OVERLAY_OVERHEAD > cfg->mtu)
 		return express_too_big(xdp, p, cfg->mtu - OVERLAY_OVERHEAD);

@@ -8,8 +8,9 @@
 struct target {
 	__be32 addr;
 	__be16 port;
-	bool last; /* the flow ends with this packet */
-	bool dsr;  /* replies may go straight to the client */
+	bool last;   /* the flow ends with this packet */
+	bool dsr;    /* replies may go straight to the client */
+	bool sealed; /* has to be encrypted on its way to another node */
 	__u32 backend;
 	struct endpoint *endpoint;
 };

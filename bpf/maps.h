@@ -20,7 +20,7 @@ struct {
 	__uint(max_entries, 4096);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __be32);
-	__type(value, __u32);
+	__type(value, enum member_flags);
 } members SEC(".maps");
 
 struct {
@@ -195,6 +195,28 @@ static __always_inline struct endpoint *endpoint(__be32 addr)
 static __always_inline bool is_member(__be32 addr)
 {
 	return bpf_map_lookup_elem(&members, &addr) != NULL;
+}
+
+/* Can packets be encrypted for that node? */
+static __always_inline bool encrypts(const struct node_config *cfg, __be32 node)
+{
+	enum member_flags *flags = bpf_map_lookup_elem(&members, &node);
+
+	return cfg->tunnel != TUNNEL_MISSING && flags && (*flags & MEMBER_ENCRYPTS);
+}
+
+/* Must what goes between an endpoint and an address be encrypted on its way from
+ * node to node? It must if one of the two is a task on an encrypted network.
+ */
+static __always_inline bool is_sealed(const struct node_config *cfg, const struct endpoint *ep,
+				      __be32 other)
+{
+	if (!cfg->tunnel)
+		return false;
+	if (ep->flags & ENDPOINT_ENCRYPTED)
+		return true;
+	ep = endpoint(other);
+	return ep && (ep->flags & ENDPOINT_ENCRYPTED);
 }
 
 static __always_inline bool in_pool(const struct node_config *cfg, __be32 addr)

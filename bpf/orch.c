@@ -2,12 +2,13 @@
 
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * orch's data plane. Four programs, one source:
+ * orch's data plane. Five programs, one source:
  *
  *   uplink_xdp  on the device of the underlay, where it has native XDP
  *   uplink_tc   on the same device at TC ingress, always
  *   from_task   at TC ingress on the host side of every task's veth
  *   from_node   at TC ingress on the node's loopback device
+ *   from_tunnel at TC ingress on the WireGuard devices, if there are any
  *
  * What XDP finds too involved it passes up unchanged, and uplink_tc does it: a
  * packet takes the same way with and without XDP.
@@ -55,6 +56,15 @@
  * VXLAN is taken from members only, before anything in it is looked at; bare
  * packets from or to the pool are not taken at all.
  *
+ * Encrypted networks
+ *
+ *   VXLAN to and from a task on one goes through a WireGuard device, whose peers
+ *   are the other nodes by their underlay addresses: it puts the whole packet,
+ *   as it would have left, into another between the same two nodes. What cannot
+ *   go so does not go, and what did not come so is not taken. The choice is by
+ *   task: also its clients, and its peers on networks that are not encrypted,
+ *   reach it from other nodes in this way alone.
+ *
  * Fragments follow their first one, which has the ports, or if that is late the
  * last datagram in fragments between the same addresses. ICMP errors follow the
  * flow of the packet that they quote. A packet too big for the tunnel is
@@ -98,6 +108,7 @@
  */
 #include "express.h"
 #include "node.h"
+#include "sealed.h"
 #include "task.h"
 #include "uplink.h"
 
@@ -148,6 +159,16 @@ int from_node(struct __sk_buff *skb)
 	if (!cfg || !cfg->underlay)
 		return PASS;
 	return from_node_ip(skb, cfg);
+}
+
+SEC("tc")
+int from_tunnel(struct __sk_buff *skb)
+{
+	struct node_config *cfg = config();
+
+	if (!cfg || !cfg->underlay)
+		return TC_ACT_SHOT;
+	return from_sealed(skb, cfg);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

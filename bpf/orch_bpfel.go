@@ -51,7 +51,8 @@ type OrchEndpoint struct {
 type OrchEndpointFlags uint32
 
 const (
-	OrchEndpointFlagsENDPOINT_OUTSIDE OrchEndpointFlags = 1
+	OrchEndpointFlagsENDPOINT_OUTSIDE   OrchEndpointFlags = 1
+	OrchEndpointFlagsENDPOINT_ENCRYPTED OrchEndpointFlags = 2
 )
 
 type OrchExample struct {
@@ -144,6 +145,13 @@ type OrchFrontendKey struct {
 	Pad   uint8
 }
 
+type OrchMemberFlags uint32
+
+const (
+	OrchMemberFlagsMEMBER_KNOWN    OrchMemberFlags = 1
+	OrchMemberFlagsMEMBER_ENCRYPTS OrchMemberFlags = 2
+)
+
 type OrchNetPair struct {
 	_ structs.HostLayout
 	A uint64
@@ -159,6 +167,8 @@ type OrchNodeConfig struct {
 	Generation uint64
 	Pool6      [3]uint32
 	MovedAt    uint32
+	Tunnel     uint32
+	Pad        uint32
 }
 
 type OrchPacket struct {
@@ -273,7 +283,9 @@ const (
 	OrchVerdictFULL_FLOWS               OrchVerdict = 31
 	OrchVerdictFULL_SESSIONS            OrchVerdict = 32
 	OrchVerdictSENT_DSR                 OrchVerdict = 33
-	OrchVerdictVERDICTS                 OrchVerdict = 34
+	OrchVerdictDROP_IN_CLEAR            OrchVerdict = 34
+	OrchVerdictDROP_NOT_ENCRYPTED       OrchVerdict = 35
+	OrchVerdictVERDICTS                 OrchVerdict = 36
 )
 
 // Names of all BPF objects in the ELF.
@@ -305,6 +317,7 @@ const (
 	OrchMapVerdicts       = "verdicts"
 	OrchProgFromNode      = "from_node"
 	OrchProgFromTask      = "from_task"
+	OrchProgFromTunnel    = "from_tunnel"
 	OrchProgUplinkTc      = "uplink_tc"
 	OrchProgUplinkXdp     = "uplink_xdp"
 	OrchVarPeerKeepsMtu   = "peer_keeps_mtu"
@@ -354,10 +367,11 @@ type OrchSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type OrchProgramSpecs struct {
-	FromNode  *ebpf.ProgramSpec `ebpf:"from_node"`
-	FromTask  *ebpf.ProgramSpec `ebpf:"from_task"`
-	UplinkTc  *ebpf.ProgramSpec `ebpf:"uplink_tc"`
-	UplinkXdp *ebpf.ProgramSpec `ebpf:"uplink_xdp"`
+	FromNode   *ebpf.ProgramSpec `ebpf:"from_node"`
+	FromTask   *ebpf.ProgramSpec `ebpf:"from_task"`
+	FromTunnel *ebpf.ProgramSpec `ebpf:"from_tunnel"`
+	UplinkTc   *ebpf.ProgramSpec `ebpf:"uplink_tc"`
+	UplinkXdp  *ebpf.ProgramSpec `ebpf:"uplink_xdp"`
 }
 
 // OrchMapSpecs contains maps before they are loaded into the kernel.
@@ -484,16 +498,18 @@ type OrchVariables struct {
 //
 // It can be passed to LoadOrchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OrchPrograms struct {
-	FromNode  *ebpf.Program `ebpf:"from_node"`
-	FromTask  *ebpf.Program `ebpf:"from_task"`
-	UplinkTc  *ebpf.Program `ebpf:"uplink_tc"`
-	UplinkXdp *ebpf.Program `ebpf:"uplink_xdp"`
+	FromNode   *ebpf.Program `ebpf:"from_node"`
+	FromTask   *ebpf.Program `ebpf:"from_task"`
+	FromTunnel *ebpf.Program `ebpf:"from_tunnel"`
+	UplinkTc   *ebpf.Program `ebpf:"uplink_tc"`
+	UplinkXdp  *ebpf.Program `ebpf:"uplink_xdp"`
 }
 
 func (p *OrchPrograms) Close() error {
 	return _OrchClose(
 		p.FromNode,
 		p.FromTask,
+		p.FromTunnel,
 		p.UplinkTc,
 		p.UplinkXdp,
 	)

@@ -22,12 +22,14 @@ static __noinline int translate_back(struct __sk_buff *skb, struct packet *p,
 
 /* The reply of a translated flow, to its client. */
 static __always_inline int reply(struct __sk_buff *skb, const struct node_config *cfg,
-				 struct packet *p, const struct way_back *way)
+				 struct packet *p, const struct endpoint *task,
+				 const struct way_back *way)
 {
 	struct target back = {.addr = way->via};
 	int sent = PASS;
 
 	translate_back(skb, p, way);
+	back.sealed = is_sealed(cfg, task, p->daddr);
 	if (back.addr == cfg->underlay)
 		return to_client(skb, p);
 	if (way->dsr)
@@ -87,6 +89,7 @@ static __always_inline int to_pool(struct __sk_buff *skb, const struct node_conf
 		return refuse(skb, p, ICMP_PROHIBITED, DROP_ISOLATED);
 	if (t.endpoint->node == cfg->underlay)
 		return deliver(skb, t.addr, t.endpoint);
+	t.sealed = is_sealed(cfg, task, t.addr);
 	return tunnel(skb, cfg, p, OVERLAY_DIRECT, &t);
 }
 
@@ -146,7 +149,7 @@ static __always_inline int from_task_ip(struct __sk_buff *skb, const struct node
 	if (!find_ports(p))
 		return drop(skb, DROP_FRAGMENT);
 	if (session_reply(p, &way))
-		return reply(skb, cfg, p, &way);
+		return reply(skb, cfg, p, task, &way);
 	if (cfg->moved_at && may_be_reply(cfg, p))
 		return drop(skb, DROP_MOVING);
 	if (in_pool(cfg, p->daddr))

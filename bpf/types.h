@@ -19,6 +19,7 @@
 
 #define OVERLAY_PORT bpf_htons(4789)
 #define OVERLAY_OVERHEAD 50 /* IPv4 20, UDP 8, VXLAN 8, Ethernet 14 */
+#define TUNNEL_OVERHEAD 60 /* of WireGuard: IPv4 20, UDP 8, header 16, tag 16 */
 
 #define IP_DF 0x4000
 #define IP_MF 0x2000
@@ -49,11 +50,22 @@ struct node_config {
 	__u64 generation; /* of the plan that is in the maps */
 	__be32 pool6[3];  /* prefix of the cluster's IPv6 addresses; 0: has none */
 	__u32 moved_at;	  /* ticks: entries are being carried over from other maps; 0: none are */
+	__u32 tunnel;	  /* what encrypts; 0: nothing is to be, see TUNNEL_MISSING */
+	__u32 pad;
 };
+
+/* There is no device to encrypt what must be. */
+#define TUNNEL_MISSING 0xffffffff
 
 /* Flags are enums, so that the type information has their names. */
 enum endpoint_flags {
-	ENDPOINT_OUTSIDE = 1, /* may send to addresses outside the pool */
+	ENDPOINT_OUTSIDE = 1,	/* may send to addresses outside the pool */
+	ENDPOINT_ENCRYPTED = 2, /* between nodes its packets go encrypted, or not at all */
+};
+
+enum member_flags {
+	MEMBER_KNOWN = 1,
+	MEMBER_ENCRYPTS = 2, /* it has a key, so that what is encrypted can go there */
 };
 
 /* Where a task is and whom it may talk to; the key is its address. */
@@ -241,7 +253,7 @@ struct stats {
 	__u64 flows;
 };
 
-_Static_assert(sizeof(struct node_config) == 40, "node_config");
+_Static_assert(sizeof(struct node_config) == 48, "node_config");
 _Static_assert(sizeof(struct endpoint) == 24, "endpoint");
 _Static_assert(sizeof(struct net_pair) == 16, "net_pair");
 _Static_assert(sizeof(struct frontend_key) == 8, "frontend_key");

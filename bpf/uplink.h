@@ -64,9 +64,17 @@ static __noinline int answer_probe(struct __sk_buff *skb, const struct node_conf
 	return send_out(skb, from, outer->saddr, ANSWERED_PROBE);
 }
 
-/* p is the outer packet, and then the inner one. */
+/* Is the packet for a task of this node that takes only what was encrypted? */
+static __always_inline bool takes_sealed(__be32 addr)
+{
+	struct endpoint *ep = endpoint(addr);
+
+	return ep && (ep->flags & ENDPOINT_ENCRYPTED);
+}
+
+/* p is the outer packet, and then the inner one. sealed: it was encrypted. */
 static __always_inline int from_overlay(struct __sk_buff *skb, const struct node_config *cfg,
-					struct packet *p)
+					struct packet *p, bool sealed)
 {
 	struct target t = {};
 	struct tunnelled h;
@@ -76,14 +84,17 @@ static __always_inline int from_overlay(struct __sk_buff *skb, const struct node
 	bpf_skb_pull_data(skb, sizeof(struct encapsulation));
 	if (!read_encapsulation((void *)(long)skb->data, (void *)(long)skb->data_end, &h))
 		return drop(skb, DROP_MALFORMED);
-	if (h.kind == OVERLAY_PROBE)
+	if (h.kind == OVERLAY_PROBE && !sealed)
 		return answer_probe(skb, cfg, p, h.name);
 	if (!decapsulate(skb, cfg, &h, p))
 		return drop(skb, DROP_MALFORMED);
 	if (!find_ports(p) && h.kind != OVERLAY_DIRECT)
 		return drop(skb, DROP_FRAGMENT);
-	if (h.kind == OVERLAY_RETURN)
+	if (h.kind == OVERLAY_RETURN) {
+		if (!sealed && cfg->tunnel && takes_sealed(p->daddr))
+			return drop(skb, DROP_IN_CLEAR);
 		return to_client(skb, p);
+	}
 	if (h.kind != OVERLAY_CLIENT && h.kind != OVERLAY_DIRECT)
 		return drop(skb, DROP_MALFORMED);
 	t.addr = h.kind == OVERLAY_CLIENT ? h.name : p->daddr;
@@ -92,6 +103,8 @@ static __always_inline int from_overlay(struct __sk_buff *skb, const struct node
 	t.endpoint = endpoint(t.addr);
 	if (!t.endpoint || t.endpoint->node != cfg->underlay)
 		return drop(skb, DROP_NOT_HERE);
+	if (!sealed && (t.endpoint->flags & ENDPOINT_ENCRYPTED))
+		return drop(skb, DROP_IN_CLEAR);
 	if (h.kind == OVERLAY_DIRECT)
 		return deliver(skb, t.addr, t.endpoint);
 	return translate(skb, cfg, p, &t, h.from);
@@ -109,7 +122,7 @@ static __always_inline int from_uplink(struct __sk_buff *skb, const struct node_
 	if (parsed == NOT_IP)
 		return PASS;
 	if (parsed == PARSED && is_overlay(cfg, p))
-		return from_overlay(skb, cfg, p);
+		return from_overlay(skb, cfg, p, false);
 	if (p->v6 && is_of_link(p))
 		return PASS;
 	if (p->v6 ? in_pool6(cfg, &p->saddr6) || in_pool6(cfg, &p->daddr6)

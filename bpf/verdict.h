@@ -52,6 +52,10 @@ enum verdict {
 	/* Went on, later ones. */
 	SENT_DSR, /* reply, straight to the client, as from the ingress node */
 
+	/* Went nowhere, later ones. */
+	DROP_IN_CLEAR,	    /* came bare, to a task on an encrypted network */
+	DROP_NOT_ENCRYPTED, /* would have left bare: one of the two nodes has no key */
+
 	VERDICTS
 };
 

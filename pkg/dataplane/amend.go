@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"bytes"
 	"maps"
 	"slices"
 
@@ -19,7 +20,7 @@ func (d *Dataplane) onlyBackends(plan api.NetworkPlan, mtu int) ([]api.Frontend,
 	last := d.last
 	if last == nil || d.have == nil || !d.switched || d.have.node.Mtu != uint32(mtu) ||
 		plan.Node != last.Node || plan.Underlay != last.Underlay || plan.Pool != last.Pool || plan.Pool6 != last.Pool6 ||
-		!slices.Equal(plan.Members, last.Members) ||
+		!equal(plan.Members, last.Members, sameMember) || !sameTunnels(plan.Tunnels, last.Tunnels) ||
 		!equal(plan.Endpoints, last.Endpoints, sameEndpoint) ||
 		len(plan.Frontends) != len(last.Frontends) {
 		return nil, false
@@ -49,8 +50,18 @@ func equal[T any](a, b []T, same func(a, b T) bool) bool {
 	return slices.EqualFunc(a, b, same)
 }
 
+func sameMember(a, b api.Member) bool {
+	return a.Node == b.Node && a.Addr == b.Addr && slices.EqualFunc(a.Keys, b.Keys, sameKey)
+}
+
+func sameKey(a, b api.TunnelKey) bool { return a.Epoch == b.Epoch && bytes.Equal(a.Public, b.Public) }
+
+func sameTunnels(a, b api.TunnelPlan) bool {
+	return a.Send == b.Send && slices.Equal(a.Epochs, b.Epochs) && slices.Equal(a.Devices, b.Devices)
+}
+
 func sameEndpoint(a, b api.PlanEndpoint) bool {
-	return a.Addr == b.Addr && a.Node == b.Node && a.IfIndex == b.IfIndex && a.Outside == b.Outside && slices.Equal(a.Networks, b.Networks)
+	return a.Addr == b.Addr && a.Node == b.Node && a.IfIndex == b.IfIndex && a.Outside == b.Outside && a.Encrypted == b.Encrypted && slices.Equal(a.Networks, b.Networks)
 }
 
 func sameButBackends(a, b api.Frontend) bool {

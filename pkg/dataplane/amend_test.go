@@ -45,6 +45,7 @@ func TestOnlyBackends(t *testing.T) {
 	}
 	for name, of := range map[string]func(*api.NetworkPlan) any{
 		"plan":     func(p *api.NetworkPlan) any { return p },
+		"tunnels":  func(p *api.NetworkPlan) any { return &p.Tunnels },
 		"member":   func(p *api.NetworkPlan) any { return &p.Members[0] },
 		"endpoint": func(p *api.NetworkPlan) any { return &p.Endpoints[0] },
 		"frontend": func(p *api.NetworkPlan) any { return &p.Frontends[0] },
@@ -75,6 +76,9 @@ func alter(t *testing.T, v reflect.Value) {
 		v.Set(reflect.ValueOf(netip.MustParseAddr("203.0.113.7")))
 	case netip.Prefix:
 		v.Set(reflect.ValueOf(netip.MustParsePrefix("10.64.0.0/10")))
+	case api.TunnelPlan:
+		was.Send++
+		v.Set(reflect.ValueOf(was))
 	case api.FrontendKey:
 		was.Port++
 		v.Set(reflect.ValueOf(was))
@@ -84,6 +88,8 @@ func alter(t *testing.T, v reflect.Value) {
 			v.SetBool(!v.Bool())
 		case reflect.Int:
 			v.SetInt(v.Int() + 1)
+		case reflect.Uint64:
+			v.SetUint(v.Uint() + 1)
 		case reflect.String:
 			v.SetString(v.String() + "x")
 		case reflect.Slice:

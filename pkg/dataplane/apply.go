@@ -49,7 +49,7 @@ func (d *Dataplane) apply(ctx context.Context, plan api.NetworkPlan) error {
 	if err := d.add(have, want); err != nil {
 		return err
 	}
-	taskErr := d.attachTasks(want)
+	attachErr := d.attachDevices(want)
 	if !d.switched {
 		if err := d.switchAttachments(); err != nil {
 			return err
@@ -63,11 +63,11 @@ func (d *Dataplane) apply(ctx context.Context, plan api.NetworkPlan) error {
 	for _, f := range plan.Frontends {
 		d.frontends[frontendKey(f.FrontendKey)] = frontendName{key: f.FrontendKey, service: f.Service}
 	}
-	if taskErr == nil {
+	if attachErr == nil {
 		d.last = &plan
 	}
 	d.tellOrphaned(have, want)
-	return taskErr
+	return attachErr
 }
 
 // tellOrphaned tells Run if what has left may have left flows behind.
@@ -90,8 +90,8 @@ func leaves(have, want *state) bool {
 
 // add puts in what is new or different, each thing before what refers to it.
 func (d *Dataplane) add(have, want *state) error {
-	if have.node != want.node && want.node.Underlay != 0 {
-		if err := d.maps["node_config"].Put(uint32(0), want.node); err != nil {
+	if node := nodeToAdd(have, want); have.node != node && want.node.Underlay != 0 {
+		if err := d.maps["node_config"].Put(uint32(0), node); err != nil {
 			return fmt.Errorf("update node_config: %w", err)
 		}
 	}
@@ -140,11 +140,11 @@ func (d *Dataplane) remove(have, want *state) error {
 		del(d.maps["endpoints"], have.endpoints, want.endpoints),
 		del(d.maps["net_pairs"], have.pairs, want.pairs),
 		del(d.maps["members"], have.members, want.members),
-		d.detachTasks(want),
+		d.detachDevices(want),
 	); err != nil {
 		return err
 	}
-	if want.node.Underlay == 0 && have.node.Underlay != 0 {
+	if want.node.Underlay == 0 && have.node.Underlay != 0 || nodeToAdd(have, want) != want.node {
 		if err := d.maps["node_config"].Put(uint32(0), want.node); err != nil {
 			return fmt.Errorf("clear node_config: %w", err)
 		}
@@ -152,36 +152,46 @@ func (d *Dataplane) remove(have, want *state) error {
 	return nil
 }
 
-// attachTasks attaches the from-task program to the veth of every task here.
-// A veth that has vanished meanwhile does not keep the others from theirs.
-func (d *Dataplane) attachTasks(want *state) error {
+// nodeToAdd is what the node is to be before anything is removed: it goes on
+// encrypting as long as there are endpoints that ask for it.
+func nodeToAdd(have, want *state) bpf.OrchNodeConfig {
+	node := want.node
+	if node.Tunnel == 0 {
+		node.Tunnel = have.node.Tunnel
+	}
+	return node
+}
+
+// attachDevices attaches the programs to the veth of every task here and to what
+// encrypts. An interface that has vanished meanwhile does not keep the others from
+// theirs.
+func (d *Dataplane) attachDevices(want *state) error {
 	var err error
-	for addr, e := range want.endpoints {
-		ifindex := int(e.Ifindex)
-		if ifindex == 0 || d.tasks[ifindex] {
-			continue
+	for purpose, wanted := range want.devices() {
+		devices, program := d.devicesOf(purpose)
+		for ifindex := range wanted {
+			if devices[ifindex] {
+				continue
+			}
+			if attachErr := attach(d.linksDir(), purpose, ifindex, program); attachErr != nil {
+				err = errors.Join(err, attachErr)
+				continue
+			}
+			devices[ifindex] = true
 		}
-		if attachErr := attach(d.linksDir(), taskTC, ifindex, d.programs.FromTask); attachErr != nil {
-			err = errors.Join(err, fmt.Errorf("endpoint %s: %w", addrOf(addr), attachErr))
-			continue
-		}
-		d.tasks[ifindex] = true
 	}
 	return err
 }
 
-// detachTasks detaches from veths that belong to no task any more.
-func (d *Dataplane) detachTasks(want *state) error {
-	wanted := make(map[int]bool)
-	for _, e := range want.endpoints {
-		wanted[int(e.Ifindex)] = true
-	}
+// detachDevices detaches from interfaces that the plan has no more.
+func (d *Dataplane) detachDevices(want *state) error {
+	wanted := want.devices()
 	attached, err := names(d.linksDir())
 	for _, name := range attached {
 		purpose, ifindex, _ := splitAttachment(name)
-		if purpose == taskTC && !wanted[ifindex] {
+		if devices, _ := d.devicesOf(purpose); devices != nil && !wanted[purpose][ifindex] {
 			err = errors.Join(err, detach(filepath.Join(d.linksDir(), name)))
-			delete(d.tasks, ifindex)
+			delete(devices, ifindex)
 		}
 	}
 	return err

@@ -20,6 +20,7 @@ const (
 	uplinkTC  = "uplink_tc"
 	loopback  = "loopback"
 	taskTC    = "task"
+	tunnelTC  = "tunnel"
 
 	loopbackIndex = 1 // in every network namespace
 )

@@ -111,9 +111,10 @@ type Dataplane struct {
 	carried    []Carried        // by those that are done
 	have       *state           // what is in the maps; nil before it was first read
 	last       *api.NetworkPlan // that have is of; nil if that is not known
-	tasks      map[int]bool
-	topTable   uint32 // the highest id of a frontend since Open
-	switched   bool   // the attachments run this process's programs
+	tasks      map[int]bool     // interfaces with the program attached
+	tunnels    map[int]bool     // the same
+	topTable   uint32           // the highest id of a frontend since Open
+	switched   bool             // the attachments run this process's programs
 	xdp        bool
 	whyXDP     string // XDP was taken, or was not
 	frontends  map[bpf.OrchFrontend6Key]frontendName
@@ -139,7 +140,7 @@ func Open(cfg Config) (*Dataplane, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dataplane{cfg: cfg, uplink: uplink.Index, lock: lock, orphaned: make(chan struct{}, 1), tasks: make(map[int]bool)}
+	d := &Dataplane{cfg: cfg, uplink: uplink.Index, lock: lock, orphaned: make(chan struct{}, 1), tasks: make(map[int]bool), tunnels: make(map[int]bool)}
 	if err := d.open(); err != nil {
 		d.Close()
 		return nil, err
@@ -233,15 +234,16 @@ func (d *Dataplane) attachAll() error {
 	var errs []error
 	for _, name := range attached {
 		purpose, ifindex, _ := splitAttachment(name)
-		if purpose != taskTC {
+		devices, program := d.devicesOf(purpose)
+		if program == nil {
 			continue
 		}
 		if _, err := net.InterfaceByIndex(ifindex); err != nil {
 			errs = append(errs, detach(filepath.Join(dir, name)))
 			continue
 		}
-		errs = append(errs, attach(dir, taskTC, ifindex, d.programs.FromTask))
-		d.tasks[ifindex] = true
+		errs = append(errs, attach(dir, purpose, ifindex, program))
+		devices[ifindex] = true
 	}
 	if err := attach(dir, uplinkTC, d.uplink, d.programs.UplinkTc); err != nil {
 		return err
@@ -259,6 +261,18 @@ func (d *Dataplane) attachAll() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// devicesOf gives the interfaces that come and go by the plan, of one purpose, and
+// their program; nil of another purpose.
+func (d *Dataplane) devicesOf(purpose string) (map[int]bool, *ebpf.Program) {
+	switch purpose {
+	case taskTC:
+		return d.tasks, d.programs.FromTask
+	case tunnelTC:
+		return d.tunnels, d.programs.FromTunnel
+	}
+	return nil, nil
 }
 
 // attachXDP attaches the XDP program where the mode asks for it.

@@ -165,6 +165,7 @@ func TestDataplane(t *testing.T) {
 				{"restart under traffic", testRestartUnderTraffic},
 				{"restart with other sizes", testRestartWithOtherSizes},
 				{"strangers", testStrangers},
+				{"encrypted", testEncrypted},
 				{"large plan", testLargePlan},
 				{"empty plan leaves nothing", testEmptyPlanLeavesNothing},
 				{"no backend is refused by the kernel", testNoBackendIsRefusedByTheKernel},

@@ -105,7 +105,7 @@ func (d *Dataplane) read() (*state, error) {
 	s := &state{tables: make(map[uint32][]uint32)}
 	var errs [7]error
 	errs[0] = d.maps["node_config"].Lookup(uint32(0), &s.node)
-	s.members, errs[1] = entries[uint32, uint32](d.maps["members"])
+	s.members, errs[1] = entries[uint32, bpf.OrchMemberFlags](d.maps["members"])
 	s.endpoints, errs[2] = entries[uint32, bpf.OrchEndpoint](d.maps["endpoints"])
 	s.pairs, errs[3] = entries[bpf.OrchNetPair, uint32](d.maps["net_pairs"])
 	v4, err := entries[bpf.OrchFrontendKey, bpf.OrchFrontend](d.maps["frontends"])

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -16,7 +17,7 @@ import (
 // state is the content of the maps that a plan determines, in their own terms.
 type state struct {
 	node      bpf.OrchNodeConfig
-	members   map[uint32]uint32
+	members   map[uint32]bpf.OrchMemberFlags
 	endpoints map[uint32]bpf.OrchEndpoint
 	pairs     map[bpf.OrchNetPair]uint32
 	frontends map[bpf.OrchFrontend6Key]bpf.OrchFrontend
@@ -28,6 +29,48 @@ type state struct {
 	candidates map[uint32]string
 	// places has the ids of backends.
 	places map[place]uint32
+	// tunnels are the interfaces that encrypt. They are in no map but for the one
+	// to send by.
+	tunnels []int
+}
+
+// devices are the interfaces that the plan has, by the purpose of their program.
+func (s *state) devices() map[string]map[int]bool {
+	tasks, tunnels := make(map[int]bool), make(map[int]bool)
+	for _, e := range s.endpoints {
+		if e.Ifindex != 0 {
+			tasks[int(e.Ifindex)] = true
+		}
+	}
+	for _, ifindex := range s.tunnels {
+		if ifindex != 0 {
+			tunnels[ifindex] = true
+		}
+	}
+	return map[string]map[int]bool{taskTC: tasks, tunnelTC: tunnels}
+}
+
+// tunnelMissing is TUNNEL_MISSING of types.h.
+const tunnelMissing = math.MaxUint32
+
+// tunnelOf is what node_config says of the encryption.
+func tunnelOf(plan api.NetworkPlan) uint32 {
+	if len(plan.Tunnels.Epochs) == 0 && !slices.ContainsFunc(plan.Endpoints, func(e api.PlanEndpoint) bool { return e.Encrypted }) {
+		return 0
+	}
+	if device := plan.Tunnels.SendDevice(); device != 0 {
+		return uint32(device)
+	}
+	return tunnelMissing
+}
+
+// memberFlags says what packets can go to a node.
+func memberFlags(m api.Member, tunnels api.TunnelPlan) bpf.OrchMemberFlags {
+	flags := bpf.OrchMemberFlagsMEMBER_KNOWN
+	if slices.ContainsFunc(m.Keys, func(k api.TunnelKey) bool { return k.Epoch == tunnels.Send }) {
+		flags |= bpf.OrchMemberFlagsMEMBER_ENCRYPTS
+	}
+	return flags
 }
 
 // place is what a backend keeps its id by: two frontends may share an address.
@@ -129,7 +172,7 @@ func describeKey(k api.FrontendKey) string {
 // that are in have keep their ids.
 func wanted(plan api.NetworkPlan, have *state, mtu int) *state {
 	s := &state{
-		members:   make(map[uint32]uint32),
+		members:   make(map[uint32]bpf.OrchMemberFlags),
 		endpoints: make(map[uint32]bpf.OrchEndpoint),
 		pairs:     make(map[bpf.OrchNetPair]uint32),
 		frontends: make(map[bpf.OrchFrontend6Key]bpf.OrchFrontend),
@@ -138,6 +181,7 @@ func wanted(plan api.NetworkPlan, have *state, mtu int) *state {
 
 		candidates: make(map[uint32]string),
 		places:     make(map[place]uint32),
+		tunnels:    plan.Tunnels.Devices,
 	}
 	if plan.Underlay.IsValid() {
 		bits := uint32(0xffffffff) << (32 - plan.Pool.Bits())
@@ -149,6 +193,7 @@ func wanted(plan api.NetworkPlan, have *state, mtu int) *state {
 			PoolMask:   binary.NativeEndian.Uint32(mask[:]),
 			Mtu:        uint32(mtu),
 			Generation: uint64(plan.Generation),
+			Tunnel:     tunnelOf(plan),
 		}
 		if plan.Pool6.IsValid() {
 			w := addr6(plan.Pool6.Addr()).W
@@ -156,7 +201,7 @@ func wanted(plan api.NetworkPlan, have *state, mtu int) *state {
 		}
 	}
 	for _, m := range plan.Members {
-		s.members[be32(m.Addr)] = 1
+		s.members[be32(m.Addr)] = memberFlags(m, plan.Tunnels)
 	}
 	sets := make(networkSets)
 	for _, e := range plan.Endpoints {
@@ -174,6 +219,9 @@ func endpointValue(e api.PlanEndpoint, underlay netip.Addr, sets networkSets) bp
 	}
 	if e.Outside {
 		v.Flags |= bpf.OrchEndpointFlagsENDPOINT_OUTSIDE
+	}
+	if e.Encrypted {
+		v.Flags |= bpf.OrchEndpointFlagsENDPOINT_ENCRYPTED
 	}
 	return v
 }

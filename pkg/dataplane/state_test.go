@@ -64,7 +64,7 @@ func TestWanted(t *testing.T) {
 	want := &state{
 		node: bpf.OrchNodeConfig{Underlay: be32(node1), Pool: be32(netip.MustParseAddr("10.128.0.0")),
 			PoolMask: be32(netip.MustParseAddr("255.192.0.0")), Mtu: 1500, Generation: 7},
-		members: map[uint32]uint32{be32(node1): 1, be32(node2): 1},
+		members: map[uint32]bpf.OrchMemberFlags{be32(node1): bpf.OrchMemberFlagsMEMBER_KNOWN, be32(node2): bpf.OrchMemberFlagsMEMBER_KNOWN},
 		endpoints: map[uint32]bpf.OrchEndpoint{
 			be32(task1): {Node: be32(node1), Ifindex: 11, Netset: one},
 			be32(task2): {Node: be32(node2), Netset: both, Flags: bpf.OrchEndpointFlagsENDPOINT_OUTSIDE},
@@ -161,5 +161,37 @@ func TestPack(t *testing.T) {
 		if diff := cmp.Diff(content, unpack(pack(content))); diff != "" {
 			t.Errorf("of %d places (-want +got):\n%s", size, diff)
 		}
+	}
+}
+
+// A node encrypts as long as it has endpoints that ask for it, also where it has
+// nothing to do so: then nothing goes.
+func TestTunnelOf(t *testing.T) {
+	sealed := []api.PlanEndpoint{{Addr: task1, Node: node1, Encrypted: true}}
+	for name, test := range map[string]struct {
+		plan api.NetworkPlan
+		want uint32
+	}{
+		"nothing is encrypted":          {api.NetworkPlan{Endpoints: []api.PlanEndpoint{{Addr: task1}}}, 0},
+		"a device":                      {api.NetworkPlan{Endpoints: sealed, Tunnels: api.TunnelPlan{Epochs: []uint64{4}, Send: 4, Devices: []int{7}}}, 7},
+		"the second of two":             {api.NetworkPlan{Tunnels: api.TunnelPlan{Epochs: []uint64{4, 5}, Send: 5, Devices: []int{7, 9}}}, 9},
+		"it could not be made":          {api.NetworkPlan{Tunnels: api.TunnelPlan{Epochs: []uint64{4}, Send: 4, Devices: []int{0}}}, tunnelMissing},
+		"nobody has tried to make it":   {api.NetworkPlan{Tunnels: api.TunnelPlan{Epochs: []uint64{4}, Send: 4}}, tunnelMissing},
+		"an endpoint, and no word more": {api.NetworkPlan{Endpoints: sealed}, tunnelMissing},
+	} {
+		if got := tunnelOf(test.plan); got != test.want {
+			t.Errorf("%s: %d, want %d", name, got, test.want)
+		}
+	}
+	have, want := &state{node: bpf.OrchNodeConfig{Tunnel: 7}}, &state{node: bpf.OrchNodeConfig{Mtu: 1400}}
+	if got := nodeToAdd(have, want); got.Tunnel != 7 || got.Mtu != 1400 {
+		t.Errorf("with endpoints still there, the node is %+v", got)
+	}
+	keys := []api.TunnelKey{{Epoch: 3}, {Epoch: 4}}
+	if memberFlags(api.Member{Keys: keys}, api.TunnelPlan{Send: 4})&bpf.OrchMemberFlagsMEMBER_ENCRYPTS == 0 {
+		t.Error("a member with a key does not count as one")
+	}
+	if memberFlags(api.Member{Keys: keys}, api.TunnelPlan{Send: 5})&bpf.OrchMemberFlagsMEMBER_ENCRYPTS != 0 {
+		t.Error("a member with keys of other epochs counts as one that encrypts")
 	}
 }

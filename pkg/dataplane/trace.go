@@ -176,7 +176,31 @@ func (t *tracer) toPool(task bpf.OrchEndpoint) error {
 	case other.Node == t.s.node.Underlay:
 		return t.end("delivered", "straight to the task, on this node")
 	}
+	if t.s.sealed(task, other) {
+		return t.overlay("forwarded-overlay", other.Node, true)
+	}
 	return t.end("forwarded-overlay", "in VXLAN to the task on %s", addrOf(other.Node))
+}
+
+// sealed is is_sealed of maps.h.
+func (s *state) sealed(a, b bpf.OrchEndpoint) bool {
+	return s.node.Tunnel != 0 && (a.Flags|b.Flags)&bpf.OrchEndpointFlagsENDPOINT_ENCRYPTED != 0
+}
+
+// overlay ends a trace with a packet to a task on another node, for which it may
+// have to be encrypted.
+func (t *tracer) overlay(verdict string, node uint32, sealed bool) error {
+	if sealed && (t.s.node.Tunnel == tunnelMissing || t.s.members[node]&bpf.OrchMemberFlagsMEMBER_ENCRYPTS == 0) {
+		return t.drop("not-encrypted")
+	}
+	return t.end(verdict, "in VXLAN%s to %s, and there to the task", inWords(sealed), addrOf(node))
+}
+
+func inWords(sealed bool) string {
+	if sealed {
+		return ", encrypted,"
+	}
+	return ""
 }
 
 // published is find_published of frontend.h.
@@ -257,17 +281,19 @@ func (t *tracer) balance(key bpf.OrchFrontend6Key, fe bpf.OrchFrontend, none, no
 		port = t.p.dport
 	}
 	t.out.Backend = addrPort(b.Addr, port)
-	node := t.s.endpoints[b.Addr].Node
+	backend := t.s.endpoints[b.Addr]
+	node := backend.Node
 	if node == t.s.node.Underlay {
 		t.out.Return = "from the task straight to the client"
 		return t.end("delivered", "to the task, on this node")
 	}
+	sealed := t.s.sealed(backend, t.s.endpoints[t.p.saddr])
 	if returnOf(fe) == api.ReturnDSR && !t.s.inPool(t.p.saddr) {
 		t.out.Return = fmt.Sprintf("from %s straight to the client, as from %s (dsr)", addrOf(node), t.req.Addr)
-		return t.end("forwarded-tunnel", "in VXLAN to %s, and there to the task", addrOf(node))
+	} else {
+		t.out.Return = fmt.Sprintf("in VXLAN%s from %s back to this node, and from here to the client", inWords(sealed), addrOf(node))
 	}
-	t.out.Return = fmt.Sprintf("in VXLAN from %s back to this node, and from here to the client", addrOf(node))
-	return t.end("forwarded-tunnel", "in VXLAN to %s, and there to the task", addrOf(node))
+	return t.overlay("forwarded-tunnel", node, sealed)
 }
 
 // remembered is what choose of frontend.h finds for a packet in the middle of a flow.
