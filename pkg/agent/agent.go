@@ -47,8 +47,9 @@ type Lifecycle interface {
 // Links makes the interfaces of tasks.
 type Links interface {
 	// Attach gives the namespace its eth0 and returns the index of the host's
-	// side. It is idempotent.
-	Attach(ctx context.Context, task api.TaskID, netns string, addr netip.Addr) (ifindex int, err error)
+	// side. Encrypted: what the task sends to other nodes will be. It is
+	// idempotent.
+	Attach(ctx context.Context, task api.TaskID, netns string, addr netip.Addr, encrypted bool) (ifindex int, err error)
 	Detach(ctx context.Context, task api.TaskID) error
 	List(ctx context.Context) (map[api.TaskID]int, error)
 	// OpenConnections counts the connections to servers in the namespace on
@@ -59,6 +60,13 @@ type Links interface {
 // Dataplane makes the kernel's state equal to a plan.
 type Dataplane interface {
 	Apply(ctx context.Context, plan api.NetworkPlan) error
+}
+
+// Tunnels makes the devices that encrypt what goes to other nodes, as a plan says.
+type Tunnels interface {
+	// Apply returns the indexes of the devices, 0 for one that could not be made;
+	// the error says why.
+	Apply(plan api.NetworkPlan) ([]int, error)
 }
 
 // Names answers for services and tasks.
@@ -98,6 +106,7 @@ type Config struct {
 	Runtime   Runtime
 	Links     Links
 	Dataplane Dataplane
+	Tunnels   Tunnels
 	Names     Names
 	Gossip    Gossip
 	Managers  Managers
@@ -116,6 +125,7 @@ type Agent struct {
 	newest  cell[api.Index]          // what the leader had at the last report; 0 before the first
 	links   cell[map[api.TaskID]int] // interfaces that are up, by task
 	applied cell[applied]
+	devices []int // that encrypt, as syncNetwork made them last
 	tasks   *tasks
 	reports *reports
 	look    chan struct{} // holds one token when the node has become another

@@ -289,7 +289,7 @@ func TestStopBeforeTheNetworkIsReady(t *testing.T) {
 // What happens elsewhere in the cluster makes nobody ask the runtime.
 func TestOthersChangesCostNothing(t *testing.T) {
 	m, c := newMachine(), newCluster()
-	a := New(Config{Node: "n1", Runtime: m, Links: m, Dataplane: m, Names: m, Gossip: c, Managers: c, Fence: newLease(), Now: time.Now})
+	a := New(Config{Node: "n1", Runtime: m, Links: m, Dataplane: m, Tunnels: wires{m}, Names: m, Gossip: c, Managers: c, Fence: newLease(), Now: time.Now})
 	w := newWorker(a, "a")
 	task := assigned("a", "n1")
 	w.tell(task)

@@ -32,6 +32,7 @@ type machine struct {
 	files map[api.TaskID][]string // what was placed and not removed
 
 	imageErr, startErr, planErr error
+	tunnelErr                   error
 	health                      api.ContainerHealth // of containers that start
 	probes, healthyAfter        int                 // probes that were run; from which on they pass, 0: never
 	hangs                       bool                // does not say what it is
@@ -190,7 +191,7 @@ func (m *machine) RemoveTask(_ context.Context, id api.TaskID) error {
 	return nil
 }
 
-func (m *machine) Attach(_ context.Context, task api.TaskID, netns string, _ netip.Addr) (int, error) {
+func (m *machine) Attach(_ context.Context, task api.TaskID, netns string, _ netip.Addr, _ bool) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.links[task] == 0 {
@@ -228,6 +229,22 @@ func (m *machine) Apply(_ context.Context, plan api.NetworkPlan) error {
 	}
 	m.plans = append(m.plans, plan)
 	return nil
+}
+
+// wires are a machine's devices that encrypt: each has 40 and its epoch as index.
+type wires struct{ *machine }
+
+func (w wires) Apply(plan api.NetworkPlan) ([]int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.tunnelErr != nil {
+		return make([]int, len(plan.Tunnels.Epochs)), w.tunnelErr
+	}
+	var devices []int
+	for _, epoch := range plan.Tunnels.Epochs {
+		devices = append(devices, 40+int(epoch))
+	}
+	return devices, nil
 }
 
 func (m *machine) lastPlan() (api.NetworkPlan, bool) {
@@ -449,7 +466,7 @@ func run(t *testing.T, m *machine, c *cluster) (stop func()) {
 func runWith(t *testing.T, m *machine, c *cluster, l *lease) (stop func()) {
 	t.Helper()
 	a := New(Config{
-		Node: "n1", Runtime: m, Links: m, Dataplane: m, Names: m, Gossip: c, Managers: c, Fence: l,
+		Node: "n1", Runtime: m, Links: m, Dataplane: m, Tunnels: wires{m}, Names: m, Gossip: c, Managers: c, Fence: l,
 		DNS: netip.MustParseAddr("169.254.20.53"), Info: m.Info,
 		Now: time.Now, Log: slog.New(slog.DiscardHandler),
 	})

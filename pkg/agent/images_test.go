@@ -59,7 +59,7 @@ func TestImageIsCopiedFromAnotherNode(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			m, c := newMachine(), newCluster()
 			m.imageErr = tt.ensure
-			a := New(Config{Node: "n1", Runtime: m, Links: m, Dataplane: m, Names: m, Gossip: c, Managers: c, Fence: newLease(), Copies: tt.from, Now: time.Now})
+			a := New(Config{Node: "n1", Runtime: m, Links: m, Dataplane: m, Tunnels: wires{m}, Names: m, Gossip: c, Managers: c, Fence: newLease(), Copies: tt.from, Now: time.Now})
 			task := assigned("a", "n1")
 			task.Spec.Pin = tt.pin
 			err := newWorker(a, "a").ensureImage(t.Context(), task)

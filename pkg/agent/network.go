@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
@@ -17,7 +18,11 @@ func (a *Agent) syncNetwork(ctx context.Context) error {
 		gossip := a.Gossip.Changed()
 		view, viewChanged := a.view.Get()
 		links, linksChanged := a.links.Get()
+		var look <-chan time.Time
 		if view != nil && view.Cluster != nil {
+			if view.Encrypts() {
+				look = time.After(tunnelInterval)
+			}
 			if err := a.applyNetwork(ctx, view, links); err != nil {
 				a.Log.Error("cannot put the network into the kernel", "index", view.Index, "err", err)
 				pause(ctx, retryDelay)
@@ -31,14 +36,34 @@ func (a *Agent) syncNetwork(ctx context.Context) error {
 		case <-gossip:
 		case <-viewChanged:
 		case <-linksChanged:
+		case <-look:
 		}
 	}
 	return nil
 }
 
+// tunnelInterval is how often the node looks whether the devices that encrypt are
+// still as they should be: until then nothing that has to be encrypted leaves.
+const tunnelInterval = 10 * time.Second
+
+// makeTunnels makes the devices of a plan and puts them into it. The managers are
+// told of the keys of new ones. What cannot be made holds up nothing else.
+func (a *Agent) makeTunnels(plan *api.NetworkPlan) {
+	devices, err := a.Tunnels.Apply(*plan)
+	if err != nil {
+		a.Log.Error("cannot encrypt what goes to other nodes: it is dropped", "err", err)
+	}
+	plan.Tunnels.Devices = devices
+	if !slices.Equal(devices, a.devices) {
+		a.devices = devices
+		a.Changed()
+	}
+}
+
 func (a *Agent) applyNetwork(ctx context.Context, view *api.Snapshot, links map[api.TaskID]int) error {
 	view = view.With(withoutDead(view, a.Gossip.Died()))
 	plan := network.Plan(view, a.Node, a.Gossip.Suspects(), links)
+	a.makeTunnels(&plan)
 	if err := a.Dataplane.Apply(ctx, plan); err != nil {
 		return err
 	}
@@ -62,7 +87,7 @@ func withoutDead(view *api.Snapshot, died map[api.TaskID]bool) []api.Change {
 
 // attach makes a task's interface and waits until the kernel's programs know it.
 func (a *Agent) attach(ctx context.Context, t *api.Task, netns string) error {
-	ifindex, err := a.Links.Attach(ctx, t.ID, netns, t.Endpoint.Addr)
+	ifindex, err := a.Links.Attach(ctx, t.ID, netns, t.Endpoint.Addr, a.View().OnEncrypted(t.Networks))
 	if err != nil {
 		return fmt.Errorf("connect to the network: %w", err)
 	}

@@ -155,10 +155,11 @@ const (
 
 func (m *Manager) plan(snap *api.Snapshot, now time.Time) Planned {
 	leases := m.tracker.Leases(snap, now)
+	acked := m.tracker.Acked(snap.With(leases), now)
 	planned := m.planner.Plan(orchestrator.Input{
 		Snapshot: snap.With(leases),
 		Now:      now,
-		Acked:    m.tracker.Acked(snap.With(leases), now),
+		Acked:    acked,
 		Fenced: func(id api.NodeID) bool {
 			return m.tracker.Fenced(id, snap.Cluster.FenceWait(), now)
 		},
@@ -169,5 +170,7 @@ func (m *Manager) plan(snap *api.Snapshot, now time.Time) Planned {
 	planned.Changes = api.Merge(planned.Changes, settings)
 	gossip := planGossipKey(snap.With(planned.Changes), now, m.rand)
 	planned.Changes = api.Merge(planned.Changes, gossip)
+	tunnels := planTunnelKeys(snap.With(planned.Changes), acked, now)
+	planned.Changes = api.Merge(planned.Changes, tunnels)
 	return planned
 }

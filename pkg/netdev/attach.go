@@ -23,6 +23,18 @@ type Link struct {
 	// /proc/PID/ns/net.
 	NetNS string
 	Addr  netip.Addr
+	// Encrypted: its packets are encrypted between nodes, which leaves them
+	// api.TunnelOverhead less of the interface's MTU.
+	Encrypted bool
+}
+
+// pathMTU is what the task's routes say, 0 where it is the interface's MTU. That
+// stays as it is, so that the task takes what others send to it at theirs.
+func (want Link) pathMTU(mtu int) int {
+	if !want.Encrypted {
+		return 0
+	}
+	return mtu - api.TunnelOverhead
 }
 
 // Attach gives a task its interface, and returns the index of the host side.
@@ -84,7 +96,7 @@ func (l *Links) attach(want Link) (int, error) {
 	}
 	// Inside first: what the host sends then finds the task's side ready.
 	addr6 := l.address6(want.Addr, host.Attrs().MTU)
-	if err := configureTask(inside, ns, want.Addr, addr6); err != nil {
+	if err := configureTask(inside, ns, want.Addr, addr6, want.pathMTU(host.Attrs().MTU)); err != nil {
 		return 0, err
 	}
 	if err := l.configureHost(host, want.Addr, addr6); err != nil {
@@ -170,7 +182,7 @@ func (l *Links) taskMTU() (int, error) {
 }
 
 // configureTask sets up the task's end of the pair, and its loopback.
-func configureTask(inside *netlink.Handle, ns *os.File, addr, addr6 netip.Addr) error {
+func configureTask(inside *netlink.Handle, ns *os.File, addr, addr6 netip.Addr, pathMTU int) error {
 	eth0, err := inside.LinkByName(taskDevice)
 	if err != nil {
 		return fmt.Errorf("look up task's %s: %w", taskDevice, err)
@@ -201,9 +213,10 @@ func configureTask(inside *netlink.Handle, ns *os.File, addr, addr6 netip.Addr) 
 				Dst:       &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)},
 				Gw:        Gateway.AsSlice(),
 				Flags:     int(netlink.FLAG_ONLINK),
+				MTU:       pathMTU,
 			})
 		}},
-		{"IPv6", func() error { return configureTask6(inside, ns, eth0, addr6) }},
+		{"IPv6", func() error { return configureTask6(inside, ns, eth0, addr6, pathMTU) }},
 	}
 	for _, step := range steps {
 		if err := step.do(); err != nil {

@@ -98,7 +98,7 @@ func removeNowhere6() error {
 
 // configureTask6 gives the task's end its IPv6 address and route. The engine
 // turns IPv6 off in a sandbox without networks of its own.
-func configureTask6(inside *netlink.Handle, ns *os.File, eth0 netlink.Link, addr netip.Addr) error {
+func configureTask6(inside *netlink.Handle, ns *os.File, eth0 netlink.Link, addr netip.Addr, pathMTU int) error {
 	if !addr.IsValid() {
 		return nil
 	}
@@ -124,6 +124,9 @@ func configureTask6(inside *netlink.Handle, ns *os.File, eth0 netlink.Link, addr
 		LinkIndex: index,
 		Dst:       &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)},
 		Gw:        gateway6.AsSlice(),
+	}
+	if pathMTU >= minMTU6 {
+		route.MTU = pathMTU
 	}
 	if err := inside.RouteReplace(route); err != nil {
 		return fmt.Errorf("default route: %w", err)

@@ -113,6 +113,29 @@ func TestTaskNamespaceAsMade(t *testing.T) {
 	}
 }
 
+// What goes to other nodes encrypted has to be shorter; what comes may be as long as
+// ever.
+func TestEncryptedTask(t *testing.T) {
+	f := newFabric(t)
+	task := newNS(t)
+	f.attach(t, Link{Task: taskA, NetNS: task, Addr: addrA, Encrypted: true})
+	for _, c := range []struct{ show, want string }{
+		{"-4 route show", "default via 169.254.1.1 dev eth0 onlink mtu 1390"},
+		{"-6 route show default", "default via fe80::1 dev eth0 metric 1024 mtu 1390 pref medium"},
+	} {
+		if got := ip(t, task, strings.Fields(c.show)...); strings.Join(strings.Fields(got), " ") != c.want {
+			t.Errorf("%s: %q, want %q", c.show, got, c.want)
+		}
+	}
+	in(t, task, func() error {
+		eth0, err := netlink.LinkByName("eth0")
+		if err == nil && eth0.Attrs().MTU != 1450 {
+			t.Errorf("eth0 has an MTU of %d", eth0.Attrs().MTU)
+		}
+		return err
+	})
+}
+
 func TestAttachAgainDisturbsNothing(t *testing.T) {
 	f := newFabric(t)
 	task := newNS(t)

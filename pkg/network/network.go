@@ -32,8 +32,11 @@ func Plan(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool, lin
 		plan.Pool, _ = netip.ParsePrefix(view.Cluster.Pool)
 		plan.Pool6 = api.Pool6(view.Cluster.ID)
 	}
+	if view.Cluster != nil && view.Encrypts() {
+		plan.Tunnels = view.Cluster.Tunnels()
+	}
 	for _, n := range api.Sorted(view.Nodes) {
-		plan.Members = append(plan.Members, api.Member{Node: n.ID, Addr: n.Addr})
+		plan.Members = append(plan.Members, api.Member{Node: n.ID, Addr: n.Addr, Keys: keys(n, plan.Tunnels.Epochs)})
 	}
 	slices.SortStableFunc(plan.Members, func(a, b api.Member) int { return a.Addr.Compare(b.Addr) })
 
@@ -43,6 +46,8 @@ func Plan(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool, lin
 			Node:     view.Nodes[t.NodeID].Addr,
 			Networks: numbers(view, t.Networks),
 			Outside:  outside(view, t.Networks),
+
+			Encrypted: view.OnEncrypted(t.Networks),
 		}
 		if t.NodeID == node {
 			e.IfIndex = links[t.ID]
@@ -52,6 +57,17 @@ func Plan(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool, lin
 	}
 	plan.Frontends = frontends(view, node, suspects)
 	return plan
+}
+
+// keys are those of a node that the epochs have.
+func keys(n *api.Node, epochs []uint64) []api.TunnelKey {
+	var out []api.TunnelKey
+	for _, epoch := range epochs {
+		if public := n.TunnelKey(epoch); public != nil {
+			out = append(out, api.TunnelKey{Epoch: epoch, Public: public})
+		}
+	}
+	return out
 }
 
 // located are the tasks with an address on a node, by address.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,13 +18,37 @@ import (
 	"github.com/orch-dev/orch/pkg/netdev"
 	"github.com/orch-dev/orch/pkg/network"
 	"github.com/orch-dev/orch/pkg/rpc"
+	"github.com/orch-dev/orch/pkg/wireguard"
 )
 
 // taskLinks is netdev as the agent wants it.
 type taskLinks struct{ *netdev.Links }
 
-func (l taskLinks) Attach(ctx context.Context, task api.TaskID, netns string, addr netip.Addr) (int, error) {
-	return l.Links.Attach(ctx, netdev.Link{Task: task, NetNS: netns, Addr: addr})
+func (l taskLinks) Attach(ctx context.Context, task api.TaskID, netns string, addr netip.Addr, encrypted bool) (int, error) {
+	return l.Links.Attach(ctx, netdev.Link{Task: task, NetNS: netns, Addr: addr, Encrypted: encrypted})
+}
+
+// lacksEncryption is tried once: a kernel does not change under its node.
+var lacksEncryption = sync.OnceValue(wireguard.Lacks)
+
+// tunnels is wireguard as the agent wants it. A kernel without it is no failure:
+// the managers know of it, and give the node nothing to encrypt.
+type tunnels struct{ *wireguard.Tunnels }
+
+func (t tunnels) Apply(plan api.NetworkPlan) ([]int, error) {
+	if len(plan.Tunnels.Epochs) > 0 && lacksEncryption() != "" {
+		return make([]int, len(plan.Tunnels.Epochs)), nil
+	}
+	return t.Tunnels.Apply(plan)
+}
+
+// encryption is what the node says of it.
+func (m *member) encryption() *api.Encryption {
+	keys, err := m.tunnels.Keys()
+	if err != nil {
+		m.d.log.Error("cannot read the keys of encryption between nodes", "err", err)
+	}
+	return &api.Encryption{Lacks: lacksEncryption(), Keys: keys}
 }
 
 // zoneSetter is dns as the agent wants it.
@@ -136,6 +161,7 @@ func (d *daemon) nodeInfo(ctx context.Context, m *member) api.NodeInfo {
 			info = engine
 		}
 		info.Datapath = m.plane.Describe()
+		info.Encryption = m.encryption()
 		info.Issuer = d.credentials().Issuer
 		id := d.identity()
 		info.GossipRing = api.GossipRingID(id.gossipRing())

@@ -59,6 +59,9 @@ func (d *daemon) Diagnose(ctx context.Context, _ *api.Empty) (*api.NodeFacts, er
 	}
 	f.Ephemeral, f.Reserved = ephemeralPorts()
 	if view := m.agent.View(); view != nil {
+		if lacks := lacksEncryption(); lacks == "" || view.Encrypts() {
+			f.Features = append(f.Features, api.Feature{Name: "WireGuard", Have: lacks == "", Without: "of the encrypted networks no task runs here, and no client gets through here to one"})
+		}
 		f.Published = publishedPorts(view)
 		f.DSR = network.DSR(view)
 		f.Peers = m.tryPeers(ctx, view, f.UplinkMTU)

@@ -14,6 +14,7 @@ import (
 	"github.com/orch-dev/orch/pkg/dataplane"
 	"github.com/orch-dev/orch/pkg/docker"
 	"github.com/orch-dev/orch/pkg/rpc"
+	"github.com/orch-dev/orch/pkg/wireguard"
 )
 
 // Leave has this node leave its cluster, and tells how far it is.
@@ -173,7 +174,7 @@ func (d *daemon) removeNetwork(ctx context.Context, id identity, purge bool) err
 	if err != nil {
 		return err
 	}
-	if err := links.Purge(ctx); err != nil {
+	if err := errors.Join(links.Purge(ctx), wireguard.New(uplink, ownerTag(id.ClusterID)).Purge()); err != nil {
 		return err
 	}
 	if purge {

@@ -21,6 +21,7 @@ import (
 	"github.com/orch-dev/orch/pkg/metrics"
 	"github.com/orch-dev/orch/pkg/netdev"
 	"github.com/orch-dev/orch/pkg/rpc"
+	"github.com/orch-dev/orch/pkg/wireguard"
 )
 
 // dnsAddr is where tasks find their node's name server. It is link-local, so
@@ -36,6 +37,7 @@ type member struct {
 	engine   *docker.Engine
 	plane    *dataplane.Dataplane
 	links    *netdev.Links
+	tunnels  *wireguard.Tunnels
 	names    *dns.Server
 	gossip   *gossip
 	managers *agent.Directory
@@ -129,7 +131,7 @@ func (m *member) initNetwork() error {
 	if err != nil {
 		return err
 	}
-	m.links = links
+	m.links, m.tunnels = links, wireguard.New(uplink, ownerTag(m.id.ClusterID))
 	if err := m.links.Setup(m.ctx); err != nil {
 		return err
 	}
@@ -238,7 +240,7 @@ func (m *member) announce() (stop func()) {
 
 func (m *member) initAgent() error {
 	m.agent = agent.New(agent.Config{
-		Node: m.id.Node, Addr: netip.AddrPortFrom(m.id.Addr, m.d.apiPort), Runtime: m.engine, Links: taskLinks{m.links}, Dataplane: m.plane,
+		Node: m.id.Node, Addr: netip.AddrPortFrom(m.id.Addr, m.d.apiPort), Runtime: m.engine, Links: taskLinks{m.links}, Dataplane: m.plane, Tunnels: tunnels{m.tunnels},
 		Names: zoneSetter{m.names}, Gossip: m.gossip, Managers: m.managers, Fence: m.fence, Copies: m.managers, DNS: dnsAddr,
 		Info: func(ctx context.Context) api.NodeInfo { return m.d.nodeInfo(ctx, m) },
 		Now:  time.Now, Log: m.d.log.With("part", "agent"),
@@ -317,7 +319,7 @@ func (m *member) purge() {
 		return
 	}
 	ctx := context.Background()
-	if err := errors.Join(m.links.Purge(ctx), dataplane.Purge(m.d.pinDir), m.d.sysctls.Restore()); err != nil {
+	if err := errors.Join(m.links.Purge(ctx), m.tunnels.Purge(), dataplane.Purge(m.d.pinDir), m.d.sysctls.Restore()); err != nil {
 		m.d.log.Warn("clean up", "err", err)
 	}
 }
