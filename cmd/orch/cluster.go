@@ -218,6 +218,7 @@ func infoRows(info *api.Info) [][]string {
 		[]string{"  Role", string(n.Role)},
 		[]string{"  Address", n.APIAddr()},
 		[]string{"  Data path", n.Info.Datapath},
+		[]string{"  Encryption", describeEncryption(n)},
 	)
 	for _, a := range doctor.DescribeAttachments(info.Attachments) {
 		rows = append(rows, []string{"    " + a.Devices, a.Programs})
@@ -246,4 +247,16 @@ func infoRows(info *api.Info) [][]string {
 		}
 	}
 	return rows
+}
+
+// describeEncryption says what a node can do for networks that are encrypted.
+func describeEncryption(n *api.Node) string {
+	switch lacks := n.LacksEncryption(); {
+	case lacks != "":
+		return "none: " + lacks
+	case len(n.Info.Encryption.Keys) == 0:
+		return "WireGuard; no network asks for it"
+	default:
+		return "WireGuard"
+	}
 }

@@ -65,7 +65,9 @@ type Build struct {
 type NetworkSpec struct {
 	Name     string // STACK_NAME, unless the file names it
 	Internal bool
-	External bool
+	// Encrypted: between nodes by WireGuard, or not at all.
+	Encrypted bool
+	External  bool
 }
 
 // VolumeSpec is a named volume of a stack.

@@ -330,3 +330,17 @@ func TestUpdateRules(t *testing.T) {
 		}
 	}
 }
+
+// The option is read as Docker reads it: there, and without a value, it is on.
+func TestIsEncrypted(t *testing.T) {
+	for value, want := range map[string]bool{"": true, "true": true, "1": true, "false": false, "0": false} {
+		file := "services: {web: {image: a, networks: [n]}}\nnetworks: {n: {driver_opts: {encrypted: \"" + value + "\"}}}\n"
+		got, err := compose.Load(context.Background(), "blog", []compose.Source{{Name: "c", Content: []byte(file)}}, compose.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Networks[0].Encrypted != want {
+			t.Errorf("%q: %t, want %t", value, got.Networks[0].Encrypted, want)
+		}
+	}
+}

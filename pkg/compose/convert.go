@@ -5,6 +5,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -357,11 +358,18 @@ func (c *converter) networks() {
 			c.warnAt("networks."+key, "no service uses it; it is not made", "")
 			continue
 		}
-		byName[n.Name] = NetworkSpec{Name: n.Name, Internal: n.Internal, External: bool(n.External)}
+		byName[n.Name] = NetworkSpec{Name: n.Name, Internal: n.Internal, Encrypted: isEncrypted(n.DriverOpts), External: bool(n.External)}
 	}
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		c.project.Networks = append(c.project.Networks, byName[name])
 	}
+}
+
+// isEncrypted is how Docker reads the option: an empty value turns it on.
+func isEncrypted(options map[string]string) bool {
+	value, there := options["encrypted"]
+	on, err := strconv.ParseBool(value)
+	return there && (value == "" || err == nil && on)
 }
 
 func (c *converter) volumes() {

@@ -280,7 +280,7 @@ var networkRules = []rule{
 	{"networks.*.driver", honoured, ""},
 	{"networks.*.driver_opts", honoured, ""},
 	{"networks.*.driver_opts.*", warned, notYet},
-	{"networks.*.driver_opts.encrypted", refused, "traffic between nodes is not encrypted yet"},
+	{"networks.*.driver_opts.encrypted", differs, "by WireGuard, of which every node that may run a task on it, or forward to it, has to be capable; see encryption.md"},
 	{"networks.*.enable_ipv4", warned, "every task has an IPv4 and an IPv6 address"},
 	{"networks.*.enable_ipv6", differs, "every task has an IPv6 address beside its IPv4 address, whatever this says"},
 	{"networks.*.external", honoured, ""},

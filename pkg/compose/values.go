@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/format"
@@ -51,6 +52,15 @@ var checks = map[string]func(value string) finding{
 	"services.*.configs.[].mode":                        checkFileMode,
 	"services.*.secrets.[].mode":                        checkFileMode,
 	"networks.*.driver":                                 checkNetworkDriver,
+	"networks.*.driver_opts.encrypted":                  checkEncrypted,
+}
+
+// checkEncrypted refuses what could be meant as a way to encrypt.
+func checkEncrypted(value string) finding {
+	if _, err := strconv.ParseBool(value); value != "" && err != nil {
+		return refuse(fmt.Sprintf("%q is neither true nor false", value), "an empty value encrypts, too")
+	}
+	return finding{}
 }
 
 func (s *scan) check(n *yaml.Node, value, at, pattern string) {

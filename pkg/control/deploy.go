@@ -41,6 +41,9 @@ func planDeploy(snap *api.Snapshot, req *api.DeployRequest, newID func() string,
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := checkEncryption(snap.With(changes), req.Services); err != nil {
+		return nil, nil, err
+	}
 	files, versions, err := planFiles(snap, req, newID, now)
 	if err != nil {
 		return nil, nil, err
@@ -115,14 +118,14 @@ func planNetworks(snap *api.Snapshot, req *api.DeployRequest, newID func() strin
 			return nil, api.Errorf(api.CodeNotFound, "network %s is external but does not exist", spec.Name)
 		case old == nil:
 			changes = append(changes, api.Change{Network: &api.Network{
-				ID: api.NetworkID(newID()), Name: spec.Name, Stack: req.Stack, Internal: spec.Internal,
+				ID: api.NetworkID(newID()), Name: spec.Name, Stack: req.Stack, Internal: spec.Internal, Encrypted: spec.Encrypted,
 			}})
 		case spec.External:
 		case old.Stack != req.Stack:
 			return nil, api.Errorf(api.CodeConflict, "network %s exists and belongs to stack %q", spec.Name, old.Stack)
-		case old.Internal != spec.Internal || old.Removing:
+		case old.Internal != spec.Internal || old.Encrypted != spec.Encrypted || old.Removing:
 			next := *old
-			next.Internal, next.Removing = spec.Internal, false
+			next.Internal, next.Encrypted, next.Removing = spec.Internal, spec.Encrypted, false
 			changes = append(changes, api.Change{Network: &next})
 		}
 	}

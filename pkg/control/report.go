@@ -75,6 +75,7 @@ func planReport(snap *api.Snapshot, req *api.Report, now time.Time) []api.Change
 	if node := snap.Nodes[req.Node]; node != nil && req.Info != nil {
 		next := *node
 		next.Info = req.Info.Bounded()
+		dropKeysOfOthers(snap, &next)
 		if req.Addr.IsValid() {
 			next.Addr, next.APIPort = req.Addr.Addr(), req.Addr.Port()
 		}

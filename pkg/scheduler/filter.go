@@ -34,6 +34,7 @@ const (
 	filterConstraint
 	filterPlatform
 	filterPlugin
+	filterEncryption
 	filterImage
 	filterVolume
 	filterMaxReplicas
@@ -44,7 +45,7 @@ const (
 // filterNames are what people call the filters.
 var filterNames = map[int]string{
 	filterReady: "ready", filterAvailability: "availability", filterConstraint: "constraint", filterPlatform: "platform",
-	filterPlugin: "plug-in", filterImage: "image", filterVolume: "volume", filterMaxReplicas: "max per node",
+	filterPlugin: "plug-in", filterEncryption: "encryption", filterImage: "image", filterVolume: "volume", filterMaxReplicas: "max per node",
 	filterHostPort: "host port", filterResources: "resources",
 }
 
@@ -72,6 +73,9 @@ func (p *planner) lasting(svc *api.Service, spec *api.TaskSpec, i int) *verdict 
 	}
 	if v := lackingDriver(n, spec); v != nil {
 		return v
+	}
+	if n.LacksEncryption() != "" && svc.Spec.EncryptedNetwork(p.snap) != nil {
+		return same(filterEncryption, "without WireGuard, which its encrypted network needs")
 	}
 	if p.imageless[spec.Image][i] {
 		return same(filterImage, "could not get the image "+spec.Image+" a moment ago")

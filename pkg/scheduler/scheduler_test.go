@@ -249,6 +249,19 @@ func TestPlanFilters(t *testing.T) {
 				task("2", "web", 1, "", func(t *api.Task) { t.Spec.Log = &api.LogConfig{Driver: "gelf"} }).
 				task("3", "web", 2, "", func(t *api.Task) { t.Spec.Log = &api.LogConfig{Driver: "splunk"} }),
 			map[string]string{"1": "b", "2": "c", "3": "no suitable node: 3 without the log driver splunk"}},
+		{"nodes that can encrypt, for an encrypted network",
+			func() *cluster {
+				c := newCluster("a", "b").
+					service("web", func(s *api.Service) { s.Spec.Networks = []string{"open", "secret"} }).
+					service("db", func(s *api.Service) { s.Spec.Networks = []string{"open"} }).
+					node("a", func(n *api.Node) { n.Info.Encryption = &api.Encryption{Lacks: "no WireGuard"} }).
+					node("b", func(n *api.Node) { n.Info.Encryption = &api.Encryption{} }).
+					task("x", "db", 1, "b", nil).
+					task("1", "web", 1, "", nil).task("2", "web", 2, "", nil).task("3", "db", 2, "", nil)
+				c.Networks = map[api.NetworkID]*api.Network{"o": {ID: "o", Name: "open"}, "s": {ID: "s", Name: "secret", Encrypted: true}}
+				return c
+			}(),
+			map[string]string{"1": "b", "2": "b", "3": "a"}},
 		{"an image that a node could not get is tried elsewhere",
 			newCluster("a", "b").service("web", nil).task("1", "web", 1, "a", noImage(time.Second)).task("2", "web", 1, "", nil),
 			map[string]string{"2": "b"}},

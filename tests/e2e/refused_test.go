@@ -12,6 +12,7 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/lab"
 	"github.com/orch-dev/orch/pkg/pki"
+	"github.com/orch-dev/orch/pkg/wireguard"
 )
 
 // refusal is a command that has to fail with an error that says all of these.
@@ -66,6 +67,9 @@ func testBadInput(t *testing.T, c *cluster) {
 		{"unknown role", []string{"join-token", "king"}, []string{"king", "worker", "manager"}},
 	})
 	t.Run("join", func(t *testing.T) { testBadJoin(t, c) })
+	if lacks := wireguard.Lacks(); lacks != "" {
+		refused(t, c, []refusal{{"encryption that the kernel lacks", deploy("encrypted.yaml"), []string{"bad_back", "bad_web", "n1 (", "n3 (", lacks}}})
+	}
 
 	if stacks, err := list[api.StackEntry](t.Context(), c, "n1", "stack", "ls"); err != nil || len(stacks) > 0 {
 		t.Errorf("stacks after all that: %v, %v", stacks, err)
