@@ -12,7 +12,7 @@ import (
 )
 
 // wantedModules are what the tests need beside what every kernel has built in.
-var wantedModules = []string{"veth", "bridge", "sch_ingress", "cls_bpf"}
+var wantedModules = []string{"veth", "bridge", "sch_ingress", "cls_bpf", "wireguard"}
 
 // module is a part of a kernel, ready to load.
 type module struct {

@@ -20,6 +20,7 @@ var since = map[string][2]int{
 	"bpf_redirect_neigh":     {5, 10},
 	"XDP of several buffers": {5, 18},
 	"TCX":                    {6, 6},
+	"WireGuard":              {5, 6},
 }
 
 // version is the beginning of the kernel's release.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orch-dev/orch/pkg/dataplane"
+	"github.com/orch-dev/orch/pkg/wireguard"
 )
 
 // testsFailed is the exit code of tests of which some failed; others are a crash.
@@ -41,6 +42,7 @@ func run() error {
 	for _, f := range dataplane.Features() {
 		fmt.Printf("guest: feature %t %s\n", f.Have, f.Name)
 	}
+	fmt.Printf("guest: feature %t WireGuard\n", wireguard.Lacks() == "")
 	pattern, err := os.ReadFile("/tests")
 	if err != nil {
 		return err
