@@ -161,6 +161,7 @@ var meanings = map[string]string{
 	"collision":           "a flow whose client port collides with others, and none was free",
 	"no-route":            "this node has no route to the other node or client",
 	"rewrite":             "the kernel could not resize the packet (out of memory?)",
+	"moving":              "from a task, which may be a reply, while flows are carried over to maps of another version: it is sent again",
 	"in-clear":            "VXLAN that was not encrypted, to a task on an encrypted network",
 	"not-encrypted":       "to or from a task on an encrypted network, and this node or the other cannot encrypt (see orch doctor)",
 	"too-big":             "too big for the tunnel, from a sender that cannot be told (see orch doctor)",
