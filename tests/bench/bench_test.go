@@ -64,7 +64,7 @@ func TestSelectPaths(t *testing.T) {
 		want []string
 	}{
 		{"^HAProxy, TCP mode$", []string{"plain routing, through n1 both ways", "HAProxy, TCP mode"}},
-		{"^orch", []string{"plain routing, through n1 both ways", "orch ingress, tc", "orch ingress, xdp (on veth)", "plain routing", "orch overlay"}},
+		{"^orch", []string{"plain routing, through n1 both ways", "orch ingress, tc", "orch ingress, tc, direct return", "orch ingress, xdp (on veth)", "plain routing", "orch overlay"}},
 		{"no such path", nil},
 	} {
 		var got []string

@@ -29,8 +29,9 @@ type path struct {
 	target  netip.AddrPort
 	// sees is the host whose address the workload is to see.
 	sees string
-	// throughN1: every packet of the connection passes n1, in both directions.
-	throughN1 bool
+	// throughN1: every packet of the connection passes n1, in both directions; with
+	// direct, of the replies only what ends it.
+	throughN1, direct bool
 	// baseline paths are measured always; the first is what ratios refer to.
 	baseline bool
 }
@@ -57,8 +58,9 @@ func allTables() []table {
 	dnatVXLAN := network{"dnat-vxlan", overlayMTU, steps(overVXLAN, translated)}
 	haproxy := network{"haproxy", underlayMTU, steps(routed, proxied)}
 	vxlan := network{"vxlan", overlayMTU, steps(overVXLAN, proxied)}
-	orchTC := network{"orch-tc", overlayMTU, steps(underOrch(dataplane.ModeTC))}
-	orchXDP := network{"orch-xdp", overlayMTU, steps(underOrch(dataplane.ModeXDP))}
+	orchTC := network{"orch-tc", overlayMTU, steps(underOrch(dataplane.ModeTC, api.ReturnTunnel))}
+	orchXDP := network{"orch-xdp", overlayMTU, steps(underOrch(dataplane.ModeXDP, api.ReturnTunnel))}
+	orchDSR := network{"orch-dsr", overlayMTU, steps(underOrch(dataplane.ModeTC, api.ReturnDSR))}
 
 	return []table{{
 		title: "client -> n1 -> workload on n2",
@@ -70,6 +72,7 @@ func allTables() []table {
 			{name: "HAProxy, TCP mode", network: haproxy, from: clientHost, target: published, sees: nodeHost(1), throughN1: true},
 			{name: "HAProxy, TCP mode, kernel VXLAN", network: vxlan, from: clientHost, target: published, sees: nodeHost(1), throughN1: true},
 			{name: ingressPath, network: orchTC, from: clientHost, target: published, sees: clientHost, throughN1: true},
+			{name: directPath, network: orchDSR, from: clientHost, target: published, sees: clientHost, throughN1: true, direct: true},
 			{name: "orch ingress, xdp (on veth)", network: orchXDP, from: clientHost, target: published, sees: clientHost, throughN1: true},
 		},
 		measures: []measure{keepAlive, newConnection},

@@ -35,7 +35,7 @@ type nodeConfig struct {
 
 // underOrch runs orch's data plane on every node, with the workload on n2 as
 // the only backend of the published port.
-func underOrch(mode dataplane.Mode) func(context.Context, *fabric) error {
+func underOrch(mode dataplane.Mode, ret api.Return) func(context.Context, *fabric) error {
 	return func(_ context.Context, f *fabric) error {
 		if mode == dataplane.ModeXDP {
 			if err := f.readyForXDP(); err != nil {
@@ -47,7 +47,7 @@ func underOrch(mode dataplane.Mode) func(context.Context, *fabric) error {
 			if err := inNetns(f.netns(workloadHost(i)), func() error { return netdev.SetGRO(uplink, true) }); err != nil {
 				return err
 			}
-			if err := f.startNode(i, mode); err != nil {
+			if err := f.startNode(i, mode, ret); err != nil {
 				return fmt.Errorf("data plane of n%d: %w", i, err)
 			}
 		}
@@ -58,11 +58,11 @@ func underOrch(mode dataplane.Mode) func(context.Context, *fabric) error {
 // startNode starts node i's data plane and waits until its plan is in the
 // kernel. The process has a mount namespace of its own: pins are in a BPF file
 // system that is gone when it is, however it ended.
-func (f *fabric) startNode(i int, mode dataplane.Mode) error {
+func (f *fabric) startNode(i int, mode dataplane.Mode, ret api.Return) error {
 	config, err := json.Marshal(nodeConfig{
 		PinDir: filepath.Join(f.dir, "bpf-"+nodeHost(i)),
 		Mode:   mode,
-		Plan:   plan(i),
+		Plan:   plan(i, ret),
 	})
 	if err != nil {
 		return fmt.Errorf("encode plan: %w", err)
@@ -96,7 +96,7 @@ func (f *fabric) startNode(i int, mode dataplane.Mode) error {
 }
 
 // plan is the network plan of node i.
-func plan(i int) api.NetworkPlan {
+func plan(i int, ret api.Return) api.NetworkPlan {
 	p := api.NetworkPlan{
 		Generation: 1,
 		Node:       api.NodeID(nodeHost(i)),
@@ -105,6 +105,7 @@ func plan(i int) api.NetworkPlan {
 		Frontends: []api.Frontend{{
 			FrontendKey: api.FrontendKey{Addr: netip.IPv4Unspecified(), Port: publishedPort, Protocol: api.TCP},
 			Service:     "bench",
+			DSR:         ret == api.ReturnDSR,
 			Backends:    []api.Backend{{Addr: workload.Addr(), Port: workload.Port(), Weight: 1}},
 		}},
 	}

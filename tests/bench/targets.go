@@ -16,6 +16,7 @@ const (
 	plainPath     = "plain routing, through n1 both ways"
 	iptablesVXLAN = "iptables DNAT + masquerade, kernel VXLAN"
 	ingressPath   = "orch ingress, tc"
+	directPath    = "orch ingress, tc, direct return"
 	vxlanPath     = "kernel VXLAN"
 	overlayPath   = "orch overlay"
 )
@@ -23,6 +24,8 @@ const (
 var targets = []target{
 	{ingressPath, plainPath, keepAlive.name, 1.10},
 	{ingressPath, plainPath, newConnection.name, 1.10},
+	{directPath, plainPath, keepAlive.name, 1.0},
+	{directPath, plainPath, newConnection.name, 1.0},
 	{ingressPath, iptablesVXLAN, keepAlive.name, 0.65},
 	{ingressPath, iptablesVXLAN, newConnection.name, 0.65},
 	{overlayPath, vxlanPath, newConnection.name, 0.70},
@@ -47,12 +50,12 @@ func (r *result) printTargets(b *strings.Builder) {
 	for _, t := range targets {
 		path, baseline := r.cell(t.path, t.measure), r.cell(t.baseline, t.measure)
 		if path != nil && baseline != nil {
-			line("%-17s over %-42s %-15s %5.2f %5.2f  (must be at most %.2f)", t.path, t.baseline+",", t.measure,
+			line("%-31s over %-42s %-15s %5.2f %5.2f  (must be at most %.2f)", t.path, t.baseline+",", t.measure,
 				path.Median/baseline.Median, path.Best/baseline.Best, t.atMost)
 		}
 	}
 	if c := r.cell(overlayPath, stream.name); c != nil {
-		line("%-17s mean packet between the nodes, one TCP stream: %.1f KB  (must be at least %.0f KB)", overlayPath, c.meanPacket()/1e3, meanPacketTarget/1e3)
+		line("%-31s mean packet between the nodes, one TCP stream: %.1f KB  (must be at least %.0f KB)", overlayPath, c.meanPacket()/1e3, meanPacketTarget/1e3)
 	}
 }
 
