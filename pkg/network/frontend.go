@@ -80,8 +80,14 @@ func DSR(view *api.Snapshot) []string {
 	return names
 }
 
-// hasDSR goes by what the service says, or else the cluster.
+// hasDSR goes by what the service says, or else the cluster. What tasks on an
+// encrypted network send goes to other nodes encrypted, and so by the tunnel.
 func hasDSR(view *api.Snapshot, svc *api.Service) bool {
+	for _, n := range view.Networks {
+		if n.Encrypted && slices.Contains(svc.Spec.Networks, n.Name) {
+			return false
+		}
+	}
 	var rule api.Return
 	if view.Cluster != nil {
 		rule = view.Cluster.Return

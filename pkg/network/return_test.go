@@ -1,6 +1,7 @@
 package network
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/orch-dev/orch/pkg/api"
@@ -33,5 +34,12 @@ func TestReturn(t *testing.T) {
 		if published != 3 {
 			t.Errorf("%d published ports", published)
 		}
+		if got := DSR(snap); slices.Contains(got, "blog_Web") != tt.dsr {
+			t.Errorf("cluster %q, service %q: DSR of %v", tt.cluster, tt.service, got)
+		}
+	}
+	snap.Networks["back"].Encrypted = true
+	if got := DSR(snap); len(got) != 0 {
+		t.Errorf("DSR of %v, whose network is encrypted", got)
 	}
 }
