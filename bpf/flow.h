@@ -74,22 +74,47 @@ static __noinline int flow_keep(const struct packet *p, const struct flow6_key *
 	return 0;
 }
 
-/* Notes a packet that begins a flow; one that ends it begins none. */
-static __always_inline void flow_open(const struct packet *p, const struct flow6_key *key,
-				      struct flow *fresh)
+/* Wraps around after an hour. */
+static __always_inline __u32 now_micros(void) { return bpf_ktime_get_ns() / 1000; }
+
+/* Counts a handshake that the client's acknowledgment ends. */
+static __noinline int handshake_ends(const __u32 *frontend, __u32 began)
 {
+	struct handshakes *h = bpf_map_lookup_elem(&handshakes, frontend);
+	__u32 took = now_micros() - began, bucket = 0;
+
+	if (!h)
+		return 0;
+#pragma unroll
+	for (__u32 i = 0; i < HANDSHAKE_BUCKETS - 1; i++)
+		bucket += took >= (HANDSHAKE_LEAST << i);
+	h->micros += took;
+	h->count[bucket & (HANDSHAKE_BUCKETS - 1)]++;
+	return 0;
+}
+
+/* Notes a packet that begins a flow; one that ends it begins none. */
+static __noinline int flow_open(const struct packet *p, const struct flow6_key *key, __u32 backend,
+				__be32 addr, __u32 now)
+{
+	struct flow fresh = {.backend = backend, .addr = addr, .seen = now};
+
 	if (p->error || (p->tcp & (TCP_FIN | TCP_RST)))
-		return;
-	if (is_syn(p))
-		fresh->flags = SEEN_SYN;
+		return 0;
+	if (is_syn(p)) {
+		fresh.flags = SEEN_SYN;
+		fresh.ack = now_micros();
+	}
 	if (p->v6)
-		bpf_map_update_elem(&brief_flows6, key, fresh, BPF_ANY);
+		bpf_map_update_elem(&brief_flows6, key, &fresh, BPF_ANY);
 	else
-		bpf_map_update_elem(&brief_flows, &key->k, fresh, BPF_ANY);
+		bpf_map_update_elem(&brief_flows, &key->k, &fresh, BPF_ANY);
+	return 0;
 }
 
 /* Notes another packet of the client. True if the flow is one to keep. */
-static __always_inline bool flow_see(const struct packet *p, struct flow *f, __u32 now)
+static __always_inline bool flow_see(const struct packet *p, struct flow *f, const __u32 *frontend,
+				     __u32 now)
 {
 	/* The TC program may look again at what XDP passed up: where there was
 	 * no SYN, only time tells that it is another packet.
@@ -100,6 +125,8 @@ static __always_inline bool flow_see(const struct packet *p, struct flow *f, __u
 		return false;
 	touch(&f->seen, now);
 	if (p->tcp & TCP_ACK) {
+		if ((f->flags & (SEEN_SYN | SEEN_ESTABLISHED)) == SEEN_SYN)
+			handshake_ends(frontend, f->ack);
 		if (f->ack != p->ack)
 			f->ack = p->ack;
 		raise_flags(&f->flags, SEEN_ESTABLISHED);

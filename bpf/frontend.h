@@ -180,7 +180,7 @@ static __always_inline struct backend *keeps(const struct packet *p, const struc
 	b = bpf_map_lookup_elem(&backends, &flow->backend);
 	if (is_of(b, flow, fe) && !begins_anew(p, flow, b, now)) {
 		t->backend = flow->backend;
-		if (flow_see(p, flow, now) && brief)
+		if (flow_see(p, flow, &fe->id, now) && brief)
 			flow_keep(p, key, flow);
 		t->last = is_over(flow->flags);
 		return b;
@@ -197,21 +197,19 @@ static __noinline enum choice choose(const struct packet *p, const struct fronte
 				     struct target *t)
 {
 	struct flow6_key key = flow_key_of(p);
-	struct flow fresh = {.seen = now_ticks()};
+	__u32 now = now_ticks();
 	bool gone = false, begins;
 	struct backend *b;
 
 	t->last = false;
-	b = keeps(p, fe, &key, t, fresh.seen, &gone);
+	b = keeps(p, fe, &key, t, now, &gone);
 	if (gone)
 		return GONE;
 	if (!b) {
 		b = pick(p, fe, &t->backend);
 		if (!b)
 			return NOBODY;
-		fresh.backend = t->backend;
-		fresh.addr = b->addr;
-		flow_open(p, &key, &fresh);
+		flow_open(p, &key, t->backend, b->addr, now);
 		/* What comes late of a connection that is over begins no other. */
 		begins = !p->error && (p->proto != IPPROTO_TCP || is_syn(p));
 		count_stats(&frontend_stats, fe->id, 0, 0, begins);

@@ -168,6 +168,24 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 8192);
+	__type(key, __u32); /* id of a frontend */
+	__type(value, struct handshakes);
+} handshakes SEC(".maps");
+
+/* What was counted of backends that are gone, by their node: user space adds it up
+ * so that what went to a node never becomes less.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __be32);
+	__type(value, struct stats);
+} departed SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 64);
 	__type(key, enum verdict); /* so that the type information has the names */
 	__type(value, struct counter);

@@ -102,7 +102,8 @@
  *   brief_sessions LRU hash  the same, that open or are over  at B
  *   fragments      LRU hash  datagram -> its ports            everywhere
  *   flows6, brief_flows6 and so on            the same for IPv6
- *   frontend_stats, backend_stats, verdicts   per-CPU counters
+ *   frontend_stats, backend_stats, handshakes, verdicts   per-CPU counters
+ *   departed       hash      node -> what its backends got    user space
  *   examples       per-CPU   last packet of each drop reason  everywhere
  *   packet_room    per-CPU   what was read of a packet        everywhere
  */

@@ -145,6 +145,12 @@ type OrchFrontendKey struct {
 	Pad   uint8
 }
 
+type OrchHandshakes struct {
+	_      structs.HostLayout
+	Micros uint64
+	Count  [16]uint32
+}
+
 type OrchMemberFlags uint32
 
 const (
@@ -298,6 +304,7 @@ const (
 	OrchMapBriefFlows6    = "brief_flows6"
 	OrchMapBriefSessions  = "brief_sessions"
 	OrchMapBriefSessions6 = "brief_sessions6"
+	OrchMapDeparted       = "departed"
 	OrchMapEndpoints      = "endpoints"
 	OrchMapExamples       = "examples"
 	OrchMapFlows          = "flows"
@@ -307,6 +314,7 @@ const (
 	OrchMapFrontendStats  = "frontend_stats"
 	OrchMapFrontends      = "frontends"
 	OrchMapFrontends6     = "frontends6"
+	OrchMapHandshakes     = "handshakes"
 	OrchMapMembers        = "members"
 	OrchMapNetPairs       = "net_pairs"
 	OrchMapNodeConfig     = "node_config"
@@ -384,6 +392,7 @@ type OrchMapSpecs struct {
 	BriefFlows6    *ebpf.MapSpec `ebpf:"brief_flows6"`
 	BriefSessions  *ebpf.MapSpec `ebpf:"brief_sessions"`
 	BriefSessions6 *ebpf.MapSpec `ebpf:"brief_sessions6"`
+	Departed       *ebpf.MapSpec `ebpf:"departed"`
 	Endpoints      *ebpf.MapSpec `ebpf:"endpoints"`
 	Examples       *ebpf.MapSpec `ebpf:"examples"`
 	Flows          *ebpf.MapSpec `ebpf:"flows"`
@@ -393,6 +402,7 @@ type OrchMapSpecs struct {
 	FrontendStats  *ebpf.MapSpec `ebpf:"frontend_stats"`
 	Frontends      *ebpf.MapSpec `ebpf:"frontends"`
 	Frontends6     *ebpf.MapSpec `ebpf:"frontends6"`
+	Handshakes     *ebpf.MapSpec `ebpf:"handshakes"`
 	Members        *ebpf.MapSpec `ebpf:"members"`
 	NetPairs       *ebpf.MapSpec `ebpf:"net_pairs"`
 	NodeConfig     *ebpf.MapSpec `ebpf:"node_config"`
@@ -438,6 +448,7 @@ type OrchMaps struct {
 	BriefFlows6    *ebpf.Map `ebpf:"brief_flows6"`
 	BriefSessions  *ebpf.Map `ebpf:"brief_sessions"`
 	BriefSessions6 *ebpf.Map `ebpf:"brief_sessions6"`
+	Departed       *ebpf.Map `ebpf:"departed"`
 	Endpoints      *ebpf.Map `ebpf:"endpoints"`
 	Examples       *ebpf.Map `ebpf:"examples"`
 	Flows          *ebpf.Map `ebpf:"flows"`
@@ -447,6 +458,7 @@ type OrchMaps struct {
 	FrontendStats  *ebpf.Map `ebpf:"frontend_stats"`
 	Frontends      *ebpf.Map `ebpf:"frontends"`
 	Frontends6     *ebpf.Map `ebpf:"frontends6"`
+	Handshakes     *ebpf.Map `ebpf:"handshakes"`
 	Members        *ebpf.Map `ebpf:"members"`
 	NetPairs       *ebpf.Map `ebpf:"net_pairs"`
 	NodeConfig     *ebpf.Map `ebpf:"node_config"`
@@ -465,6 +477,7 @@ func (m *OrchMaps) Close() error {
 		m.BriefFlows6,
 		m.BriefSessions,
 		m.BriefSessions6,
+		m.Departed,
 		m.Endpoints,
 		m.Examples,
 		m.Flows,
@@ -474,6 +487,7 @@ func (m *OrchMaps) Close() error {
 		m.FrontendStats,
 		m.Frontends,
 		m.Frontends6,
+		m.Handshakes,
 		m.Members,
 		m.NetPairs,
 		m.NodeConfig,

@@ -172,7 +172,9 @@ struct flow {
 	__be32 addr; /* of that backend, as ids are used again */
 	__u32 seen;  /* ticks */
 	enum seen flags;
-	__be32 ack; /* the client's last acknowledgment, if SEEN_ESTABLISHED */
+	__be32 ack; /* the client's last acknowledgment, if SEEN_ESTABLISHED; before that
+		     * when its SYN came, in microseconds, if SEEN_SYN
+		     */
 };
 
 /* Backend's node: one translated flow, keyed by what the backend sees. The one
@@ -253,6 +255,20 @@ struct stats {
 	__u64 flows;
 };
 
+/* How long handshakes of a frontend took where their clients enter: from the SYN to
+ * the client's first acknowledgment. The first counts those of less than
+ * HANDSHAKE_LEAST microseconds, each further one those of up to twice as much, the
+ * last all others.
+ */
+#define HANDSHAKE_LEAST 128u
+#define HANDSHAKE_BUCKETS 16u
+
+struct handshakes {
+	__u64 micros; /* of all together */
+	__u32 count[HANDSHAKE_BUCKETS];
+};
+
+_Static_assert(sizeof(struct handshakes) == 72, "handshakes");
 _Static_assert(sizeof(struct node_config) == 48, "node_config");
 _Static_assert(sizeof(struct endpoint) == 24, "endpoint");
 _Static_assert(sizeof(struct net_pair) == 16, "net_pair");

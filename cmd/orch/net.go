@@ -142,13 +142,17 @@ func percent(share float64) string { return fmt.Sprintf("%.1f%%", 100*share) }
 func newNetFlowsCommand(c *cli) *cobra.Command {
 	l, s := &list{}, &scope{}
 	req := api.NetFlowsRequest{}
+	live := &follower{}
 	var client string
 	cmd := &cobra.Command{
 		Use:   "flows",
 		Short: "List the flows that this node's kernel remembers, the latest first",
 		Long: `List the flows that the kernel remembers, the latest first. HERE says what the
 node is to a flow: ingress, where the client's packets enter the cluster; backend,
-where the task runs that serves it; or both.`,
+where the task runs that serves it; or both. VERDICT is what becomes of the client's
+packets there: delivered into a task, or forwarded-tunnel, to the backend's node.
+
+With --follow those that are new, or in another state, are told as they come.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if client != "" {
@@ -156,7 +160,19 @@ where the task runs that serves it; or both.`,
 					return fmt.Errorf("--client %q: give an address", client)
 				}
 			}
-			answers, err := gather[api.NetFlowsRequest, api.NetFlows](cmd, c, s, api.ProcNetFlows, api.ProcAskFlows, req)
+			ask := func() (*api.Answers[api.NetFlows], error) {
+				return gather[api.NetFlowsRequest, api.NetFlows](cmd, c, s, api.ProcNetFlows, api.ProcAskFlows, req)
+			}
+			if live.on {
+				return live.follow(cmd, l.format, flowHeading, func() ([][]string, error) {
+					answers, err := ask()
+					if err != nil {
+						return nil, err
+					}
+					return answered(answers, flowRows), nil
+				}, flowChanged)
+			}
+			answers, err := ask()
 			if err != nil {
 				return err
 			}
@@ -172,12 +188,20 @@ where the task runs that serves it; or both.`,
 	f.StringVar(&l.format, "format", "table", "table or json")
 	f.StringVar(&req.Service, "service", "", "only those of a service, by its full name")
 	f.StringVar(&client, "client", "", "only those of a client, by its address")
+	f.StringVar(&req.Verdict, "verdict", "", "only those whose packets are delivered here, or forwarded-tunnel")
 	f.IntVar(&req.Limit, "limit", 1000, "at most so many of each node")
+	live.flags(cmd)
 	s.flags(cmd, false)
 	return cmd
 }
 
-var flowHeading = []string{"NODE", "HERE", "PROTOCOL", "CLIENT", "FRONTEND", "SERVICE", "BACKEND", "TASK", "STATE", "IDLE"}
+var flowHeading = []string{"NODE", "HERE", "PROTOCOL", "CLIENT", "FRONTEND", "SERVICE", "BACKEND", "TASK", "VERDICT", "STATE", "IDLE"}
+
+// flowChanged tells a flow that is new or in another state from one that goes on.
+func flowChanged(row []string) (key, value string) {
+	idle := len(row) - 1
+	return strings.Join(row[:idle-1], " "), row[idle-1]
+}
 
 func flowRows(list *api.NetFlows) (rows [][]string) {
 	for _, f := range list.Flows {
@@ -189,7 +213,7 @@ func flowRows(list *api.NetFlows) (rows [][]string) {
 			here = "backend"
 		}
 		rows = append(rows, []string{
-			here, string(f.Protocol), f.Client.String(), f.Frontend.String(), f.Service, f.Backend.String(), f.Task, f.State, f.Idle.String(),
+			here, string(f.Protocol), f.Client.String(), f.Frontend.String(), f.Service, f.Backend.String(), f.Task, f.Verdict, f.State, f.Idle.String(),
 		})
 	}
 	return rows
@@ -197,12 +221,27 @@ func flowRows(list *api.NetFlows) (rows [][]string) {
 
 func newNetDropsCommand(c *cli) *cobra.Command {
 	l, s := &list{}, &scope{}
+	live := &follower{}
 	cmd := &cobra.Command{
 		Use:   "drops",
 		Short: "Count the packets that the nodes' kernels dropped, by reason, with the last of each",
-		Args:  cobra.NoArgs,
+		Long: `Count the packets that the nodes' kernels dropped, by reason, with the last of each.
+With --follow each reason is told again when there are more.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			answers, err := gather[api.Empty, api.NetDrops](cmd, c, s, api.ProcNetDrops, api.ProcAskDrops, api.Empty{})
+			ask := func() (*api.Answers[api.NetDrops], error) {
+				return gather[api.Empty, api.NetDrops](cmd, c, s, api.ProcNetDrops, api.ProcAskDrops, api.Empty{})
+			}
+			if live.on {
+				return live.follow(cmd, l.format, dropHeading, func() ([][]string, error) {
+					answers, err := ask()
+					if err != nil {
+						return nil, err
+					}
+					return answered(answers, dropRows), nil
+				}, dropChanged)
+			}
+			answers, err := ask()
 			if err != nil {
 				return err
 			}
@@ -215,11 +254,15 @@ func newNetDropsCommand(c *cli) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&l.format, "format", "table", "table or json")
+	live.flags(cmd)
 	s.flags(cmd, true)
 	return cmd
 }
 
 var dropHeading = []string{"NODE", "REASON", "PACKETS", "BYTES", "MEANING", "LAST"}
+
+// dropChanged tells whether there are more drops of a reason.
+func dropChanged(row []string) (key, value string) { return row[0] + " " + row[1], row[2] }
 
 func dropRows(list *api.NetDrops) (rows [][]string) {
 	for _, d := range list.Drops {

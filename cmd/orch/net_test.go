@@ -37,7 +37,7 @@ func TestNetTables(t *testing.T) {
 	}})
 	flows := one(api.NetFlows{Flows: []api.NetFlow{{
 		Protocol: api.TCP, Client: netip.MustParseAddrPort("203.0.113.9:51000"), Frontend: netip.MustParseAddrPort("192.0.2.1:8080"), Service: "blog_web",
-		Backend: netip.MustParseAddrPort("10.128.0.5:80"), Task: "blog_web.1", Ingress: true, Serving: true, State: "established", Idle: 3 * time.Second,
+		Backend: netip.MustParseAddrPort("10.128.0.5:80"), Task: "blog_web.1", Ingress: true, Serving: true, Verdict: "delivered", State: "established", Idle: 3 * time.Second,
 	}}})
 	drops := one(api.NetDrops{Drops: []api.NetDrop{
 		{Reason: "isolated", Meaning: "no network in common", Packets: 2, Bytes: 120, Last: &api.NetExample{
@@ -55,8 +55,8 @@ NODE   FRONTEND           SERVICE    RETURN   BACKEND         TASK         ON   
 n1     *:8080/tcp         blog_web   dsr      10.128.0.5:80   blog_web.1   n2   draining   33.3%   2       3     18
 n1     192.0.2.1:53/udp   dns        tunnel   none
 n1     10.128.0.2         blog_web            10.128.0.5   blog_web.1   n2   draining   33.3%   2   3   18
-NODE   HERE   PROTOCOL   CLIENT              FRONTEND         SERVICE    BACKEND         TASK         STATE         IDLE
-n1     both   tcp        203.0.113.9:51000   192.0.2.1:8080   blog_web   10.128.0.5:80   blog_web.1   established   3s
+NODE   HERE   PROTOCOL   CLIENT              FRONTEND         SERVICE    BACKEND         TASK         VERDICT     STATE         IDLE
+n1     both   tcp        203.0.113.9:51000   192.0.2.1:8080   blog_web   10.128.0.5:80   blog_web.1   delivered   established   3s
 NODE   REASON     PACKETS   BYTES   MEANING                LAST
 n1     isolated   2         120     no network in common   3s ago on orc1: tcp 10.128.0.9:4000 -> 10.128.0.5:80, 60 bytes
 NODE   VERDICT            FRONTEND     SERVICE    BACKEND         TASK         CHOSEN BY   PATH    RETURN

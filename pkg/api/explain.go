@@ -121,6 +121,7 @@ type NetExample struct {
 type NetFlowsRequest struct {
 	Service string     `json:"service,omitempty"` // full name
 	Client  netip.Addr `json:"client,omitzero"`
+	Verdict string     `json:"verdict,omitempty"`
 	Limit   int        `json:"limit,omitempty"` // 0: 1000
 }
 
@@ -148,8 +149,11 @@ type NetFlow struct {
 	DSR     bool       `json:"dsr,omitempty"`
 	// State: opening, established, closing or closed where the backend is here;
 	// open or closing elsewhere; open for UDP.
-	State string        `json:"state"`
-	Idle  time.Duration `json:"idle"` // to a second
+	State string `json:"state"`
+	// Verdict is what becomes of the client's packets here: delivered or
+	// forwarded-tunnel.
+	Verdict string        `json:"verdict"`
+	Idle    time.Duration `json:"idle"` // to a second
 }
 
 // NetTraceRequest asks a node what it would do with a client's packet.

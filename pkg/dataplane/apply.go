@@ -123,7 +123,7 @@ func (d *Dataplane) remove(have, want *state) error {
 		return err
 	}
 	for _, id := range tables {
-		if err := clearStats(d.maps["frontend_stats"], id); err != nil {
+		if err := errors.Join(clearStats[bpf.OrchStats](d.maps["frontend_stats"], id), clearStats[bpf.OrchHandshakes](d.maps["handshakes"], id)); err != nil {
 			return err
 		}
 	}
@@ -132,7 +132,10 @@ func (d *Dataplane) remove(have, want *state) error {
 		if err := d.maps["backends"].Put(id, bpf.OrchBackend{}); err != nil {
 			return fmt.Errorf("delete backend %d: %w", id, err)
 		}
-		if err := clearStats(d.maps["backend_stats"], id); err != nil {
+		if err := d.depart(id, have.endpoints[have.backends[id].Addr].Node); err != nil {
+			return err
+		}
+		if err := clearStats[bpf.OrchStats](d.maps["backend_stats"], id); err != nil {
 			return err
 		}
 	}

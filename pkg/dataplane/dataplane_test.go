@@ -131,6 +131,7 @@ func TestDataplane(t *testing.T) {
 				{"trace without a backend", testTraceWithoutBackend},
 				{"frontends", testFrontends},
 				{"drops add up", testDropsAddUp},
+				{"handshakes and pairs", testHandshakesAndPairs},
 				{"balance", testBalance},
 				{"affinity", testAffinity},
 				{"weights", testWeights},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -135,10 +136,15 @@ func (c *cluster) wantFlow(ingress *node, client, backend netip.AddrPort, name s
 		}
 		want := api.NetFlow{
 			Protocol: api.TCP, Client: client, Frontend: ingress.published(), Service: "web", Backend: backend,
-			Ingress: w.node == ingress, Serving: serving, State: "established",
+			Ingress: w.node == ingress, Serving: serving, State: "established", Verdict: "forwarded-tunnel",
 		}
 		if serving {
+			want.Verdict = "delivered"
 			want.State, want.Via, want.DSR = "established", ingress.addr, c.dsr && w.node != ingress
+		}
+		by, err := w.node.dp.Flows(api.NetFlowsRequest{Verdict: want.Verdict})
+		if err != nil || slices.ContainsFunc(by.Flows, func(f api.NetFlow) bool { return f.Verdict != want.Verdict }) {
+			c.t.Errorf("%s has flows that are %s: %+v, %v", w.node.name, want.Verdict, by, err)
 		}
 		found := false
 		for _, f := range list.Flows {

@@ -31,7 +31,11 @@ func (d *Dataplane) Flows(req api.NetFlowsRequest) (*api.NetFlows, error) {
 	}
 	out := &api.NetFlows{}
 	for _, f := range all {
-		if (req.Service == "" || f.Service == req.Service) && (!req.Client.IsValid() || f.Client.Addr() == req.Client) {
+		f.Verdict = "forwarded-tunnel"
+		if f.Serving {
+			f.Verdict = "delivered"
+		}
+		if (req.Verdict == "" || f.Verdict == req.Verdict) && (req.Service == "" || f.Service == req.Service) && (!req.Client.IsValid() || f.Client.Addr() == req.Client) {
 			out.Flows = append(out.Flows, *f)
 		}
 	}

@@ -89,12 +89,12 @@ func entries[K comparable, V any](m *ebpf.Map) (map[K]V, error) {
 }
 
 // clearStats zeroes a per-CPU counter whose id becomes free.
-func clearStats(m *ebpf.Map, id uint32) error {
+func clearStats[V any](m *ebpf.Map, id uint32) error {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return err
 	}
-	if err := m.Put(id, make([]bpf.OrchStats, cpus)); err != nil {
+	if err := m.Put(id, make([]V, cpus)); err != nil {
 		return fmt.Errorf("clear %s: %w", m, err)
 	}
 	return nil

@@ -32,7 +32,8 @@ var observed = map[string]func(*migration) error{
 	"brief_sessions": (*migration).follow, "brief_sessions6": (*migration).follow,
 	"fragments": (*migration).follow, "fragments6": (*migration).follow,
 	"frontend_stats": (*migration).addUp, "backend_stats": (*migration).addUp, "verdicts": (*migration).addUp,
-	"examples":    (*migration).addUp,
+	"handshakes": (*migration).addUp, "examples": (*migration).addUp,
+	"departed":    (*migration).follow,
 	"packet_room": nil, // room to work in
 }
 

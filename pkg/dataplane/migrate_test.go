@@ -40,12 +40,7 @@ func TestLayoutChange(t *testing.T) {
 			for round := range 4 {
 				for _, n := range c.nodes {
 					n.must(n.dp.Close)
-					restore := func() {}
-					if round%2 == 0 {
-						restore = dataplane.UseSpec(otherVersion)
-					}
-					n.reopen(dataplane.Config{MaxFlows: 8192 << (round % 2), MaxSessions: 16384})
-					restore()
+					n.reopen(dataplane.Config{MaxFlows: 8192 << (round % 2), MaxSessions: 16384}, round%2 == 0)
 					n.mustHaveCarried("sessions")
 					open.mustAnswer(fmt.Sprint(n.name, " runs another version, round ", round))
 					n.apply(c.plan(n, backends...))
@@ -97,9 +92,12 @@ func TestUnknownLayout(t *testing.T) {
 	n.mustHaveOnePinEach()
 }
 
-// reopen is open with other sizes.
-func (n *node) reopen(cfg dataplane.Config) {
+// reopen is open with other sizes, and perhaps with the programs of another version.
+func (n *node) reopen(cfg dataplane.Config, other bool) {
 	n.t.Helper()
+	if other {
+		defer dataplane.UseSpec(otherVersion)()
+	}
 	cfg.PinDir, cfg.Uplink, cfg.Mode = n.pins, "eth0", n.mode
 	n.must(func() (err error) {
 		n.dp, err = dataplane.Open(cfg)

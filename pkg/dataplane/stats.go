@@ -2,10 +2,12 @@ package dataplane
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -24,6 +26,7 @@ type Counter struct {
 type Stats struct {
 	Frontends []FrontendStats
 	Backends  []BackendStats
+	Pairs     []PairStats
 	// Drops, by reason: packets that went nowhere.
 	Drops map[string]Counter
 	// Verdicts, by name: what became of every other packet that was looked at.
@@ -34,6 +37,27 @@ type Stats struct {
 type FrontendStats struct {
 	api.FrontendKey
 	Service string
+	Counter
+	Flows      uint64 // new flows
+	Handshakes Handshakes
+}
+
+// Handshakes says how long connections took to open, where their clients enter:
+// from the client's SYN to its acknowledgment of the answer.
+type Handshakes struct {
+	// Counts has those that took less than HandshakeLeast, then in each those of up to
+	// twice as much as in the one before, and all others in the last.
+	Counts [16]uint64
+	Total  time.Duration // of all together
+}
+
+// HandshakeLeast is HANDSHAKE_LEAST of types.h.
+const HandshakeLeast = 128 * time.Microsecond
+
+// PairStats counts what this node, as the one where clients enter, sent to backends
+// on a node: another, or itself.
+type PairStats struct {
+	Node netip.Addr // its underlay address
 	Counter
 	Flows uint64 // new flows
 }
@@ -70,10 +94,18 @@ func (d *Dataplane) Stats() (Stats, error) {
 		if err != nil {
 			return Stats{}, err
 		}
+		handshakes, err := d.handshakes(f.Id)
+		if err != nil {
+			return Stats{}, err
+		}
 		s.Frontends = append(s.Frontends, FrontendStats{
 			FrontendKey: name.key, Service: name.service,
-			Counter: Counter{Packets: sum.Packets, Bytes: sum.Bytes}, Flows: sum.Flows,
+			Counter: Counter{Packets: sum.Packets, Bytes: sum.Bytes}, Flows: sum.Flows, Handshakes: handshakes,
 		})
+	}
+	pairs, err := entries[uint32, bpf.OrchStats](d.maps["departed"])
+	if err != nil {
+		return Stats{}, err
 	}
 	for id, b := range d.have.backends {
 		sum, err := sumStats(d.maps["backend_stats"], id)
@@ -85,7 +117,13 @@ func (d *Dataplane) Stats() (Stats, error) {
 			Frontend: name.key, Service: name.service, Addr: addrOf(b.Addr), Port: be16(b.Port),
 			Counter: Counter{Packets: sum.Packets, Bytes: sum.Bytes}, Flows: sum.Flows,
 		})
+		node := d.have.endpoints[b.Addr].Node
+		pairs[node] = plus(pairs[node], sum)
 	}
+	for node, sum := range pairs {
+		s.Pairs = append(s.Pairs, PairStats{Node: addrOf(node), Counter: Counter{Packets: sum.Packets, Bytes: sum.Bytes}, Flows: sum.Flows})
+	}
+	slices.SortFunc(s.Pairs, func(a, b PairStats) int { return a.Node.Compare(b.Node) })
 	slices.SortFunc(s.Frontends, func(a, b FrontendStats) int { return compareKeys(a.FrontendKey, b.FrontendKey) })
 	slices.SortFunc(s.Backends, func(a, b BackendStats) int {
 		return cmp.Or(compareKeys(a.Frontend, b.Frontend), a.Addr.Compare(b.Addr))
@@ -115,6 +153,42 @@ func sumStats(m *ebpf.Map, id uint32) (bpf.OrchStats, error) {
 type verdictName struct {
 	name string
 	drop bool
+}
+
+// plus adds counters up.
+func plus(a, b bpf.OrchStats) bpf.OrchStats {
+	return bpf.OrchStats{Packets: a.Packets + b.Packets, Bytes: a.Bytes + b.Bytes, Flows: a.Flows + b.Flows}
+}
+
+// depart keeps what was counted of a backend that goes, for its node.
+func (d *Dataplane) depart(backend, node uint32) error {
+	sum, err := sumStats(d.maps["backend_stats"], backend)
+	if err != nil || sum == (bpf.OrchStats{}) {
+		return err
+	}
+	var before bpf.OrchStats
+	if err := d.maps["departed"].Lookup(node, &before); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("read departed: %w", err)
+	}
+	if err := d.maps["departed"].Put(node, plus(before, sum)); err != nil {
+		return fmt.Errorf("update departed: %w", err)
+	}
+	return nil
+}
+
+// handshakes adds up those of a frontend.
+func (d *Dataplane) handshakes(frontend uint32) (sum Handshakes, err error) {
+	var perCPU []bpf.OrchHandshakes
+	if err := d.maps["handshakes"].Lookup(frontend, &perCPU); err != nil {
+		return sum, fmt.Errorf("read handshakes: %w", err)
+	}
+	for _, h := range perCPU {
+		sum.Total += time.Duration(h.Micros) * time.Microsecond
+		for i, n := range h.Count {
+			sum.Counts[i] += uint64(n)
+		}
+	}
+	return sum, nil
 }
 
 // verdictNames gives the verdicts the names that the C code has for them.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -59,6 +60,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	frontendLabels = []string{"service", "frontend", "port", "protocol"}
+	pairLabels     = []string{"from", "to"}
 	backendLabels  = []string{"service", "frontend", "port", "protocol", "backend", "backend_port"}
 
 	frontendPackets = describe("frontend_packets_total", "Packets of clients to a frontend through this node.", frontendLabels...)
@@ -67,6 +69,10 @@ var (
 	backendPackets  = describe("backend_packets_total", "Packets that this node sent to a backend of a frontend.", backendLabels...)
 	backendBytes    = describe("backend_bytes_total", "Bytes of those packets, from the IP header on.", backendLabels...)
 	backendFlows    = describe("backend_new_flows_total", "New flows that this node gave to a backend.", backendLabels...)
+	handshakes      = describe("frontend_handshake_seconds", "How long connections of clients took to open through this node: from the SYN to the client's first acknowledgment.", frontendLabels...)
+	pairPackets     = describe("node_pair_packets_total", "Packets of clients that entered at one node, sent to backends on another, or the same.", pairLabels...)
+	pairBytes       = describe("node_pair_bytes_total", "Bytes of those packets, from the IP header on.", pairLabels...)
+	pairFlows       = describe("node_pair_new_flows_total", "New flows that entered at one node, given to backends on another, or the same.", pairLabels...)
 	drops           = describe("drops_total", "Packets that the data plane dropped, by reason.", "reason")
 	verdicts        = describe("verdicts_total", "What became of all other packets that the data plane looked at.", "verdict")
 )
@@ -75,7 +81,7 @@ var (
 type dataplaneCollector struct{ Sources }
 
 func (c *dataplaneCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{frontendPackets, frontendBytes, frontendFlows, backendPackets, backendBytes, backendFlows, drops, verdicts} {
+	for _, d := range []*prometheus.Desc{frontendPackets, frontendBytes, frontendFlows, backendPackets, backendBytes, backendFlows, handshakes, pairPackets, pairBytes, pairFlows, drops, verdicts} {
 		ch <- d
 	}
 }
@@ -94,6 +100,7 @@ func (c *dataplaneCollector) Collect(ch chan<- prometheus.Metric) {
 		count(frontendPackets, f.Packets, labels...)
 		count(frontendBytes, f.Bytes, labels...)
 		count(frontendFlows, f.Flows, labels...)
+		ch <- handshakeHistogram(f.Handshakes, labels)
 	}
 	for _, b := range stats.Backends {
 		labels := append([]string{b.Service}, frontendOf(b.Frontend)...)
@@ -102,12 +109,59 @@ func (c *dataplaneCollector) Collect(ch chan<- prometheus.Metric) {
 		count(backendBytes, b.Bytes, labels...)
 		count(backendFlows, b.Flows, labels...)
 	}
+	names := c.hostnames()
+	for _, p := range stats.Pairs {
+		labels := []string{names.self, names.of(p.Node)}
+		count(pairPackets, p.Packets, labels...)
+		count(pairBytes, p.Bytes, labels...)
+		count(pairFlows, p.Flows, labels...)
+	}
 	for reason, n := range stats.Drops {
 		count(drops, n.Packets, reason)
 	}
 	for verdict, n := range stats.Verdicts {
 		count(verdicts, n.Packets, verdict)
 	}
+}
+
+// handshakeHistogram is cumulative, as Prometheus wants it.
+func handshakeHistogram(h dataplane.Handshakes, labels []string) prometheus.Metric {
+	buckets, total := make(map[float64]uint64), uint64(0)
+	for i, n := range h.Counts {
+		if total += n; i < len(h.Counts)-1 {
+			buckets[(dataplane.HandshakeLeast << i).Seconds()] = total
+		}
+	}
+	return prometheus.MustNewConstHistogram(handshakes, total, h.Total.Seconds(), buckets, labels...)
+}
+
+// hostnames are the nodes' names by address.
+type hostnames struct {
+	self   string
+	byAddr map[netip.Addr]string
+}
+
+func (s Sources) hostnames() hostnames {
+	h := hostnames{self: string(s.Node), byAddr: make(map[netip.Addr]string)}
+	view := s.View()
+	if view == nil {
+		return h
+	}
+	for _, n := range view.Nodes {
+		h.byAddr[n.Addr] = n.Hostname
+		if n.ID == s.Node {
+			h.self = n.Hostname
+		}
+	}
+	return h
+}
+
+// of is a node's name, or its address where it is not known (any more).
+func (h hostnames) of(addr netip.Addr) string {
+	if name, ok := h.byAddr[addr]; ok {
+		return name
+	}
+	return addr.String()
 }
 
 // frontendOf are the labels of a frontend: address ("any" for every address of

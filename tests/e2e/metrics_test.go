@@ -34,7 +34,7 @@ func (s scrape) sum(name string, labels ...string) float64 {
 	total := 0.0
 	for _, m := range s[name].GetMetric() {
 		if has(m, labels) {
-			total += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			total += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
 		}
 	}
 	return total
@@ -86,6 +86,12 @@ func testMetrics(t *testing.T, c *cluster) {
 			if got := grown("orch_"+what+"_bytes_total", port...); got < 60*packets || got > 1500*packets {
 				t.Errorf("%s: %v bytes of the %s counted in %v packets", node, got, what, packets)
 			}
+		}
+		if got := grown("orch_frontend_handshake_seconds", port...); got != connections {
+			t.Errorf("%s: %v handshakes counted, want %d", node, got, connections)
+		}
+		if got := grown("orch_node_pair_new_flows_total", "from", node); got < connections {
+			t.Errorf("%s: %v flows to all nodes counted, want %d or more", node, got, connections)
 		}
 		if after["orch_drops_total"] == nil || after["orch_verdicts_total"] == nil {
 			t.Errorf("%s counts no drops or verdicts", node)

@@ -109,7 +109,7 @@ func bareInterfaces(note func(string, ...any)) error {
 
 // lasting are the maps that do not depend on tasks: settings, members, counters,
 // and room to work in.
-var lasting = []string{"node_config", "members", "frontend_stats", "backend_stats", "verdicts", "examples", "packet_room"}
+var lasting = []string{"node_config", "members", "frontend_stats", "backend_stats", "handshakes", "departed", "verdicts", "examples", "packet_room"}
 
 // mapEntries counts the entries in use of the maps pinned below dir, but those
 // that last.
