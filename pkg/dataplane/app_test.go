@@ -133,7 +133,7 @@ func (s *space) dialFrom(from, addr netip.AddrPort, timeout time.Duration) (c ne
 		return err
 	})
 	if err == nil {
-		c.SetDeadline(time.Now().Add(2 * patience))
+		c.SetDeadline(time.Now().Add(6 * patience))
 	}
 	return c, err
 }
