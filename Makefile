@@ -16,7 +16,7 @@ TEST_FLAGS = -count=1 -p 1 -timeout 20m
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps engine go build install generate check lint generated test test-faults test-kernels test-long fuzz bench demo clean-lab clean
+.PHONY: help deps engine go build install generate check lint generated test test-faults test-kernel test-kernels test-long fuzz bench demo clean-lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ KERNELS ?= bullseye,bookworm,trixie,sid
 test-kernels: go ## the data plane on the kernels of the Debian releases KERNELS, in emulated machines
 	packaging/deps.sh kernels
 	$(GO) run ./tests/kernels -suites $(KERNELS)
+
+test-kernel: go ## some of that on the oldest kernel alone
+	packaging/deps.sh kernels
+	$(GO) run ./tests/kernels -suites bullseye -short
 
 fuzz: go ## every fuzz target, each for FUZZTIME (30s)
 	@grep -rlE '^func Fuzz' --include=*_test.go . | while read -r file; do \

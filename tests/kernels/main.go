@@ -54,6 +54,7 @@ func parseFlags(args []string) (options, error) {
 	flags := flag.NewFlagSet("kernels", flag.ContinueOnError)
 	suites := flags.String("suites", "bullseye,bookworm,trixie,sid", "Debian `releases` whose kernels are booted")
 	flags.StringVar(&opt.tests, "tests", defaultTests, "`pattern` of the tests of pkg/dataplane, as for go test -run")
+	short := flags.Bool("short", false, "only some of the tests, with the programs attached in one way")
 	flags.StringVar(&opt.cache, "cache", "", "`directory` for what is downloaded (default: orch/kernels in the user's cache directory)")
 	flags.IntVar(&opt.beside, "j", runtime.NumCPU(), "`machines` at a time")
 	flags.DurationVar(&opt.limit, "limit", 20*time.Minute, "time for one machine")
@@ -63,6 +64,9 @@ func parseFlags(args []string) (options, error) {
 		return opt, err
 	}
 	opt.suites = strings.Split(*suites, ",")
+	if *short {
+		opt.tests = shortTests
+	}
 	if opt.cache == "" {
 		base, err := os.UserCacheDir()
 		if err != nil {

@@ -11,6 +11,11 @@ import (
 // every way that the programs can be attached.
 const defaultTests = "^(TestDataplane|TestClsact)$"
 
+// shortTests are those of them that fail first where a program is refused by the
+// verifier, or a helper does something else: one way of attaching, and each way of
+// a packet.
+const shortTests = "^(TestDataplane|TestClsact)$/^tc$/^(ingress|ingress_by_ipv6|east_west|east_west_by_ipv6|isolation|too_big|fragments|encrypted)$"
+
 // since says which kernels have a feature: from that version on.
 var since = map[string][2]int{
 	"eBPF at TC":             {4, 1},
