@@ -138,6 +138,7 @@ func endToEnd(t *testing.T, datapath lab.Datapath) {
 		{"metrics", []string{blog, probes}, testMetrics},
 		{"explain", []string{blog}, testExplain},
 		{"doctor", nil, testDoctor},
+		{"direct return", nil, testDirectReturn},
 		{"secrets", []string{blog}, testSecrets},
 		{"secrets and configs", nil, testFiles},
 		{"another machine", []string{blog}, testContext},
