@@ -78,8 +78,11 @@ static __noinline int leave(struct __sk_buff *skb, const struct bpf_fib_lookup *
 	return drop(skb, DROP_NO_ROUTE);
 }
 
-/* Out by the routing table, which is asked by what fib has. */
-static __noinline int route(struct __sk_buff *skb, struct bpf_fib_lookup *fib, enum verdict v)
+/* Out by the routing table, which is asked by what fib has. Inlined, as the calls
+ * from from_task on would need more stack together than older kernels have.
+ */
+static __always_inline int route(struct __sk_buff *skb, struct bpf_fib_lookup *fib,
+				 enum verdict v)
 {
 	return leave(skb, fib, bpf_fib_lookup(skb, fib, sizeof(*fib), 0), v);
 }
