@@ -6,14 +6,12 @@
 #define ORCH_DELIVER_H
 
 #include "frontend.h"
+#include "hop.h"
 #include "icmp.h"
 #include "overlay.h"
 #include "reset.h"
 #include "rewrite.h"
 #include "session.h"
-
-/* Set before load: the device of the underlay. */
-const volatile __u32 uplink_ifindex;
 
 /* Set before load: bpf_redirect_peer silently drops what is longer than the MTU
  * of the task's device (before Linux 5.12).
@@ -151,18 +149,19 @@ static __noinline int complain(struct __sk_buff *skb, const struct packet *p, __
 	return send_back(skb);
 }
 
-/* Into the tunnel: to the endpoint's node, or to the node t->addr itself. */
+/* Into the tunnel, to the target's node. */
 static __noinline int tunnel(struct __sk_buff *skb, const struct node_config *cfg,
 			     const struct packet *p, enum overlay_kind kind, const struct target *t)
 {
 	__u64 flags = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
 		      BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN) | BPF_F_ADJ_ROOM_FIXED_GSO;
-	__be32 from = cfg->underlay, to = t->endpoint ? t->endpoint->node : t->addr;
+	__be32 from = cfg->underlay, to = t->node;
 	__u32 mtu = cfg->mtu - (t->sealed ? TUNNEL_OVERHEAD : 0), len = skb->len - ETH_HLEN;
 	enum verdict v = kind == OVERLAY_CLIENT	  ? FORWARDED_TUNNEL
 			 : kind == OVERLAY_RETURN ? FORWARDED_RETURN
 						  : FORWARDED_OVERLAY;
 	struct encapsulation *h;
+	struct hop hop;
 
 	if (t->sealed && !encrypts(cfg, to))
 		return complain(skb, p, ICMP_HOST_UNREACHABLE, 0, DROP_NOT_ENCRYPTED);
@@ -177,10 +176,16 @@ static __noinline int tunnel(struct __sk_buff *skb, const struct node_config *cf
 			    bpf_htons(p->v6 ? ETH_P_IPV6 : ETH_P_IP));
 	if (t->dsr)
 		ask_dsr(h);
-	if (!t->sealed)
+	if (t->sealed) {
+		tc_count(skb, v);
+		return bpf_redirect(cfg->tunnel, 0);
+	}
+	if (!find_hop(skb, from, to, &hop))
 		return send_out(skb, from, to, v);
+	__builtin_memcpy(h->eth.h_dest, hop.dest, ETH_ALEN);
+	__builtin_memcpy(h->eth.h_source, hop.source, ETH_ALEN);
 	tc_count(skb, v);
-	return bpf_redirect(cfg->tunnel, 0);
+	return bpf_redirect(hop.ifindex, 0);
 }
 
 /* A client's packet to a backend on this node: translate and deliver. */
@@ -244,9 +249,12 @@ static __noinline int send_dsr(struct __sk_buff *skb, const struct packet *p)
 
 /* A client's packet at its ingress node, to the backend chosen. */
 static __always_inline int to_backend(struct __sk_buff *skb, const struct node_config *cfg,
-				      struct packet *p, const struct target *t)
+				      struct packet *p, struct target *t)
 {
-	if (t->endpoint->node == cfg->underlay) {
+	if (t->node == cfg->underlay) {
+		t->endpoint = endpoint(t->addr);
+		if (!t->endpoint)
+			return drop(skb, DROP_NOT_HERE);
 		if (peer_keeps_mtu && wire_length(skb, p) + OVERLAY_OVERHEAD > cfg->mtu)
 			return complain(skb, p, ICMP_FRAG_NEEDED, cfg->mtu - OVERLAY_OVERHEAD,
 					ANSWERED_TOO_BIG);
@@ -268,6 +276,19 @@ static __always_inline void forget_route(struct __sk_buff *skb)
 	bpf_skb_set_tunnel_key(skb, &none, offsetof(struct bpf_tunnel_key, tunnel_label), 0);
 }
 
+/* A client's packet goes to the target. */
+static __always_inline int carry(struct __sk_buff *skb, const struct node_config *cfg,
+				 struct packet *p, struct target *t)
+{
+	/* The cluster's own have a way back only by the node that they are on. */
+	t->dsr = t->dsr && skb->ifindex == uplink_ifindex;
+	t->sealed = cfg->tunnel && (t->sealed || is_encrypted(p->saddr));
+	goes_to(p, t, tc_packets(skb), skb->len - ETH_HLEN);
+	if (skb->ifindex == LOOPBACK_IFINDEX)
+		forget_route(skb);
+	return to_backend(skb, cfg, p, t);
+}
+
 /* A client's packet to a frontend: to a backend. Without one a virtual IP
  * refuses it; on the node's own addresses the kernel does.
  */
@@ -278,13 +299,7 @@ static __always_inline int balance(struct __sk_buff *skb, const struct node_conf
 
 	switch (choose(p, fe, &t)) {
 	case CHOSEN:
-		/* The cluster's own have a way back only by the node that they are on. */
-		t.dsr = (fe->flags & FRONTEND_DSR) && skb->ifindex == uplink_ifindex;
-		goes_to(p, fe, &t, tc_packets(skb), skb->len - ETH_HLEN);
-		t.sealed = is_sealed(cfg, t.endpoint, p->saddr);
-		if (skb->ifindex == LOOPBACK_IFINDEX)
-			forget_route(skb);
-		return to_backend(skb, cfg, p, &t);
+		return carry(skb, cfg, p, &t);
 	case GONE:
 		return reset(skb, p);
 	default:

@@ -8,6 +8,7 @@
 #define ORCH_EXPRESS_H
 
 #include "frontend.h"
+#include "hop.h"
 #include "icmp.h"
 #include "overlay.h"
 
@@ -26,12 +27,13 @@ static __always_inline bool express_route(struct xdp_md *xdp, struct bpf_fib_loo
 }
 
 static __always_inline int express_out(struct xdp_md *xdp, struct ethhdr *eth,
-				       const struct bpf_fib_lookup *fib, __u32 len, enum verdict v)
+				       const __u8 *dest, const __u8 *source, __u32 ifindex,
+				       __u32 len, enum verdict v)
 {
-	__builtin_memcpy(eth->h_dest, fib->dmac, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, fib->smac, ETH_ALEN);
+	__builtin_memcpy(eth->h_dest, dest, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, source, ETH_ALEN);
 	count(v, 1, len);
-	return fib->ifindex == xdp->ingress_ifindex ? XDP_TX : bpf_redirect(fib->ifindex, 0);
+	return ifindex == xdp->ingress_ifindex ? XDP_TX : bpf_redirect(ifindex, 0);
 }
 
 static __always_inline int express_too_big(struct xdp_md *xdp, const struct packet *p, __u16 mtu)
@@ -58,29 +60,28 @@ static __always_inline int express_too_big(struct xdp_md *xdp, const struct pack
 }
 
 static __always_inline int express_tunnel(struct xdp_md *xdp, const struct node_config *cfg,
-					  const struct packet *p, const struct frontend *fe)
+					  const struct packet *p, const struct target *t)
 {
-	struct bpf_fib_lookup fib;
+	__u32 len = p->len + OVERLAY_OVERHEAD;
 	struct encapsulation *h;
-	struct target t;
+	struct hop hop;
 
-	if (choose(p, fe, &t) != CHOSEN || t.endpoint->node == cfg->underlay ||
-	    (t.endpoint->flags & ENDPOINT_ENCRYPTED))
+	if (t->node == cfg->underlay || t->sealed)
 		return XDP_PASS;
-	if (p->len + OVERLAY_OVERHEAD > cfg->mtu)
+	if (len > cfg->mtu)
 		return express_too_big(xdp, p, cfg->mtu - OVERLAY_OVERHEAD);
-	if (!express_route(xdp, &fib, cfg->underlay, t.endpoint->node, p->len + OVERLAY_OVERHEAD) ||
+	if (!find_hop(xdp, cfg->underlay, t->node, &hop) ||
 	    bpf_xdp_adjust_head(xdp, -OVERLAY_OVERHEAD))
 		return XDP_PASS;
 	h = (void *)(long)xdp->data;
 	if ((void *)(h + 1) > (void *)(long)xdp->data_end)
 		return xdp_drop(xdp, p, p->len, DROP_REWRITE);
-	goes_to(p, fe, &t, 1, p->len);
-	write_encapsulation(h, cfg->underlay, t.endpoint->node, OVERLAY_CLIENT, t.port, t.addr,
-			    p->len, flow_hash(p, 0), bpf_htons(ETH_P_IP));
-	if (fe->flags & FRONTEND_DSR)
+	goes_to(p, t, 1, p->len);
+	write_encapsulation(h, cfg->underlay, t->node, OVERLAY_CLIENT, t->port, t->addr, p->len,
+			    flow_hash(p, 0), bpf_htons(ETH_P_IP));
+	if (t->dsr)
 		ask_dsr(h);
-	return express_out(xdp, &h->eth, &fib, p->len + OVERLAY_OVERHEAD, FORWARDED_TUNNEL);
+	return express_out(xdp, &h->eth, hop.dest, hop.source, hop.ifindex, len, FORWARDED_TUNNEL);
 }
 
 static __always_inline int express_return(struct xdp_md *xdp, const struct packet *outer)
@@ -102,7 +103,7 @@ static __always_inline int express_return(struct xdp_md *xdp, const struct packe
 	if ((void *)(eth + 1) > (void *)(long)xdp->data_end)
 		return xdp_drop(xdp, &p, p.len, DROP_REWRITE);
 	flow_answered(&p);
-	return express_out(xdp, eth, &fib, p.len, SENT_TO_CLIENT);
+	return express_out(xdp, eth, fib.dmac, fib.smac, fib.ifindex, p.len, SENT_TO_CLIENT);
 }
 
 #endif

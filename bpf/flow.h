@@ -94,10 +94,11 @@ static __noinline int handshake_ends(const __u32 *frontend, __u32 began)
 }
 
 /* Notes a packet that begins a flow; one that ends it begins none. */
-static __noinline int flow_open(const struct packet *p, const struct flow6_key *key, __u32 backend,
-				__be32 addr, __u32 now)
+static __noinline int flow_open(const struct packet *p, const struct flow6_key *key, __u32 id,
+				const struct backend *b, __u32 now)
 {
-	struct flow fresh = {.backend = backend, .addr = addr, .seen = now};
+	struct flow fresh = {
+		.backend = id, .addr = b->addr, .frontend = b->frontend, .seen = now};
 
 	if (p->error || (p->tcp & (TCP_FIN | TCP_RST)))
 		return 0;

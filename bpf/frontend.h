@@ -7,12 +7,14 @@
 
 struct target {
 	__be32 addr;
+	__be32 node; /* that it is on */
 	__be16 port;
 	bool last;   /* the flow ends with this packet */
 	bool dsr;    /* replies may go straight to the client */
 	bool sealed; /* has to be encrypted on its way to another node */
 	__u32 backend;
-	struct endpoint *endpoint;
+	__u32 frontend;
+	struct endpoint *endpoint; /* set where it is on this node */
 };
 
 enum choice {
@@ -111,9 +113,9 @@ static __always_inline void count_stats(void *map, __u32 id, __u64 packets, __u6
 
 /* Is it the backend that the flow was given to? */
 static __always_inline bool is_of(const struct backend *b, const struct flow *flow,
-				  const struct frontend *fe)
+				  __u32 frontend)
 {
-	return b && b->addr == flow->addr && b->frontend == fe->id;
+	return b && b->addr == flow->addr && b->frontend == frontend;
 }
 
 /* Is the packet to be treated as the first of another flow? A new connection
@@ -178,18 +180,58 @@ static __always_inline struct backend *keeps(const struct packet *p, const struc
 	if (!flow)
 		return NULL;
 	b = bpf_map_lookup_elem(&backends, &flow->backend);
-	if (is_of(b, flow, fe) && !begins_anew(p, flow, b, now)) {
+	if (is_of(b, flow, fe->id) && !begins_anew(p, flow, b, now)) {
 		t->backend = flow->backend;
+		if (flow->frontend != fe->id) /* of before flows knew it */
+			flow->frontend = fe->id;
 		if (flow_see(p, flow, &fe->id, now) && brief)
 			flow_keep(p, key, flow);
 		t->last = is_over(flow->flags);
 		return b;
 	}
-	*gone = !is_of(b, flow, fe) && p->proto == IPPROTO_TCP && !p->error &&
+	*gone = !is_of(b, flow, fe->id) && p->proto == IPPROTO_TCP && !p->error &&
 		!(p->tcp & (TCP_SYN | TCP_RST));
 	if (!brief && !*gone && !p->error)
 		flow_forget(p, key);
 	return NULL;
+}
+
+static __always_inline void aim(const struct packet *p, const struct backend *b, __u32 id,
+				struct target *t)
+{
+	t->addr = b->addr;
+	t->node = b->node;
+	t->port = b->port ? b->port : p->dport;
+	t->dsr = b->flags & BACKEND_DSR;
+	t->sealed = b->flags & BACKEND_ENCRYPTED;
+	t->backend = id;
+	t->frontend = b->frontend;
+}
+
+/* Most packets are of a flow that lasts, which knows its backend without that its
+ * frontend is looked for. False: this is none, or one that something is to be
+ * decided about.
+ */
+static __noinline bool goes_on(const struct packet *p, struct target *t)
+{
+	__u32 now = now_ticks();
+	struct flow6_key key;
+	struct backend *b;
+	struct flow *flow;
+
+	if (!has_ports(p) || is_syn(p))
+		return false;
+	key = flow_key_of(p);
+	flow = lasting_flow(p, &key);
+	if (!flow)
+		return false;
+	b = bpf_map_lookup_elem(&backends, &flow->backend);
+	if (!is_of(b, flow, flow->frontend) || !b->node || begins_anew(p, flow, b, now))
+		return false;
+	flow_see(p, flow, &b->frontend, now);
+	aim(p, b, flow->backend, t);
+	t->last = is_over(flow->flags);
+	return true;
 }
 
 /* Chooses the backend of a packet to a frontend, and remembers it. */
@@ -209,25 +251,23 @@ static __noinline enum choice choose(const struct packet *p, const struct fronte
 		b = pick(p, fe, &t->backend);
 		if (!b)
 			return NOBODY;
-		flow_open(p, &key, t->backend, b->addr, now);
+		flow_open(p, &key, t->backend, b, now);
 		/* What comes late of a connection that is over begins no other. */
 		begins = !p->error && (p->proto != IPPROTO_TCP || is_syn(p));
 		count_stats(&frontend_stats, fe->id, 0, 0, begins);
 		count_stats(&backend_stats, t->backend, 0, 0, begins);
 	}
-	t->addr = b->addr;
-	t->port = b->port ? b->port : p->dport;
-	t->endpoint = endpoint(b->addr);
-	return t->endpoint ? CHOSEN : NOBODY;
+	aim(p, b, t->backend, t);
+	return t->node ? CHOSEN : NOBODY;
 }
 
 /* The packet goes to the target. */
-static __always_inline void goes_to(const struct packet *p, const struct frontend *fe,
-				    const struct target *t, __u64 packets, __u64 bytes)
+static __always_inline void goes_to(const struct packet *p, const struct target *t,
+				    __u64 packets, __u64 bytes)
 {
 	struct flow6_key key;
 
-	count_stats(&frontend_stats, fe->id, packets, bytes, 0);
+	count_stats(&frontend_stats, t->frontend, packets, bytes, 0);
 	count_stats(&backend_stats, t->backend, packets, bytes, 0);
 	if (!t->last)
 		return;

@@ -23,6 +23,15 @@ struct {
 	__type(value, enum member_flags);
 } members SEC(".maps");
 
+/* For each CPU, so that none reads what another is writing. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __be32);
+	__type(value, struct hop);
+} hops SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
@@ -223,6 +232,14 @@ static __always_inline bool encrypts(const struct node_config *cfg, __be32 node)
 	return cfg->tunnel != TUNNEL_MISSING && flags && (*flags & MEMBER_ENCRYPTS);
 }
 
+/* Is it the address of a task on an encrypted network? */
+static __always_inline bool is_encrypted(__be32 addr)
+{
+	struct endpoint *ep = endpoint(addr);
+
+	return ep && (ep->flags & ENDPOINT_ENCRYPTED);
+}
+
 /* Must what goes between an endpoint and an address be encrypted on its way from
  * node to node? It must if one of the two is a task on an encrypted network.
  */
@@ -233,8 +250,7 @@ static __always_inline bool is_sealed(const struct node_config *cfg, const struc
 		return false;
 	if (ep->flags & ENDPOINT_ENCRYPTED)
 		return true;
-	ep = endpoint(other);
-	return ep && (ep->flags & ENDPOINT_ENCRYPTED);
+	return is_encrypted(other);
 }
 
 static __always_inline bool in_pool(const struct node_config *cfg, __be32 addr)

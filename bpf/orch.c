@@ -90,11 +90,12 @@
  *
  *   node_config    array     this node                        user space
  *   members        hash      underlay addresses of the nodes  user space
+ *   hops           hash      node -> next hop, per CPU        everywhere
  *   endpoints      hash      task address -> node, veth       user space
  *   net_pairs      hash      sets of networks that overlap    user space
  *   frontends      hash      address, port -> id              user space
  *   frontends6     hash      the same by IPv6 address         user space
- *   backends       array     id -> address, port, draining    user space
+ *   backends       array     id -> address, node, draining    user space
  *   tables         array of  frontend id -> Maglev table      user space
  *   flows          hash      client's flow -> backend         at A
  *   brief_flows    LRU hash  the same, of those that open     at A
@@ -118,6 +119,7 @@ int uplink_xdp(struct xdp_md *xdp)
 {
 	struct node_config *cfg = config();
 	struct frontend *fe;
+	struct target t = {};
 	struct packet p;
 
 	if (!cfg || !cfg->underlay ||
@@ -128,8 +130,12 @@ int uplink_xdp(struct xdp_md *xdp)
 		return express_return(xdp, &p);
 	if (in_pool(cfg, p.saddr) || in_pool(cfg, p.daddr))
 		return XDP_PASS;
-	fe = find_published(xdp, cfg, xdp->ingress_ifindex, &p, false);
-	return fe ? express_tunnel(xdp, cfg, &p, fe) : XDP_PASS;
+	if (!goes_on(&p, &t)) {
+		fe = find_published(xdp, cfg, xdp->ingress_ifindex, &p, false);
+		if (!fe || choose(&p, fe, &t) != CHOSEN)
+			return XDP_PASS;
+	}
+	return express_tunnel(xdp, cfg, &p, &t);
 }
 
 SEC("tc")

@@ -21,6 +21,7 @@ type OrchAddr6 struct {
 type OrchBackend struct {
 	_        structs.HostLayout
 	Addr     uint32
+	Node     uint32
 	Port     uint16
 	Pad      uint16
 	Flags    OrchBackendFlags
@@ -30,7 +31,9 @@ type OrchBackend struct {
 type OrchBackendFlags uint32
 
 const (
-	OrchBackendFlagsBACKEND_DRAINING OrchBackendFlags = 1
+	OrchBackendFlagsBACKEND_DRAINING  OrchBackendFlags = 1
+	OrchBackendFlagsBACKEND_DSR       OrchBackendFlags = 2
+	OrchBackendFlagsBACKEND_ENCRYPTED OrchBackendFlags = 4
 )
 
 type OrchCounter struct {
@@ -69,12 +72,13 @@ type OrchExample struct {
 }
 
 type OrchFlow struct {
-	_       structs.HostLayout
-	Backend uint32
-	Addr    uint32
-	Seen    uint32
-	Flags   OrchSeen
-	Ack     uint32
+	_        structs.HostLayout
+	Backend  uint32
+	Addr     uint32
+	Seen     uint32
+	Flags    OrchSeen
+	Ack      uint32
+	Frontend uint32
 }
 
 type OrchFlow6Key struct {
@@ -149,6 +153,14 @@ type OrchHandshakes struct {
 	_      structs.HostLayout
 	Micros uint64
 	Count  [16]uint32
+}
+
+type OrchHop struct {
+	_       structs.HostLayout
+	Dest    [6]uint8
+	Source  [6]uint8
+	Ifindex uint32
+	Asked   uint32
 }
 
 type OrchMemberFlags uint32
@@ -315,6 +327,7 @@ const (
 	OrchMapFrontends      = "frontends"
 	OrchMapFrontends6     = "frontends6"
 	OrchMapHandshakes     = "handshakes"
+	OrchMapHops           = "hops"
 	OrchMapMembers        = "members"
 	OrchMapNetPairs       = "net_pairs"
 	OrchMapNodeConfig     = "node_config"
@@ -403,6 +416,7 @@ type OrchMapSpecs struct {
 	Frontends      *ebpf.MapSpec `ebpf:"frontends"`
 	Frontends6     *ebpf.MapSpec `ebpf:"frontends6"`
 	Handshakes     *ebpf.MapSpec `ebpf:"handshakes"`
+	Hops           *ebpf.MapSpec `ebpf:"hops"`
 	Members        *ebpf.MapSpec `ebpf:"members"`
 	NetPairs       *ebpf.MapSpec `ebpf:"net_pairs"`
 	NodeConfig     *ebpf.MapSpec `ebpf:"node_config"`
@@ -459,6 +473,7 @@ type OrchMaps struct {
 	Frontends      *ebpf.Map `ebpf:"frontends"`
 	Frontends6     *ebpf.Map `ebpf:"frontends6"`
 	Handshakes     *ebpf.Map `ebpf:"handshakes"`
+	Hops           *ebpf.Map `ebpf:"hops"`
 	Members        *ebpf.Map `ebpf:"members"`
 	NetPairs       *ebpf.Map `ebpf:"net_pairs"`
 	NodeConfig     *ebpf.Map `ebpf:"node_config"`
@@ -488,6 +503,7 @@ func (m *OrchMaps) Close() error {
 		m.Frontends,
 		m.Frontends6,
 		m.Handshakes,
+		m.Hops,
 		m.Members,
 		m.NetPairs,
 		m.NodeConfig,

@@ -198,8 +198,8 @@ static __always_inline bool session_open(const struct node_config *cfg, const st
 				.dest_port = p->dport,
 				.via = via,
 				.flags = t->dsr ? SEEN_DSR : 0};
+	bool room = true, brief;
 	struct session *s;
-	bool room, brief;
 
 	__builtin_memset(key, 0, sizeof(*key));
 	key->k.client = client.v4;
@@ -208,26 +208,26 @@ static __always_inline bool session_open(const struct node_config *cfg, const st
 	key->k.backend_port = t->port;
 	key->k.proto = p->proto;
 	key->client = client.v6;
-	if (session_find(p, key, now, &room)) {
-		s = session_at(p, key, &brief);
-		if (s) {
-			if (is_syn(p) && brief)
-				s->flags = 0;
-			if (s->via != via)
-				s->via = via;
-			session_answer(s, t->dsr);
-			session_see(s, p, true, now);
-			if (!brief && is_over(s->flags))
-				session_end(p, key);
-			else if (brief && !is_over(s->flags) && !is_syn(p) && !p->error)
-				session_keep(p, key);
-			return true;
-		}
-	} else if (!room || p->error) {
-		return false;
+	s = session_at(p, key, &brief);
+	if (s ? !session_of(s, p) : !is_syn(p)) /* not there: another key, or none */
+		s = session_find(p, key, now, &room) ? session_at(p, key, &brief) : NULL;
+	if (!s) {
+		if (!room || p->error)
+			return false;
+		session_see(&fresh, p, true, now);
+		return session_put(p, key, &fresh);
 	}
-	session_see(&fresh, p, true, now);
-	return session_put(p, key, &fresh);
+	if (is_syn(p) && brief)
+		s->flags = 0;
+	if (s->via != via)
+		s->via = via;
+	session_answer(s, t->dsr);
+	session_see(s, p, true, now);
+	if (!brief && is_over(s->flags))
+		session_end(p, key);
+	else if (brief && !is_over(s->flags) && !is_syn(p) && !p->error)
+		session_keep(p, key);
+	return true;
 }
 
 /* Of a session that a task's packet is a reply of: where it goes, and as whose. */

@@ -25,7 +25,7 @@ static __always_inline int reply(struct __sk_buff *skb, const struct node_config
 				 struct packet *p, const struct endpoint *task,
 				 const struct way_back *way)
 {
-	struct target back = {.addr = way->via};
+	struct target back = {.addr = way->via, .node = way->via};
 	int sent = PASS;
 
 	translate_back(skb, p, way);
@@ -87,7 +87,8 @@ static __always_inline int to_pool(struct __sk_buff *skb, const struct node_conf
 		return refuse(skb, p, ICMP_HOST_UNREACHABLE, DROP_UNKNOWN_DESTINATION);
 	if (!share_network(task->netset, t.endpoint->netset))
 		return refuse(skb, p, ICMP_PROHIBITED, DROP_ISOLATED);
-	if (t.endpoint->node == cfg->underlay)
+	t.node = t.endpoint->node;
+	if (t.node == cfg->underlay)
 		return deliver(skb, t.addr, t.endpoint);
 	t.sealed = is_sealed(cfg, task, t.addr);
 	return tunnel(skb, cfg, p, OVERLAY_DIRECT, &t);

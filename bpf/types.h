@@ -112,11 +112,14 @@ struct frontend {
 
 enum backend_flags {
 	BACKEND_DRAINING = 1, /* keeps its flows, gets no new ones */
+	BACKEND_DSR = 2,      /* its frontend has FRONTEND_DSR */
+	BACKEND_ENCRYPTED = 4, /* its endpoint has ENDPOINT_ENCRYPTED */
 };
 
 /* One backend of one frontend, by its id; address 0 marks a free id. */
 struct backend {
 	__be32 addr;
+	__be32 node; /* that it is on; 0: there is no such endpoint */
 	__be16 port; /* 0: the client's destination port */
 	__u16 pad;
 	enum backend_flags flags;
@@ -175,6 +178,7 @@ struct flow {
 	__be32 ack; /* the client's last acknowledgment, if SEEN_ESTABLISHED; before that
 		     * when its SYN came, in microseconds, if SEEN_SYN
 		     */
+	__u32 frontend; /* of that backend */
 };
 
 /* Backend's node: one translated flow, keyed by what the backend sees. The one
@@ -209,6 +213,14 @@ struct session6 {
 	struct session s;
 	struct addr6 client;
 	struct addr6 dest;
+};
+
+/* What the routing table says of the way to another node. */
+struct hop {
+	__u8 dest[6];
+	__u8 source[6];
+	__u32 ifindex;
+	__u32 asked; /* ticks */
 };
 
 /* Ports of a fragmented datagram, which only its first fragment carries. */
@@ -274,10 +286,11 @@ _Static_assert(sizeof(struct endpoint) == 24, "endpoint");
 _Static_assert(sizeof(struct net_pair) == 16, "net_pair");
 _Static_assert(sizeof(struct frontend_key) == 8, "frontend_key");
 _Static_assert(sizeof(struct frontend) == 16, "frontend");
-_Static_assert(sizeof(struct backend) == 16, "backend");
+_Static_assert(sizeof(struct backend) == 20, "backend");
 _Static_assert(sizeof(struct places) == 64, "places");
 _Static_assert(sizeof(struct flow_key) == 16, "flow_key");
-_Static_assert(sizeof(struct flow) == 20 + SIZE_OF_MORE, "flow");
+_Static_assert(sizeof(struct flow) == 24 + SIZE_OF_MORE, "flow");
+_Static_assert(sizeof(struct hop) == 20, "hop");
 _Static_assert(sizeof(struct session_key) == 16, "session_key");
 _Static_assert(sizeof(struct session) == 24 + SIZE_OF_MORE, "session");
 _Static_assert(sizeof(struct fragment_key) == 16, "fragment_key");

@@ -64,14 +64,6 @@ static __noinline int answer_probe(struct __sk_buff *skb, const struct node_conf
 	return send_out(skb, from, outer->saddr, ANSWERED_PROBE);
 }
 
-/* Is the packet for a task of this node that takes only what was encrypted? */
-static __always_inline bool takes_sealed(__be32 addr)
-{
-	struct endpoint *ep = endpoint(addr);
-
-	return ep && (ep->flags & ENDPOINT_ENCRYPTED);
-}
-
 /* p is the outer packet, and then the inner one. sealed: it was encrypted. */
 static __always_inline int from_overlay(struct __sk_buff *skb, const struct node_config *cfg,
 					struct packet *p, bool sealed)
@@ -81,7 +73,8 @@ static __always_inline int from_overlay(struct __sk_buff *skb, const struct node
 
 	if (!is_member(p->saddr))
 		return drop(skb, DROP_NOT_MEMBER);
-	bpf_skb_pull_data(skb, sizeof(struct encapsulation));
+	if ((void *)(long)skb->data + sizeof(struct encapsulation) > (void *)(long)skb->data_end)
+		bpf_skb_pull_data(skb, sizeof(struct encapsulation));
 	if (!read_encapsulation((void *)(long)skb->data, (void *)(long)skb->data_end, &h))
 		return drop(skb, DROP_MALFORMED);
 	if (h.kind == OVERLAY_PROBE && !sealed)
@@ -91,7 +84,7 @@ static __always_inline int from_overlay(struct __sk_buff *skb, const struct node
 	if (!find_ports(p) && h.kind != OVERLAY_DIRECT)
 		return drop(skb, DROP_FRAGMENT);
 	if (h.kind == OVERLAY_RETURN) {
-		if (!sealed && cfg->tunnel && takes_sealed(p->daddr))
+		if (!sealed && cfg->tunnel && is_encrypted(p->daddr))
 			return drop(skb, DROP_IN_CLEAR);
 		return to_client(skb, p);
 	}
@@ -113,6 +106,7 @@ static __always_inline int from_overlay(struct __sk_buff *skb, const struct node
 static __always_inline int from_uplink(struct __sk_buff *skb, const struct node_config *cfg)
 {
 	struct packet *p = room_for_packet();
+	struct target t = {};
 	struct frontend *fe;
 	int parsed;
 
@@ -133,6 +127,8 @@ static __always_inline int from_uplink(struct __sk_buff *skb, const struct node_
 	read_quoted(skb, cfg, p);
 	if (!find_ports(p))
 		return pass(skb, PASSED_FRAGMENT);
+	if (goes_on(p, &t))
+		return carry(skb, cfg, p, &t);
 	fe = find_published(skb, cfg, skb->ifindex, p, false);
 	if (!fe)
 		return PASS;

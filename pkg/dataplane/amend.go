@@ -77,7 +77,7 @@ func (d *Dataplane) amend(plan api.NetworkPlan, changed []api.Frontend) error {
 	want.node.Generation = uint64(plan.Generation)
 	want.places = all.places
 	for _, f := range changed {
-		want.addFrontend(f, all.frontends[frontendKey(f.FrontendKey)].Id, have, make(networkSets), all.reachable)
+		want.addFrontend(f, all.frontends[frontendKey(f.FrontendKey)].Id, have, make(networkSets), all)
 	}
 	d.have, d.last = nil, nil // read again, should a step fail
 	if err := d.add(have, want); err != nil {

@@ -139,7 +139,9 @@ func (d *Dataplane) remove(have, want *state) error {
 			return err
 		}
 	}
+	_, members := diff(have.members, want.members)
 	if err := errors.Join(
+		deleteKeys(d.maps["hops"], members),
 		del(d.maps["endpoints"], have.endpoints, want.endpoints),
 		del(d.maps["net_pairs"], have.pairs, want.pairs),
 		del(d.maps["members"], have.members, want.members),

@@ -38,7 +38,7 @@ func prepareSpec(cfg Config, uplink int) (*ebpf.CollectionSpec, error) {
 	for name, size := range map[string]uint32{
 		"flows": cfg.MaxFlows, "flows6": max(1, cfg.MaxFlows/ipv6Share),
 		"sessions": cfg.MaxSessions, "sessions6": max(1, cfg.MaxSessions/ipv6Share),
-		"endpoints": cfg.MaxEndpoints, "members": cfg.MaxMembers, "departed": cfg.MaxMembers,
+		"endpoints": cfg.MaxEndpoints, "members": cfg.MaxMembers, "departed": cfg.MaxMembers, "hops": cfg.MaxMembers,
 		"frontends": cfg.MaxFrontends, "frontends6": cfg.MaxFrontends, "tables": cfg.MaxFrontends, "frontend_stats": cfg.MaxFrontends, "handshakes": cfg.MaxFrontends,
 		"backends": cfg.MaxBackends, "backend_stats": cfg.MaxBackends,
 	} {

@@ -34,7 +34,7 @@ var observed = map[string]func(*migration) error{
 	"frontend_stats": (*migration).addUp, "backend_stats": (*migration).addUp, "verdicts": (*migration).addUp,
 	"handshakes": (*migration).addUp, "examples": (*migration).addUp,
 	"departed":    (*migration).follow,
-	"packet_room": nil, // room to work in
+	"packet_room": nil, "hops": nil, // room to work in, and what the routing table says
 }
 
 // Carried says what became of the entries of a map whose layout or size changed.
@@ -72,7 +72,8 @@ func predecessors(pinDir string, spec *ebpf.CollectionSpec, maps map[string]*ebp
 	for _, pin := range pins {
 		name := pin[:max(0, strings.LastIndexByte(pin, '_'))]
 		m := spec.Maps[name]
-		if m == nil || pin == filepath.Base(pinPath(pinDir, m)) || name == "packet_room" {
+		carry, isObserved := observed[name]
+		if m == nil || pin == filepath.Base(pinPath(pinDir, m)) || isObserved && carry == nil {
 			continue
 		}
 		from, err := ebpf.LoadPinnedMap(filepath.Join(pinDir, mapsDir, pin), nil)
@@ -144,7 +145,8 @@ func (d *Dataplane) carry(made []string) (bool, error) {
 		if err != nil {
 			return false, fmt.Errorf("carry over map %s: %w", m.Map, err)
 		}
-		whole[m.Map] = m.Left == 0
+		// What only the new layout has of the plan is in the next plan.
+		whole[m.Map] = m.Left == 0 && len(m.Added) == 0
 	}
 	for _, name := range made {
 		if _, isObserved := observed[name]; !isObserved && !whole[name] {

@@ -249,29 +249,37 @@ func (s *state) addFrontends(plan api.NetworkPlan, have *state, sets networkSets
 			}
 			s.places[at] = id
 		}
-		s.addFrontend(f, fe.Id, have, sets, s.reachable)
+		s.addFrontend(f, fe.Id, have, sets, s)
 	}
 }
 
 // addFrontend adds a frontend whose backends have their places, and its table:
-// that of have, if it is of the same backends.
-func (s *state) addFrontend(f api.Frontend, id uint32, have *state, sets networkSets, reachable func(addr uint32) bool) {
+// that of have, if it is of the same backends. Where they are stands in at.
+func (s *state) addFrontend(f api.Frontend, id uint32, have *state, sets networkSets, at *state) {
 	s.frontends[frontendKey(f.FrontendKey)] = frontendValue(f, id, sets)
 	var candidates []loadbalancer.Backend
 	var ids []uint32
 	for _, b := range f.Backends {
 		v := bpf.OrchBackend{Addr: be32(b.Addr), Port: be16(b.Port), Frontend: id}
+		endpoint := at.endpoints[v.Addr]
+		v.Node = endpoint.Node
+		if endpoint.Flags&bpf.OrchEndpointFlagsENDPOINT_ENCRYPTED != 0 {
+			v.Flags |= bpf.OrchBackendFlagsBACKEND_ENCRYPTED
+		}
 		if b.Draining {
 			v.Flags |= bpf.OrchBackendFlagsBACKEND_DRAINING
 		}
-		at := s.places[place{id, v.Addr}]
-		s.backends[at] = v
-		if !b.Draining && reachable(v.Addr) {
+		if f.DSR {
+			v.Flags |= bpf.OrchBackendFlagsBACKEND_DSR
+		}
+		backend := s.places[place{id, v.Addr}]
+		s.backends[backend] = v
+		if !b.Draining && at.reachable(v.Addr) {
 			candidates = append(candidates, loadbalancer.Backend{
 				Name:   netip.AddrPortFrom(b.Addr, b.Port).String(),
 				Weight: b.Weight,
 			})
-			ids = append(ids, at)
+			ids = append(ids, backend)
 		}
 	}
 	if !slices.ContainsFunc(candidates, func(c loadbalancer.Backend) bool { return c.Weight > 0 }) {

@@ -76,10 +76,10 @@ func TestWanted(t *testing.T) {
 			frontendKey(virtual.FrontendKey):         {Id: 2, Netset: both},
 		},
 		backends: map[uint32]bpf.OrchBackend{
-			1: {Addr: be32(task1), Port: be16(80), Frontend: 1},
-			2: {Addr: be32(task2), Port: be16(80), Frontend: 1, Flags: bpf.OrchBackendFlagsBACKEND_DRAINING},
-			3: {Addr: be32(task3), Port: be16(80), Frontend: 1},
-			4: {Addr: be32(task1), Frontend: 2},
+			1: {Addr: be32(task1), Node: be32(node1), Port: be16(80), Frontend: 1},
+			2: {Addr: be32(task2), Node: be32(node2), Port: be16(80), Frontend: 1, Flags: bpf.OrchBackendFlagsBACKEND_DRAINING},
+			3: {Addr: be32(task3), Node: be32(node1), Port: be16(80), Frontend: 1},
+			4: {Addr: be32(task1), Node: be32(node1), Frontend: 2},
 		},
 	}
 	opts := []cmp.Option{cmp.AllowUnexported(state{}), cmpopts.IgnoreFields(state{}, "tables", "candidates", "places"),
