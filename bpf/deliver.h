@@ -161,7 +161,8 @@ static __noinline int tunnel(struct __sk_buff *skb, const struct node_config *cf
 			 : kind == OVERLAY_RETURN ? FORWARDED_RETURN
 						  : FORWARDED_OVERLAY;
 	struct encapsulation *h;
-	struct hop hop;
+	struct hop *hop;
+	int asked = 0;
 
 	if (t->sealed && !encrypts(cfg, to))
 		return complain(skb, p, ICMP_HOST_UNREACHABLE, 0, DROP_NOT_ENCRYPTED);
@@ -180,12 +181,17 @@ static __noinline int tunnel(struct __sk_buff *skb, const struct node_config *cf
 		tc_count(skb, v);
 		return bpf_redirect(cfg->tunnel, 0);
 	}
-	if (!find_hop(skb, from, to, &hop))
-		return send_out(skb, from, to, v);
-	__builtin_memcpy(h->eth.h_dest, hop.dest, ETH_ALEN);
-	__builtin_memcpy(h->eth.h_source, hop.source, ETH_ALEN);
+	hop = find_hop(skb, from, to, &asked);
+	if (!hop && asked > 0) {
+		tc_count(skb, v);
+		return bpf_redirect_neigh(asked, NULL, 0, 0);
+	}
+	if (!hop)
+		return drop(skb, DROP_NO_ROUTE);
+	__builtin_memcpy(h->eth.h_dest, hop->dest, ETH_ALEN);
+	__builtin_memcpy(h->eth.h_source, hop->source, ETH_ALEN);
 	tc_count(skb, v);
-	return bpf_redirect(hop.ifindex, 0);
+	return bpf_redirect(hop->ifindex, 0);
 }
 
 /* A client's packet to a backend on this node: translate and deliver. */

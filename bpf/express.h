@@ -64,14 +64,15 @@ static __always_inline int express_tunnel(struct xdp_md *xdp, const struct node_
 {
 	__u32 len = p->len + OVERLAY_OVERHEAD;
 	struct encapsulation *h;
-	struct hop hop;
+	struct hop *hop;
+	int asked;
 
 	if (t->node == cfg->underlay || t->sealed)
 		return XDP_PASS;
 	if (len > cfg->mtu)
 		return express_too_big(xdp, p, cfg->mtu - OVERLAY_OVERHEAD);
-	if (!find_hop(xdp, cfg->underlay, t->node, &hop) ||
-	    bpf_xdp_adjust_head(xdp, -OVERLAY_OVERHEAD))
+	hop = find_hop(xdp, cfg->underlay, t->node, &asked);
+	if (!hop || bpf_xdp_adjust_head(xdp, -OVERLAY_OVERHEAD))
 		return XDP_PASS;
 	h = (void *)(long)xdp->data;
 	if ((void *)(h + 1) > (void *)(long)xdp->data_end)
@@ -81,7 +82,7 @@ static __always_inline int express_tunnel(struct xdp_md *xdp, const struct node_
 			    flow_hash(p, 0), bpf_htons(ETH_P_IP));
 	if (t->dsr)
 		ask_dsr(h);
-	return express_out(xdp, &h->eth, hop.dest, hop.source, hop.ifindex, len, FORWARDED_TUNNEL);
+	return express_out(xdp, &h->eth, hop->dest, hop->source, hop->ifindex, len, FORWARDED_TUNNEL);
 }
 
 static __always_inline int express_return(struct xdp_md *xdp, const struct packet *outer)
