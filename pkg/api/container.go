@@ -44,11 +44,11 @@ type ContainerOptions struct {
 }
 
 // Options is what the engine is told beyond what it is of most tasks.
-func (s *TaskSpec) Options() ContainerOptions {
-	if s.Container == nil {
+func (t *TaskSpec) Options() ContainerOptions {
+	if t.Container == nil {
 		return ContainerOptions{}
 	}
-	return *s.Container
+	return *t.Container
 }
 
 // HostEntry is a name that a task's own hosts file has.

@@ -118,7 +118,7 @@ func (f *fabric) received(nodes ...int) ([]int, error) {
 		if err != nil {
 			return nil, err
 		}
-		counts = append(counts, int(t.packets))
+		counts = append(counts, t.packets)
 	}
 	return counts, nil
 }

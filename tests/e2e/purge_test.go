@@ -47,8 +47,8 @@ func TestPurge(t *testing.T) {
 // guest is a daemon in the namespace of the client.
 type guest struct {
 	*cluster
-	dir, pins, log string
-	daemon         *exec.Cmd
+	dir, pins string
+	daemon    *exec.Cmd
 }
 
 // purge has a machine join, run tasks, and leave.

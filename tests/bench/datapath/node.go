@@ -62,7 +62,7 @@ func newNode(i int, cfg dataplane.Config) (_ *node, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, n.close())
+			n.close()
 		}
 	}()
 	if err := n.addUplink(i); err != nil {
@@ -125,8 +125,8 @@ func (n *node) ingressProgram() (*ebpf.Program, error) {
 	return ebpf.NewProgramFromID(info.Program)
 }
 
-// close removes the data plane and the devices.
-func (n *node) close() error {
+// close removes the data plane and the devices, and tells what stays.
+func (n *node) close() {
 	var err error
 	if n.Dataplane != nil {
 		err = errors.Join(n.Dataplane.Close(), dataplane.Purge(n.pinDir))
@@ -138,9 +138,8 @@ func (n *node) close() error {
 		err = errors.Join(err, netlink.LinkDel(n.wire))
 	}
 	if err != nil {
-		return fmt.Errorf("clean up: %w", err)
+		fmt.Fprintln(os.Stderr, "clean up:", err)
 	}
-	return nil
 }
 
 func (n *node) apply(plan api.NetworkPlan) error { return n.Apply(context.Background(), plan) }
