@@ -15,6 +15,10 @@ const (
 	// ackPatience is how long a node that reports, but gets no further, is
 	// waited for.
 	ackPatience = 5 * time.Second
+	// unheardLease is the lease, if it is more than the cluster's, of nodes that this
+	// process has never heard of: where it was recovered or restored at another
+	// address, they have to find it.
+	unheardLease = 15 * time.Second
 )
 
 // contact is what is known of a node beside the store.
@@ -24,6 +28,7 @@ type contact struct {
 	applied  api.Index
 	advanced time.Time // when applied last grew or was complete, or the node came back
 	heard    time.Time // last report that came to this manager while it led
+	unheard  bool      // it had given no sign of life when this manager began to lead, and has not reported
 }
 
 // seen is when the node last gave any sign of life.
@@ -42,6 +47,14 @@ func (c contact) ackUntil() time.Time {
 		return silent
 	}
 	return stuck
+}
+
+// leaseUntil is until when the node's tasks stay its own, if it does not report.
+func (c contact) leaseUntil(lease time.Duration) time.Time {
+	if c.unheard {
+		lease = max(lease, unheardLease)
+	}
+	return c.reported.Add(lease)
 }
 
 // Tracker holds the nodes' leases and acknowledgements. It lives on every
@@ -82,7 +95,7 @@ func (t *Tracker) Reported(id api.NodeID, applied, latest api.Index, now time.Ti
 	if news || applied >= latest {
 		c.advanced = now
 	}
-	c.reported, c.applied = now, applied
+	c.reported, c.applied, c.unheard = now, applied, false
 	if t.leads {
 		c.heard = now
 	}
@@ -118,7 +131,7 @@ func (t *Tracker) LeaderHeard(id api.NodeID, at time.Time) {
 	}
 }
 
-// Lead starts a leader's term: nodes never heard of get a full lease from now,
+// Lead starts a leader's term: nodes never heard of get unheardLease from now,
 // and acknowledgements are to be heard anew.
 func (t *Tracker) Lead(nodes map[api.NodeID]*api.Node, now time.Time) {
 	t.mu.Lock()
@@ -127,7 +140,7 @@ func (t *Tracker) Lead(nodes map[api.NodeID]*api.Node, now time.Time) {
 	for id := range nodes {
 		c := t.nodes[id]
 		if c.reported = c.seen(); c.reported.IsZero() {
-			c.reported = now
+			c.reported, c.unheard = now, true
 		}
 		c.applied, c.advanced = 0, now
 		t.nodes[id] = c
@@ -188,7 +201,7 @@ func (t *Tracker) Leases(snap *api.Snapshot, now time.Time) []api.Change {
 		state := api.NodeReady
 		c := t.nodes[node.ID]
 		switch {
-		case now.Sub(c.reported) > snap.Cluster.LeaseTimeout:
+		case now.After(c.leaseUntil(snap.Cluster.LeaseTimeout)):
 			state = api.NodeDown
 		case node.State == api.NodeDown && c.applied == 0:
 			continue // has not been heard in this term
@@ -254,7 +267,7 @@ func (t *Tracker) NextExpiry(snap *api.Snapshot, now time.Time) time.Time {
 			continue
 		}
 		c := t.nodes[id]
-		expiries := []time.Time{c.reported.Add(snap.Cluster.LeaseTimeout)}
+		expiries := []time.Time{c.leaseUntil(snap.Cluster.LeaseTimeout)}
 		if until := c.ackUntil(); c.applied < snap.Index && !now.After(until) {
 			expiries = append(expiries, until)
 		}

@@ -157,6 +157,31 @@ func TestLeaseOverChangeOfLeader(t *testing.T) {
 	}
 }
 
+// Nodes that a process has never heard of may not know where it is: they get longer,
+// also when gossip has reached them, until they report. Then the lease is as for all.
+func TestLeaseOfTheUnheard(t *testing.T) {
+	tr := NewTracker()
+	snap := cluster(map[api.NodeID]api.NodeState{"finds it": api.NodeReady, "does not": api.NodeReady})
+	tr.Lead(snap.Nodes, at(0))
+	tr.Gossiped(map[api.NodeID]bool{"finds it": true, "does not": true}, at(time.Second))
+	if changes := tr.Leases(snap, at(unheardLease)); changes != nil {
+		t.Errorf("within %v: %v", unheardLease, changes)
+	}
+	tr.Reported("finds it", 5, 10, at(10*time.Second))
+	if got, want := tr.NextExpiry(snap, at(13*time.Second)), at(14*time.Second+time.Millisecond); !got.Equal(want) {
+		t.Errorf("next expiry %v, want %v", got.Sub(t0), want.Sub(t0))
+	}
+	down := func(id api.NodeID) api.Change { return api.Change{Node: &api.Node{ID: id, State: api.NodeDown}} }
+	for after, want := range map[time.Duration][]api.Change{
+		14*time.Second + time.Millisecond: {down("finds it")},
+		unheardLease + time.Millisecond:   {down("does not"), down("finds it")},
+	} {
+		if diff := cmp.Diff(want, tr.Leases(snap, at(after)), comparable); diff != "" {
+			t.Errorf("after %v (-want +got):\n%s", after, diff)
+		}
+	}
+}
+
 // Time alone ends the wait for a node, so the leader looks again then.
 func TestNextExpiry(t *testing.T) {
 	tests := []struct {

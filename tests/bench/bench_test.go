@@ -175,9 +175,9 @@ func TestTargets(t *testing.T) {
 	r.printTargets(&got)
 	want := `
 What must be reached, by the medians and by the best
-orch overlay      over kernel VXLAN,                              new connection   0.75  0.75  (must be at most 0.70)
-orch overlay      over kernel VXLAN,                              one TCP stream   0.80  0.80  (must be at most 0.85)
-orch overlay      mean packet between the nodes, one TCP stream: 58.8 KB  (must be at least 48 KB)
+orch overlay                    over kernel VXLAN,                              new connection   0.75  0.75  (must be at most 0.70)
+orch overlay                    over kernel VXLAN,                              one TCP stream   0.80  0.80  (must be at most 0.85)
+orch overlay                    mean packet between the nodes, one TCP stream: 58.8 KB  (must be at least 48 KB)
 `
 	if diff := cmp.Diff(want, got.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
