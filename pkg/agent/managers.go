@@ -31,6 +31,8 @@ type Directory struct {
 	current string
 	drop    context.CancelFunc // ends the session with current
 	hearsay func() []string    // see SetHearsay
+	round   int                // of those in hearsay, how many were tried since one of the others was
+	other   string             // the last of these
 }
 
 // NewDirectory begins with the managers at addrs, at least one; save is called
@@ -205,18 +207,37 @@ func (d *Directory) MoveOn() { d.leave(d.Addr()) }
 func (d *Directory) leave(addr string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	addrs := slices.Clone(d.addrs)
-	for _, other := range d.hearsay() {
-		if !slices.Contains(addrs, other) {
-			addrs = append(addrs, other)
-		}
-	}
-	if d.current != addr || len(addrs) == 0 {
+	if d.current != addr || len(d.addrs) == 0 {
 		return
 	}
-	next := slices.Index(addrs, addr) + 1
-	d.current = addrs[next%len(addrs)]
+	d.current = d.after(addr)
 	if d.current != addr && d.drop != nil {
 		d.drop()
 	}
+}
+
+// after is who is tried after the manager at addr; d.mu is held. Those who say that they
+// are alive come first, and after each round of them one of the others: it takes a while
+// to find out that nobody is there.
+func (d *Directory) after(addr string) string {
+	alive := d.hearsay()
+	others := slices.DeleteFunc(slices.Clone(d.addrs), func(known string) bool { return slices.Contains(alive, known) })
+	if d.round < len(alive) || len(others) == 0 {
+		d.round++
+		if next := following(alive, addr); next != addr || len(others) == 0 {
+			return next
+		}
+	}
+	d.round = 0
+	if len(alive) == 0 {
+		return following(others, addr)
+	}
+	d.other = following(others, d.other)
+	return d.other
+}
+
+// following is who comes after one of a list in it, round and round; after one that is
+// not in it, the first.
+func following(list []string, one string) string {
+	return list[(slices.Index(list, one)+1)%len(list)]
 }
