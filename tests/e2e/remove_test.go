@@ -108,8 +108,8 @@ func bareInterfaces(note func(string, ...any)) error {
 }
 
 // lasting are the maps that do not depend on tasks: settings, members, counters,
-// and room to work in.
-var lasting = []string{"node_config", "members", "frontend_stats", "backend_stats", "handshakes", "departed", "verdicts", "examples", "packet_room"}
+// room to work in, and the ways to members.
+var lasting = []string{"node_config", "members", "frontend_stats", "backend_stats", "handshakes", "departed", "verdicts", "examples", "packet_room", "hops"}
 
 // mapEntries counts the entries in use of the maps pinned below dir, but those
 // that last.
