@@ -16,8 +16,8 @@ const (
 	// waited for.
 	ackPatience = 5 * time.Second
 	// unheardLease is the lease, if it is more than the cluster's, of nodes that this
-	// process has never heard of: where it was recovered or restored at another
-	// address, they have to find it.
+	// manager has never heard of: where it was recovered or restored, at another
+	// address perhaps, they have to find it.
 	unheardLease = 15 * time.Second
 )
 
@@ -129,6 +129,15 @@ func (t *Tracker) LeaderHeard(id api.NodeID, at time.Time) {
 		c.gossiped = at
 		t.nodes[id] = c
 	}
+}
+
+// Forget has the tracker take every node for one that it has never heard of: before
+// this manager goes on alone, nodes reported to managers that are lost, or came by
+// here and were told that there was no leader. They have to find it again.
+func (t *Tracker) Forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.nodes)
 }
 
 // Lead starts a leader's term: nodes never heard of get unheardLease from now,

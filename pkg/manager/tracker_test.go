@@ -182,6 +182,22 @@ func TestLeaseOfTheUnheard(t *testing.T) {
 	}
 }
 
+// A manager that goes on alone forgets who came by before: they may be on their way
+// round the managers that are lost.
+func TestLeaseAfterForget(t *testing.T) {
+	tr := NewTracker()
+	snap := cluster(map[api.NodeID]api.NodeState{"a": api.NodeReady})
+	tr.Reported("a", 5, 10, at(0))
+	tr.Forget()
+	tr.Lead(snap.Nodes, at(3*time.Second))
+	if changes := tr.Leases(snap, at(3*time.Second+unheardLease)); changes != nil {
+		t.Errorf("within %v: %v", unheardLease, changes)
+	}
+	if changes := tr.Leases(snap, at(3*time.Second+unheardLease+time.Millisecond)); len(changes) != 1 {
+		t.Errorf("after it: %v", changes)
+	}
+}
+
 // Time alone ends the wait for a node, so the leader looks again then.
 func TestNextExpiry(t *testing.T) {
 	tests := []struct {

@@ -30,6 +30,7 @@ func (d *daemon) Recover(ctx context.Context, req *api.RecoverRequest) (*api.Sur
 	}
 	ctx, cancel := context.WithTimeout(ctx, enrollTimeout)
 	defer cancel()
+	g.tracker.Forget()
 	kept, err := g.replica.Raft.Recover(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("begin anew without the other managers: %w", err)
