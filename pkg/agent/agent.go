@@ -55,6 +55,9 @@ type Links interface {
 	// OpenConnections counts the connections to servers in the namespace on
 	// which something is going on.
 	OpenConnections(netns string) (int, error)
+	// Listens reports whether something in the namespace listens on each of the
+	// TCP ports.
+	Listens(netns string, ports []uint16) (bool, error)
 }
 
 // Dataplane makes the kernel's state equal to a plan.

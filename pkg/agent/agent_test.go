@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -73,6 +74,48 @@ func TestEarlyHealth(t *testing.T) {
 	}
 	m.set("a", func(s *api.ContainerState) { s.Health = api.HealthUnhealthy })
 	reaches(t, c, "a", api.TaskFailed)
+}
+
+// A task without a healthcheck runs when it listens on what its service publishes: who
+// is sent to it earlier is refused.
+func TestReadyWhenItListens(t *testing.T) {
+	m, c := newMachine(), newCluster()
+	m.deaf = 3
+	c.snap.Services["s"].Ports = []api.Port{{Target: 80, Protocol: api.TCP}, {Target: 53, Protocol: api.UDP}, {Published: 8080, Target: 80, Protocol: api.TCP}}
+	run(t, m, c)
+	c.put(assigned("a", "n1"))
+	reaches(t, c, "a", api.TaskRunning)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.deaf >= 0 {
+		t.Errorf("runs, and would have listened only when asked %d times more", m.deaf+1)
+	}
+	if diff := cmp.Diff([]uint16{80}, m.heard); diff != "" {
+		t.Errorf("ports that were asked for (-want +got):\n%s", diff)
+	}
+}
+
+// One that never listens may be of use all the same.
+func TestReadyThoughDeaf(t *testing.T) {
+	m, c, now := newMachine(), newCluster(), time.Now()
+	m.deaf = 1 << 30
+	a := New(Config{Links: m, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler)})
+	a.view.Set(c.snap)
+	w, task := newWorker(a, "a"), assigned("a", "n1")
+	var pauses []time.Duration
+	for began := now; !w.serves(task, api.ContainerState{}); {
+		if now.Sub(began) >= listenPatience {
+			t.Fatalf("not ready %v after its start", now.Sub(began))
+		}
+		pause, due := w.probes.next(now)
+		if !due || pause <= 0 || pause > maxListen {
+			t.Fatalf("asked again after %v (%v)", pause, due)
+		}
+		pauses, now = append(pauses, pause), now.Add(pause)
+	}
+	if _, due := w.probes.next(now); due || len(pauses) > 30 {
+		t.Errorf("asked after %v, and again: %v", pauses, due)
+	}
 }
 
 func TestEndings(t *testing.T) {

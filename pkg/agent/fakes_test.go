@@ -28,6 +28,8 @@ type machine struct {
 	notify func(api.TaskID)
 	open   int // connections to tasks
 	asked  int // how often they were counted
+	deaf   int // how often tasks are asked before they listen
+	heard  []uint16
 
 	files map[api.TaskID][]string // what was placed and not removed
 
@@ -213,6 +215,14 @@ func (m *machine) OpenConnections(string) (int, error) {
 	defer m.mu.Unlock()
 	m.asked++
 	return m.open, nil
+}
+
+func (m *machine) Listens(_ string, ports []uint16) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.heard = ports
+	m.deaf--
+	return m.deaf < 0, nil
 }
 
 func (m *machine) List(context.Context) (map[api.TaskID]int, error) {

@@ -113,7 +113,7 @@ func (w *worker) advance(ctx context.Context, t *api.Task) (finished bool, err e
 		return finished, err
 	}
 	if w.status.State.Terminal() {
-		w.probes.due = time.Time{}
+		w.probes.end()
 		return false, w.release()
 	}
 	state, err := w.agent.Runtime.Task(ctx, w.id)
@@ -236,10 +236,14 @@ func (w *worker) observe(ctx context.Context, t *api.Task, state api.ContainerSt
 		return err
 	}
 	status := api.TaskStatus{State: api.TaskRunning, ContainerID: state.ContainerID}
-	if state.Health != api.HealthStarting {
-		w.probes.due = time.Time{}
+	if state.Health == api.HealthHealthy || state.Health == api.HealthUnhealthy {
+		w.probes.end()
 	}
 	switch state.Health {
+	case api.HealthNone:
+		if w.status.State != api.TaskRunning && !w.serves(t, state) {
+			status.State = api.TaskStarting
+		}
 	case api.HealthStarting:
 		if w.status.State == api.TaskRunning {
 			break // it has been healthy before

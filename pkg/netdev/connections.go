@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -26,23 +27,35 @@ const quiet = 5 * time.Second
 // It asks the kernel's socket monitoring (sock_diag(7), struct inet_diag_msg of
 // linux/inet_diag.h), so that it needs nothing from the process.
 func (l *Links) OpenConnections(path string) (int, error) {
-	open := 0
-	err := Do(path, func() error {
-		var conns []connection
+	conns, err := connectionsIn(path, openStates|1<<tcpListen)
+	return countOpen(conns), err
+}
+
+// Listens reports whether something in the network namespace at path listens on each
+// of the TCP ports.
+func (l *Links) Listens(path string, ports []uint16) (bool, error) {
+	conns, err := connectionsIn(path, 1<<tcpListen)
+	served := servedBy(conns)
+	return !slices.ContainsFunc(ports, func(port uint16) bool { return !served[port] }), err
+}
+
+// connectionsIn are the TCP sockets of both families, in a network namespace, that are
+// in one of the states, a set of bits.
+func connectionsIn(path string, states uint32) (conns []connection, err error) {
+	err = Do(path, func() error {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} { // the latter has IPv4's of servers for both
-			found, err := connections(family)
+			found, err := connections(family, states)
 			if err != nil {
 				return err
 			}
 			conns = append(conns, found...)
 		}
-		open = countOpen(conns)
 		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("look at the connections in %s: %w", path, err)
+		return nil, fmt.Errorf("look at the connections in %s: %w", path, err)
 	}
-	return open, nil
+	return conns, nil
 }
 
 // connection is what the kernel says of a socket.
@@ -62,16 +75,23 @@ const (
 	tcpFinWait1    = 4
 	tcpCloseWait   = 8
 	tcpListen      = 10
+
+	openStates = 1<<tcpEstablished | 1<<tcpSynReceived | 1<<tcpFinWait1 | 1<<tcpCloseWait
 )
 
-func countOpen(conns []connection) int {
+// servedBy are the ports on which a server listens.
+func servedBy(conns []connection) map[uint16]bool {
 	served := make(map[uint16]bool)
 	for _, c := range conns {
 		if c.state == tcpListen {
 			served[c.port] = true
 		}
 	}
-	open := 0
+	return served
+}
+
+func countOpen(conns []connection) int {
+	served, open := servedBy(conns), 0
 	for _, c := range conns {
 		if c.state != tcpListen && served[c.port] && !c.peer.IsLoopback() && c.busy() {
 			open++
@@ -115,11 +135,11 @@ func (r *diagRequest) Serialize() []byte {
 	return b
 }
 
-func connections(family uint8) ([]connection, error) {
+func connections(family uint8, states uint32) ([]connection, error) {
 	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
 	req.AddData(&diagRequest{
 		family: family, protocol: unix.IPPROTO_TCP, ext: 1 << (diagInfo - 1),
-		states: 1<<tcpEstablished | 1<<tcpSynReceived | 1<<tcpFinWait1 | 1<<tcpCloseWait | 1<<tcpListen,
+		states: states,
 	})
 	// What comes or goes during a dump does not matter: this is asked again.
 	messages, err := req.Execute(unix.NETLINK_INET_DIAG, 0)

@@ -66,7 +66,7 @@ func TestOpenConnections(t *testing.T) {
 		}
 		find := func() (c connection) {
 			for _, family := range []uint8{2, 10} {
-				conns, err := connections(family)
+				conns, err := connections(family, openStates)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -87,5 +87,32 @@ func TestOpenConnections(t *testing.T) {
 		if c := find(); c.peer != netip.MustParseAddr("127.0.0.1") || !c.spoken || !c.busy() {
 			t.Errorf("on %s: %+v", listenAddr, c)
 		}
+	}
+}
+
+func TestListens(t *testing.T) {
+	const here = "/proc/self/ns/net"
+	server, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := uint16(server.Addr().(*net.TCPAddr).Port)
+	listens := func(ports ...uint16) bool {
+		t.Helper()
+		ok, err := new(Links).Listens(here, ports)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ok
+	}
+	if !listens(port) {
+		t.Errorf("nobody listens on %d", port)
+	}
+	if listens(port, 0) {
+		t.Error("somebody listens on port 0")
+	}
+	server.Close()
+	if listens(port) {
+		t.Errorf("somebody listens on %d, which was closed", port)
 	}
 }

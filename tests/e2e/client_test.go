@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,9 +103,26 @@ type identity struct {
 // several retransmissions.
 const requestTime = 5 * time.Second
 
-// whoami asks who answers at an address, over TCP.
+// whoami asks who answers at an address, over TCP. An error says from where it was
+// asked, for `orch net flows` to be asked what became of it.
 func (v vantage) whoami(addr string) (identity, error) {
-	return get[identity](v.http(requestTime), "http://"+addr+"/whoami")
+	var from atomic.Value
+	from.Store("not connected")
+	client := &http.Client{Timeout: requestTime, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := v.dial(ctx, network, addr)
+			if err == nil {
+				from.Store("connected from " + conn.LocalAddr().String())
+			}
+			return conn, err
+		},
+	}}
+	id, err := get[identity](client, "http://"+addr+"/whoami")
+	if err != nil {
+		err = fmt.Errorf("%w (%v, at %s)", err, from.Load(), time.Now().Format(time.StampMilli))
+	}
+	return id, err
 }
 
 // whoamiUDP asks the same over UDP, with one datagram.
@@ -158,7 +176,7 @@ func (v vantage) tally(ask func() (identity, error), n int) (map[string]int, err
 	close(todo)
 	workers.Wait()
 	if len(errs) > 0 {
-		return count, fmt.Errorf("%d of %d requests failed, one of them: %w", len(errs), n, errs[0])
+		return count, fmt.Errorf("%d of %d requests failed: %w", len(errs), n, errors.Join(errs[:min(len(errs), 5)]...))
 	}
 	return count, nil
 }

@@ -102,7 +102,7 @@ func (l crowd) noFailures(t *testing.T, start time.Time) {
 // answersWith checks that both services run one version only.
 func (c *cluster) answersWith(t *testing.T, version string) {
 	t.Helper()
-	for _, port := range []int{abruptPort, slowPort} {
+	for service, port := range map[string]int{updated[0]: abruptPort, updated[1]: slowPort} {
 		_, err := c.outside().tally(func() (identity, error) {
 			id, err := c.outside().whoami(c.addr("n2", port))
 			if err == nil && id.Version != version {
@@ -111,7 +111,7 @@ func (c *cluster) answersWith(t *testing.T, version string) {
 			return id, err
 		}, 30)
 		if err != nil {
-			t.Errorf("want version %s: %v", version, err)
+			t.Errorf("want version %s: %v\n%s", version, err, c.run(t, "n2", "net", "flows", "--service", service, "--format", "json"))
 		}
 	}
 }
