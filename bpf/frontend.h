@@ -125,9 +125,9 @@ static __always_inline bool begins_anew(const struct packet *p, const struct flo
 					const struct backend *b, __u32 now)
 {
 	if (p->proto == IPPROTO_UDP)
-		return now - flow->seen > ticks_udp_idle;
+		return idle_ticks(flow->seen, now) > ticks_udp_idle;
 	return is_syn(p) && ((b->flags & BACKEND_DRAINING) || (flow->flags & ~SEEN_SYN) ||
-			     now - flow->seen > TICKS_TCP_OPENING);
+			     idle_ticks(flow->seen, now) > TICKS_TCP_OPENING);
 }
 
 /* Where a hash falls in a table of m places, as loadbalancer.Place has it. */

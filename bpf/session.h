@@ -25,7 +25,7 @@
 /* Its key may be taken by another flow. */
 static __always_inline bool session_over(const struct session *s, __u8 proto, __u32 now)
 {
-	__u32 idle = now - s->seen;
+	__u32 idle = idle_ticks(s->seen, now);
 
 	if (proto == IPPROTO_UDP)
 		return idle > ticks_udp_idle;

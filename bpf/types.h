@@ -321,6 +321,16 @@ static __always_inline bool is_over(enum seen flags)
 	return (flags & SEEN_RST) || (flags & both) == both;
 }
 
+/* For how many ticks nothing was seen. Another CPU may be in the next tick already, and
+ * have written that.
+ */
+static __always_inline __u32 idle_ticks(__u32 seen, __u32 now)
+{
+	__s32 idle = now - seen;
+
+	return idle > 0 ? idle : 0;
+}
+
 /* Entries are shared between CPUs: write only what changes. */
 static __always_inline void touch(__u32 *seen, __u32 now)
 {

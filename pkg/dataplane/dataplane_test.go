@@ -142,6 +142,7 @@ func TestDataplane(t *testing.T) {
 				{"fragments", testFragments},
 				{"draining", testDraining},
 				{"backend gone", testBackendGone},
+				{"sweep under traffic", testSweepUnderTraffic},
 				{"reset by the program", testResetByTheProgram},
 				{"dsr", testDSR},
 				{"dsr: ingress", withDSR(testIngress)},

@@ -9,3 +9,9 @@ func UseSpec(load func() (*ebpf.CollectionSpec, error)) (restore func()) {
 	loadSpec = load
 	return func() { loadSpec = own }
 }
+
+// BeginSweep begins what Run does little by little, and returns the rest of it.
+func (d *Dataplane) BeginSweep() (rest func() (swept int, err error), err error) {
+	passes, err := d.passes()
+	return func() (int, error) { return finish(passes) }, err
+}

@@ -64,6 +64,67 @@ func testBackendGone(t *testing.T, c *cluster) {
 	}
 }
 
+// Flows that are in use while they are looked over stay, and their sessions: a reply
+// without its session would leave untranslated.
+func testSweepUnderTraffic(t *testing.T, c *cluster) {
+	c.apply(c.backends(2)...)
+	var talks []func() error
+	for _, to := range []netip.AddrPort{c.nodes[0].published(), c.nodes[0].published6()} {
+		conn, err := c.client.dial(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		datagrams, err := c.client.datagrams(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer datagrams.Close()
+		talks = append(talks,
+			func() error { _, err := ask(conn, "echo hello"); return err },
+			func() error { _, _, err := exchange(datagrams, 10); return err })
+	}
+	talk := func() {
+		t.Helper()
+		for _, talk := range talks {
+			if err := talk(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	talk()
+	for _, n := range c.nodes[:2] {
+		n.sweep() // what the tests before this one left
+	}
+	var finish []func() (int, error)
+	began := tick(t)
+	for _, n := range c.nodes[:2] {
+		rest, err := n.dp.BeginSweep()
+		if err != nil {
+			t.Fatal(err)
+		}
+		finish = append(finish, rest)
+	}
+	for tick(t) == began {
+		time.Sleep(10 * time.Millisecond)
+	}
+	talk()
+	for i, rest := range finish {
+		if swept, err := rest(); swept != 0 || err != nil {
+			t.Errorf("%s: %d entries in use were forgotten (%v)", c.nodes[i].name, swept, err)
+		}
+	}
+}
+
+// tick is the programs' time.
+func tick(t *testing.T) int64 {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &now); err != nil {
+		t.Fatal(err)
+	}
+	return now.Nano() >> 30
+}
+
 // The programs themselves reset a connection whose backend is gone, also when
 // nobody looks after the flows.
 func testResetByTheProgram(t *testing.T, c *cluster) {

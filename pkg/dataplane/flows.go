@@ -137,5 +137,5 @@ func addrPort(addr uint32, port uint16) netip.AddrPort {
 
 // idle is how long ago something was seen, to a second.
 func idle(now, seen uint32) time.Duration {
-	return (time.Duration(now-seen) << 30).Round(time.Second)
+	return (time.Duration(idleTicks(now, seen)) << 30).Round(time.Second)
 }

@@ -68,7 +68,11 @@ func (d *Dataplane) Sweep() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	swept := 0
+	return finish(passes)
+}
+
+// finish takes all the steps of passes.
+func finish(passes []pass) (swept int, err error) {
 	for _, p := range passes {
 		for done := false; !done; {
 			var n int
@@ -193,12 +197,16 @@ func (s *state) serves(k bpf.OrchSessionKey, v bpf.OrchSession) bool {
 }
 
 func (d *Dataplane) flowEnded(k bpf.OrchFlowKey, f bpf.OrchFlow, now uint32) bool {
-	return now-f.Seen > d.patience(k.Proto, f.Flags)
+	return idleTicks(now, f.Seen) > d.patience(k.Proto, f.Flags)
 }
 
 func (d *Dataplane) sessionEnded(k bpf.OrchSessionKey, s bpf.OrchSession, now uint32) bool {
-	return now-s.Seen > d.patience(k.Proto, s.Flags)
+	return idleTicks(now, s.Seen) > d.patience(k.Proto, s.Flags)
 }
+
+// idleTicks is for how many ticks nothing was seen of a flow. One in use may have been
+// seen after now was read, which is a while ago for the last steps of a pass.
+func idleTicks(now, seen uint32) uint32 { return uint32(max(0, int32(now-seen))) }
 
 // isOver is is_over of types.h.
 func isOver(seen bpf.OrchSeen) bool {
