@@ -12,7 +12,7 @@ import (
 
 // addNamespace makes a named network namespace, as the ip command does.
 func addNamespace(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := makeNamespaceDirectory(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("make directory of network namespaces: %w", err)
 	}
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0)
@@ -27,6 +27,23 @@ func addNamespace(path string) error {
 		return errors.Join(fmt.Errorf("make network namespace %s: %w", path, err), os.Remove(path))
 	}
 	return nil
+}
+
+// makeNamespaceDirectory makes it a mount point of its own that others share. The ip
+// command does so when it makes its first namespace: if that came after this lab's, it
+// would hide their mounts, and they could never be removed.
+func makeNamespaceDirectory(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	share := func() error { return unix.Mount("", dir, "none", unix.MS_SHARED|unix.MS_REC, "") }
+	err := share()
+	if errors.Is(err, unix.EINVAL) { // it is none yet
+		if err = unix.Mount(dir, dir, "none", unix.MS_BIND|unix.MS_REC, ""); err == nil {
+			err = share()
+		}
+	}
+	return err
 }
 
 // bindNewNamespace makes a namespace by being in it for a moment.
