@@ -34,11 +34,11 @@ func TestRecovery(t *testing.T) {
 		name string
 		run  func(*testing.T, *cluster)
 	}{
+		{"all managers move at once", testMoveAll}, // first: all that they know is in their logs
 		{"a manager moves", testMove},
 		{"a manager is replaced by another machine", testReplace},
 		{"all managers restarted at once", testRestartedAtOnce},
 		{"quorum lost, a survivor goes on", testRecover},
-		{"all managers move at once", testMoveAll},
 		{"all managers lost, backup restored", testRestore},
 	} {
 		t.Run(step.name, func(t *testing.T) {
@@ -49,7 +49,7 @@ func TestRecovery(t *testing.T) {
 			load.end()
 			load.noFailures(t, "through the worker", began)
 			if diff := cmp.Diff(before, containerIDs(c.mustServe(t, steadyWeb))); diff != "" {
-				t.Errorf("containers (-before +after):\n%s", diff)
+				t.Errorf("containers (-before +after):\n%s\n%s", diff, c.run(t, "n1", "why", steadyWeb))
 			}
 			t.Logf("took %.1f s", time.Since(began).Seconds())
 		})

@@ -40,6 +40,8 @@ func (d *daemon) Recover(ctx context.Context, req *api.RecoverRequest) (*api.Sur
 	return survey, g.beAlone(ctx, survey.Epoch)
 }
 
+var errNothingKept = api.Errorf(api.CodeInvalid, "this manager has nothing of the cluster's state: run this on another that is left, or restore a backup (`orch cluster restore`)")
+
 // Survey says what Recover would do.
 func (d *daemon) Survey(ctx context.Context, _ *api.Empty) (*api.Survey, error) {
 	g, err := d.asManager()
@@ -50,14 +52,17 @@ func (d *daemon) Survey(ctx context.Context, _ *api.Empty) (*api.Survey, error) 
 	if err != nil {
 		return nil, err
 	}
-	snap := g.replica.Snapshot()
-	if snap.Cluster == nil {
-		return nil, api.Errorf(api.CodeInvalid, "this manager has nothing of the cluster's state: run this on another that is left, or restore a backup (`orch cluster restore`)")
+	if kept.Last == 0 {
+		return nil, errNothingKept
 	}
+	snap := g.replica.Snapshot()
 	survey := &api.Survey{
-		Epoch: max(snap.Cluster.Epoch, d.identity().Epoch) + 1,
+		Epoch: d.identity().Epoch + 1,
 		Last:  kept.Last, Committed: kept.Committed, Written: kept.Written,
 		Managers: d.askOthers(ctx, g.voters(snap)),
+	}
+	if snap.Cluster != nil { // else its log was not gone through since its start, without a leader to say how far
+		survey.Epoch = max(survey.Epoch, snap.Cluster.Epoch+1)
 	}
 	own, err := d.Group(ctx, &api.Empty{})
 	if err != nil {

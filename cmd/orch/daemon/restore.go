@@ -128,6 +128,9 @@ func (g *managing) beAlone(ctx context.Context, epoch uint64) error {
 	if err := g.replica.Raft.Barrier(ctx); err != nil {
 		return err
 	}
+	if g.replica.Snapshot().Cluster == nil {
+		return errNothingKept
+	}
 	self := g.d.nodeObject(ctx, g.node.id, g.node)
 	_, err := g.replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) { return manager.PlanAlone(snap, self, epoch), nil })
 	if err != nil {
