@@ -62,6 +62,7 @@ func (c contact) leaseUntil(lease time.Duration) time.Time {
 type Tracker struct {
 	mu      sync.Mutex
 	leads   bool
+	anew    bool      // see Forget
 	since   time.Time // when it began to lead
 	lease   lease
 	nodes   map[api.NodeID]contact
@@ -131,13 +132,13 @@ func (t *Tracker) LeaderHeard(id api.NodeID, at time.Time) {
 	}
 }
 
-// Forget has the tracker take every node for one that it has never heard of: before
-// this manager goes on alone, nodes reported to managers that are lost, or came by
-// here and were told that there was no leader. They have to find it again.
+// Forget has the next term begin as if no node had ever been heard of: this manager
+// goes on alone. Until it leads, nodes that came by were told that there is no leader,
+// and are on their way round the managers that are lost.
 func (t *Tracker) Forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	clear(t.nodes)
+	t.anew = true
 }
 
 // Lead starts a leader's term: nodes never heard of get unheardLease from now,
@@ -146,6 +147,10 @@ func (t *Tracker) Lead(nodes map[api.NodeID]*api.Node, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.leads, t.since = true, now
+	if t.anew {
+		clear(t.nodes)
+		t.anew = false
+	}
 	for id := range nodes {
 		c := t.nodes[id]
 		if c.reported = c.seen(); c.reported.IsZero() {

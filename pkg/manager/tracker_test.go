@@ -189,6 +189,7 @@ func TestLeaseAfterForget(t *testing.T) {
 	snap := cluster(map[api.NodeID]api.NodeState{"a": api.NodeReady})
 	tr.Reported("a", 5, 10, at(0))
 	tr.Forget()
+	tr.Reported("a", 5, 10, at(2*time.Second)) // and was told that there is no leader
 	tr.Lead(snap.Nodes, at(3*time.Second))
 	if changes := tr.Leases(snap, at(3*time.Second+unheardLease)); changes != nil {
 		t.Errorf("within %v: %v", unheardLease, changes)
