@@ -71,11 +71,13 @@
  * answered with fragmentation needed, also where it may be fragmented: hosts
  * then fragment by themselves, and the fragments pass.
  *
- * Known limits: the ports of one client cannot at the same time be connected to
- * a backend directly and by virtual IP from the same port; a TCP packet that
- * lands on a published port but belongs to a connection of the node's own, from
- * an ephemeral port of that number, is taken for a client's (reserve published
- * ports with net.ipv4.ip_local_reserved_ports); VLAN tags pass.
+ * Known limits: a task cannot at the same time be connected to a backend by
+ * virtual IP from one port and directly from another that is 32768 away (session.h
+ * has the few that are paired otherwise), which takes a task whose ephemeral ports
+ * span more than half of them or that chooses them itself; a TCP packet that lands
+ * on a published port but belongs to a connection of the node's own, from an
+ * ephemeral port of that number, is taken for a client's (reserve published ports
+ * with net.ipv4.ip_local_reserved_ports); VLAN tags pass.
  *
  * IPv6
  *

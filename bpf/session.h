@@ -11,6 +11,10 @@
  * no host accepts a packet from its own address; and one from a node's loopback
  * address gets the node's address.
  *
+ * Who can also reach the backend directly, a task or the backend's own node, may
+ * do so from the same port at the same time. Nothing remembers its direct flows, so
+ * that those by frontends get a port from elsewhere: see apart.
+ *
  * As with flows, a first packet is only noted where newer ones push it out. With
  * the client's next one that is no SYN the session moves to where nothing does,
  * until it has ended.
@@ -20,7 +24,8 @@
 
 #include "rewrite.h"
 
-#define OTHER_PORTS 4
+#define OTHER_PORTS 8
+#define PRIVILEGED 1024 /* ports below, which mostly not everybody may use */
 
 /* Its key may be taken by another flow. */
 static __always_inline bool session_over(const struct session *s, __u8 proto, __u32 now)
@@ -57,9 +62,29 @@ static __always_inline bool session_of(const struct session *s, const struct pac
 	       s->dest_port == p->dport;
 }
 
+/* The last is the client's own: the earlier version's choice, and the last resort. */
 static __always_inline __be16 other_port(const struct packet *p, __u32 i)
 {
+	if (i > OTHER_PORTS)
+		return p->sport;
 	return bpf_htons(1024 + flow_hash(p, i) % (65536 - 1024));
+}
+
+/* Mostly not a port of the client's direct flows: where the client leaves it to its
+ * kernel, these have one from 32768 to 60999, if nobody has changed that.
+ */
+static __always_inline bool is_apart(__be16 port) { return bpf_ntohs(port) < 0x8000; }
+
+/* Such a port for each of these. What is privileged stays so, and nothing else
+ * becomes it.
+ */
+static __always_inline __be16 apart(__be16 port)
+{
+	__u16 to = bpf_ntohs(port) ^ 0x8000;
+
+	if (bpf_ntohs(port) < PRIVILEGED)
+		return port;
+	return bpf_htons(to < PRIVILEGED ? to + (65536 - PRIVILEGED) : to);
 }
 
 /* Finds the session's key, or the key that it can have: true if it is there. */
@@ -69,6 +94,7 @@ static __always_inline bool session_find(const struct packet *p, struct session6
 	bool brief;
 	struct session *s = session_at(p, key, &brief);
 	__be16 free_port = key->k.client_port;
+	bool direct = free_port != p->sport; /* see session_open */
 
 	*room = true;
 	if (s && session_of(s, p))
@@ -78,12 +104,13 @@ static __always_inline bool session_find(const struct packet *p, struct session6
 	else if (is_syn(p))
 		return false;
 #pragma unroll
-	for (__u32 i = 1; i <= OTHER_PORTS; i++) {
+	for (__u32 i = 1; i <= OTHER_PORTS + 1; i++) {
 		key->k.client_port = other_port(p, i);
 		s = session_at(p, key, &brief);
 		if (s && session_of(s, p))
 			return true;
-		if (!*room && (!s || session_over(s, p->proto, now))) {
+		if (!*room && (!direct || is_apart(key->k.client_port) || i > OTHER_PORTS) &&
+		    (!s || session_over(s, p->proto, now))) {
 			*room = true;
 			free_port = key->k.client_port;
 		}
@@ -127,17 +154,29 @@ static __always_inline struct address seen_client(const struct node_config *cfg,
 	return (struct address){p->saddr, p->saddr6};
 }
 
+/* Here, as translate has little room on the stack. */
 static __noinline bool session_put(const struct packet *p, const struct session6_key *key,
-				   const struct session *fresh)
+				   __be32 via, bool dsr)
 {
-	struct session6 wide;
+	bool may_last = p->proto == IPPROTO_UDP; /* one that is over, idle as it is */
+	struct session6 fresh = {.s = {.client = p->saddr,
+				       .client_port = p->sport,
+				       .dest = p->daddr,
+				       .dest_port = p->dport,
+				       .via = via,
+				       .flags = dsr ? SEEN_DSR : 0},
+				 .client = p->saddr6,
+				 .dest = p->daddr6};
 
-	if (!p->v6)
-		return bpf_map_update_elem(&brief_sessions, &key->k, fresh, BPF_ANY) == 0;
-	wide.s = *fresh;
-	wide.client = p->saddr6;
-	wide.dest = p->daddr6;
-	return bpf_map_update_elem(&brief_sessions6, key, &wide, BPF_ANY) == 0;
+	session_see(&fresh.s, p, true, now_ticks());
+	if (!p->v6) {
+		if (may_last)
+			bpf_map_delete_elem(&sessions, &key->k);
+		return bpf_map_update_elem(&brief_sessions, &key->k, &fresh.s, BPF_ANY) == 0;
+	}
+	if (may_last)
+		bpf_map_delete_elem(&sessions6, key);
+	return bpf_map_update_elem(&brief_sessions6, key, &fresh, BPF_ANY) == 0;
 }
 
 /* To where nothing pushes a session out. */
@@ -192,18 +231,13 @@ static __always_inline bool session_open(const struct node_config *cfg, const st
 {
 	struct address client = seen_client(cfg, p, t->addr, via);
 	__u32 now = now_ticks();
-	struct session fresh = {.client = p->saddr,
-				.client_port = p->sport,
-				.dest = p->daddr,
-				.dest_port = p->dport,
-				.via = via,
-				.flags = t->dsr ? SEEN_DSR : 0};
+	bool direct = in_pool(cfg, p->saddr) || client.v4 == via; /* it may be so, too */
 	bool room = true, brief;
 	struct session *s;
 
 	__builtin_memset(key, 0, sizeof(*key));
 	key->k.client = client.v4;
-	key->k.client_port = p->sport;
+	key->k.client_port = direct ? apart(p->sport) : p->sport;
 	key->k.backend = t->addr;
 	key->k.backend_port = t->port;
 	key->k.proto = p->proto;
@@ -214,8 +248,7 @@ static __always_inline bool session_open(const struct node_config *cfg, const st
 	if (!s) {
 		if (!room || p->error)
 			return false;
-		session_see(&fresh, p, true, now);
-		return session_put(p, key, &fresh);
+		return session_put(p, key, via, t->dsr);
 	}
 	if (is_syn(p) && brief)
 		s->flags = 0;

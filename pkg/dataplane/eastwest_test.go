@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -206,4 +207,94 @@ func testDirectAfterVirtual(t *testing.T, c *cluster) {
 			conn.Close()
 		}
 	}
+}
+
+// A client port may be connected to a backend directly and through frontends at the
+// same time, whichever was first: none of the connections gets another's packets.
+func testDirectBesideVirtual(t *testing.T, c *cluster) {
+	for i := range c.web[:2] {
+		c.apply(c.backends(i + 1)...)
+		direct := c.web[i].app()
+		c.caller.callsSideBySide(netip.AddrPortFrom(c.caller.addr, 45100), virtual(appPort), direct, c.nodes[2].published())
+		c.caller.callsSideBySide(netip.AddrPortFrom(c.caller.addr, 45101), direct, virtual(appPort), c.nodes[2].published())
+		c.caller.callsSideBySide(netip.AddrPortFrom(inner6(c.caller.addr), 45102), netip.AddrPortFrom(inner6(virtualIP), appPort), netip.AddrPortFrom(inner6(c.web[i].addr), appPort))
+		// Where the translated port would be a privileged one, and where the client's is.
+		c.caller.callsSideBySide(netip.AddrPortFrom(c.caller.addr, 32768), virtual(appPort), direct)
+		c.caller.callsSideBySide(netip.AddrPortFrom(c.caller.addr, 1000), virtual(appPort))
+	}
+	c.apply(c.backends(1)...)
+	from := netip.AddrPortFrom(c.nodes[0].addr, 45103)
+	c.nodes[0].callsSideBySide(from, c.nodes[0].published(), c.web[0].app())
+	from = netip.AddrPortFrom(c.nodes[0].addr, 45104)
+	c.nodes[0].callsSideBySide(from, c.web[0].app(), c.nodes[0].published())
+}
+
+// callsSideBySide opens connections from one port, and uses each once all are open.
+func (s *space) callsSideBySide(from netip.AddrPort, all ...netip.AddrPort) {
+	s.t.Helper()
+	var conns []net.Conn
+	for _, to := range all {
+		conn, err := s.dialFrom(from, to, patience)
+		if err != nil {
+			s.t.Errorf("from %s to %s beside %d others: %v", from, to, len(conns), err)
+			continue
+		}
+		defer conn.(*net.TCPConn).SetLinger(0) // nothing of them is left
+		defer conn.Close()
+		conns = append(conns, conn)
+	}
+	for range 2 {
+		for _, conn := range conns {
+			to := conn.RemoteAddr().String()
+			conn.SetDeadline(time.Now().Add(patience))
+			if answer, err := ask(conn, "echo "+to); err != nil || answer != to {
+				s.t.Errorf("from %s to %s beside others: %q, %v", from, to, answer, err)
+			}
+		}
+	}
+	for _, conn := range conns {
+		answer, err := ask(conn, "who")
+		_, text, _ := strings.Cut(answer, " ")
+		seen, parseErr := netip.ParseAddrPort(text)
+		if err != nil || parseErr != nil || seen.Addr() != from.Addr() || seen.Port() < 1024 != (from.Port() < 1024) {
+			s.t.Errorf("from %s to %s: the task sees %q, %v", from, conn.RemoteAddr(), answer, err)
+		}
+	}
+}
+
+// One socket that sends a task datagrams directly and by virtual IP gets each answer
+// from where it sent to.
+func testDatagramsDirectBesideVirtual(t *testing.T, c *cluster) {
+	for i := range c.web[:2] {
+		c.apply(c.backends(i + 1)...)
+		var u *net.UDPConn
+		c.caller.must(func() (err error) {
+			u, err = net.ListenUDP("udp4", nil)
+			return err
+		})
+		defer u.Close()
+		for range 3 {
+			for _, to := range []netip.AddrPort{virtual(appPort), c.web[i].app()} {
+				if from, err := exchangeUnconnected(u, to); err != nil || from != to {
+					t.Errorf("to %s at %s: answered by %s, %v", to, c.web[i].name, from, err)
+				}
+			}
+		}
+	}
+}
+
+// exchangeUnconnected sends a datagram until it is answered, and says from where.
+func exchangeUnconnected(u *net.UDPConn, to netip.AddrPort) (netip.AddrPort, error) {
+	var from netip.AddrPort
+	var err error
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		if _, err = u.WriteToUDPAddrPort(make([]byte, 40), to); err != nil {
+			return from, err
+		}
+		u.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+		if _, from, err = u.ReadFromUDPAddrPort(make([]byte, 100)); err == nil {
+			return from, nil
+		}
+	}
+	return from, err
 }
