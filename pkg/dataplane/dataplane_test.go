@@ -146,6 +146,7 @@ func TestDataplane(t *testing.T) {
 				{"draining", testDraining},
 				{"backend gone", testBackendGone},
 				{"sweep under traffic", testSweepUnderTraffic},
+				{"sweep during changes", testSweepDuringChanges},
 				{"reset by the program", testResetByTheProgram},
 				{"dsr", testDSR},
 				{"dsr: ingress", withDSR(testIngress)},

@@ -116,6 +116,47 @@ func testSweepUnderTraffic(t *testing.T, c *cluster) {
 	}
 }
 
+// What is swept is compared with a plan that changes meanwhile.
+func testSweepDuringChanges(t *testing.T, c *cluster) {
+	c.apply(c.backends(1, 2, 3)...)
+	n := c.nodes[0]
+	for range 50 {
+		conn, err := c.client.dial(n.published())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := ask(conn, "echo hello"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan error)
+	over := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-over:
+				done <- nil
+				return
+			default:
+			}
+			if _, err := n.dp.Sweep(); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	for i := range 300 {
+		backends := c.backends(1, 2, 3)
+		backends[i%3].Draining = i%2 == 0
+		n.apply(c.plan(n, backends...))
+	}
+	close(over)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // tick is the programs' time.
 func tick(t *testing.T) int64 {
 	var now unix.Timespec

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -93,9 +95,7 @@ type pass struct {
 // passes gives one over each map that the programs write, flows first; none
 // before the first plan.
 func (d *Dataplane) passes() ([]pass, error) {
-	d.mu.Lock()
-	s := d.have
-	d.mu.Unlock()
+	s := d.ends()
 	if s == nil {
 		return nil, nil
 	}
@@ -128,6 +128,17 @@ func (d *Dataplane) passes() ([]pass, error) {
 			passOver(d.maps["fragments6"], func(bpf.OrchFragment6Key, bpf.OrchFragment) bool { return true }))
 	}
 	return passes, nil
+}
+
+// ends are of the last plan the node, endpoints and backends, nil before the first: as
+// they are now, for a change of a few frontends edits the state in place.
+func (d *Dataplane) ends() *state {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.have == nil {
+		return nil
+	}
+	return &state{node: d.have.node, endpoints: d.have.endpoints, backends: maps.Clone(d.have.backends)}
 }
 
 // passOver deletes the entries that have ended. As the programs may have used
