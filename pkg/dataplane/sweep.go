@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-
 	"time"
 
 	"github.com/cilium/ebpf"
