@@ -12,7 +12,7 @@ GOLANGCI_LINT = $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 GOTESTSUM = $(GO) run gotest.tools/gotestsum@v1.13.0
 
 # Packages one after the other: they share the kernel and the Docker Engine.
-TEST_FLAGS = -count=1 -p 1 -timeout 20m
+TEST_FLAGS = -count=1 -p 1 -timeout 40m
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
