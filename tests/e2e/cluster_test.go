@@ -32,7 +32,7 @@ import (
 // Limits that are generous: a test waits for what it asserts, and these only
 // end it when that never comes.
 const (
-	patience = 30 * time.Second
+	patience = 90 * time.Second
 	upLimit  = 30 * time.Second
 	pollEach = 20 * time.Millisecond
 )
