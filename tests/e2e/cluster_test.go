@@ -33,7 +33,7 @@ import (
 // end it when that never comes.
 const (
 	patience = 90 * time.Second
-	upLimit  = 30 * time.Second
+	upLimit  = 90 * time.Second
 	pollEach = 20 * time.Millisecond
 )
 
