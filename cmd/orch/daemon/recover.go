@@ -52,10 +52,10 @@ func (d *daemon) Survey(ctx context.Context, _ *api.Empty) (*api.Survey, error) 
 	if err != nil {
 		return nil, err
 	}
-	if kept.Last == 0 {
+	snap := g.replica.Snapshot()
+	if snap.Cluster == nil && !g.replica.Raft.Stats().Votes(g.node.id.Node) {
 		return nil, errNothingKept
 	}
-	snap := g.replica.Snapshot()
 	survey := &api.Survey{
 		Epoch: d.identity().Epoch + 1,
 		Last:  kept.Last, Committed: kept.Committed, Written: kept.Written,
