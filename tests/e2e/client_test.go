@@ -227,7 +227,7 @@ const (
 	// was lost is sent again (1 s), so that each tells of one moment.
 	attemptTime = 900 * time.Millisecond
 	// loadEach is the pace of attempts.
-	loadEach = 5 * time.Millisecond
+	loadEach = 20 * time.Millisecond
 	// slowControl is what the control never takes on a machine that has time.
 	slowControl = 100 * time.Millisecond
 )
