@@ -23,7 +23,9 @@ func Hops(r *http.Request) int {
 }
 
 // Forward passes a request, unary or streaming, on to c's node, for its caller,
-// and its answer back.
+// and its answer back. The request has to be [Held]: of one that is still arriving
+// the rest never comes if the answer, an error, is there first, and the proxy would
+// wait for it.
 func (c *Client) Forward(w http.ResponseWriter, r *http.Request) {
 	c.forward(func(err error) error {
 		return api.Errorf(api.CodeUnavailable, "the manager that should answer has gone away: %v; whether it was done will show", err)

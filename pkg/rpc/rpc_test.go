@@ -206,7 +206,12 @@ func TestHops(t *testing.T) {
 				WriteError(w, r, api.Errorf(api.CodeConflict, "after two hops"))
 				return
 			}
-			peers.Manager(next).Forward(w, r)
+			held, err := Hold(w, r)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			held.Try(w, peers.Manager(next).Forward)
 		}))
 	})
 	next = n.addr
