@@ -160,6 +160,9 @@ func runDaemon(ctx context.Context, o *options) error {
 	}
 	d := &daemon{options: *o, id: *id, mux: rpc.NewMux()}
 	d.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	if err := relaxTimers(timerSlack); err != nil { // it costs CPU, and nothing else
+		d.log.Warn("timers are more exact than they need to be", "err", err)
+	}
 	d.sec = &rpc.Security{Credentials: d.credentials, Now: time.Now, Epoch: d.epoch}
 	d.peers = rpc.NewPool(d.sec)
 	d.sysctls = sysctl.New(filepath.Join(d.runDir, "sysctls.json"))
