@@ -80,6 +80,7 @@ type Node struct {
 	// the lead is handed over, and raft replaced by one with other timeouts.
 	proposing sync.RWMutex
 	raft      atomic.Pointer[raft.Raft]
+	news      announcements
 	timeout   time.Duration      // the election timeout of raft
 	endBeat   context.CancelFunc // of raft's heartbeats
 
@@ -165,7 +166,7 @@ func (n *Node) newRaft(conf *raft.Config, trans raft.Transport) (r *raft.Raft, e
 				"move the directory away and join again; if not, restore a backup", n.cfg.Dir, unreadable)
 		}
 	}()
-	return raft.NewRaft(conf, n.fsm, n.disk, n.disk, n.files.snapshots, trans)
+	return raft.NewRaft(conf, n.fsm, &recentLog{LogStore: n.disk}, n.disk, n.files.snapshots, trans)
 }
 
 // Retime gives the node another election timeout, and what follows from it. Raft
