@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strconv"
+	"sync"
 
 	"connectrpc.com/connect"
 
@@ -54,7 +55,7 @@ func (c *Client) ForwardRead(giveUp context.Context, w http.ResponseWriter, r *h
 func (c *Client) forward(lost func(error) error, answered func(*http.Response) error) http.Handler {
 	return &httputil.ReverseProxy{
 		Transport:      c.http.Transport,
-		FlushInterval:  -1,
+		BufferPool:     &copyBuffers,
 		ModifyResponse: answered,
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "http", "orch"
@@ -70,6 +71,23 @@ func (c *Client) forward(lost func(error) error, answered func(*http.Response) e
 		},
 	}
 }
+
+// copyBuffers are what answers are copied with: most of them are a hundred bytes,
+// for which a buffer of its own would be garbage of 32 KB.
+var copyBuffers bufferPool
+
+type bufferPool struct{ pool sync.Pool }
+
+const copyBuffer = 32 << 10
+
+func (p *bufferPool) Get() []byte {
+	if b, _ := p.pool.Get().(*[copyBuffer]byte); b != nil {
+		return b[:]
+	}
+	return make([]byte, copyBuffer)
+}
+
+func (p *bufferPool) Put(b []byte) { p.pool.Put((*[copyBuffer]byte)(b)) }
 
 // WriteError answers a request with an error, in the form its client expects.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {

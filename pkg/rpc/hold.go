@@ -34,12 +34,17 @@ func Hold(w http.ResponseWriter, r *http.Request) (*Held, error) {
 	return &Held{r, body}, nil
 }
 
+// heldBody is a body that has arrived.
+type heldBody struct{ *bytes.Reader }
+
+func (heldBody) Close() error { return nil }
+
 // Try lets h answer the request on w. If h says that nothing was done, nothing is
 // answered, and Try returns false.
 func (r *Held) Try(w http.ResponseWriter, h http.HandlerFunc) (answered bool) {
 	request := r.request.Clone(r.request.Context())
 	// Whoever goes away may say that he has not looked at it: then it is sent again.
-	request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(r.body)), nil }
+	request.GetBody = func() (io.ReadCloser, error) { return heldBody{bytes.NewReader(r.body)}, nil }
 	request.Body, _ = request.GetBody()
 	a := &attempt{ResponseWriter: w, header: make(http.Header)}
 	h(a, request)

@@ -39,6 +39,10 @@ func NewMux() *Mux { return &Mux{http: http.NewServeMux(), bodyTime: bodyTime} }
 // handle has a procedure's requests arrive in time.
 func (m *Mux) handle(procedure string, h http.Handler) {
 	m.http.HandleFunc(procedure, func(w http.ResponseWriter, r *http.Request) {
+		if _, arrived := r.Body.(heldBody); arrived {
+			h.ServeHTTP(w, r)
+			return
+		}
 		if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(m.bodyTime)); err != nil {
 			WriteError(w, r, fmt.Errorf("bound the time of a request: %w", err))
 			return
