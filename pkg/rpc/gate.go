@@ -177,7 +177,7 @@ func (g *guests) enter(conn net.Conn) (*guest, bool) {
 	}
 	g.all++
 	g.sources[source]++
-	return &guest{Conn: conn, leave: sync.OnceFunc(func() {
+	return &guest{Conn: direct(conn), leave: sync.OnceFunc(func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.all--

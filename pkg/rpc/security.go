@@ -152,12 +152,17 @@ func NewJoinClient(token pki.Token, now func() time.Time) *Client {
 func dial(ctx context.Context, addr string, config *tls.Config) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	dialer := tls.Dialer{Config: config}
+	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", addr, err)
+	}
+	secure := tls.Client(direct(conn), config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
 		return nil, fmt.Errorf("connect to %s: %w", addr, explain(err))
 	}
-	return conn, nil
+	return secure, nil
 }
 
 // dialAPI waits for the server's first byte, which comes as soon as it has
