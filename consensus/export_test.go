@@ -54,3 +54,12 @@ func (l *StreamLayer) OnDial(wrap func(net.Conn) net.Conn) {
 		return wrap(conn), nil
 	}
 }
+
+// CutOff takes the node's Raft from all others.
+func (n *Node) CutOff() { n.cfg.Transport.hangUp() }
+
+// BreakConnections closes all connections that the node has for Raft, once.
+func (n *Node) BreakConnections() {
+	n.CutOff()
+	n.cfg.Transport.resume()
+}

@@ -150,6 +150,7 @@ func (n *Node) open(timeout time.Duration, applied bool) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.endBeat = cancel
 	go beat(ctx, r, timeout)
+	go n.succeed(ctx, r, trans, timeout)
 	return nil
 }
 

@@ -2,7 +2,9 @@ package consensus
 
 import (
 	"context"
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -16,6 +18,7 @@ type StreamLayer struct {
 	dial     func(ctx context.Context, addr string) (net.Conn, error)
 	incoming chan net.Conn
 	closed   chan struct{}
+	broken   chan struct{} // has something when another side has ended a connection
 
 	mu    sync.Mutex
 	conns map[*conn]struct{} // open; nil while the layer is cut off
@@ -30,6 +33,7 @@ func NewStreamLayer(addr net.Addr, dial func(ctx context.Context, addr string) (
 		dial:     dial,
 		incoming: make(chan net.Conn),
 		closed:   make(chan struct{}),
+		broken:   make(chan struct{}, 1),
 	}
 }
 
@@ -102,8 +106,13 @@ func (p *port) Accept() (net.Conn, error) {
 	}
 }
 
-// Dial implements raft.StreamLayer.
+// Dial implements raft.StreamLayer. A node reaches itself without a network.
 func (p *port) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	if string(addr) == p.addr.String() {
+		near, far := net.Pipe()
+		go p.Deliver(far)
+		return p.keep(near)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	c, err := p.dial(ctx, string(addr))
@@ -137,6 +146,18 @@ func (l *StreamLayer) keep(c net.Conn) (net.Conn, error) {
 type conn struct {
 	net.Conn
 	layer *StreamLayer
+}
+
+// Read implements net.Conn, and notes if the other side has ended the connection.
+func (c *conn) Read(b []byte) (int, error) {
+	read, err := c.Conn.Read(b)
+	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		select {
+		case c.layer.broken <- struct{}{}:
+		default: // noted already
+		}
+	}
+	return read, err
 }
 
 func (c *conn) Close() error {
