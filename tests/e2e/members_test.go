@@ -14,15 +14,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/orch-dev/orch/pkg/api"
-	"github.com/orch-dev/orch/pkg/lab"
 )
 
 // testRoles makes managers workers and workers managers, also the leader, while
 // clients call: nobody notices but who asks for the nodes.
 func testRoles(t *testing.T, c *cluster) {
-	if c.Options().Datapath == lab.DatapathXDP {
-		t.Skip("how the programs are attached makes no difference")
-	}
 	before := c.mustServe(t, "probe_echo")
 	began := time.Now()
 	load := c.startLoad(t, c.names(), probePort)
