@@ -127,9 +127,10 @@ const copyBatch = 64
 
 // What Raft keeps beside the log: its term, and the vote that it cast in it.
 var (
-	stableNumbers = []string{string(currentTerm), "LastVoteTerm"}
+	stableNumbers = []string{string(currentTerm), string(lastVoteTerm)}
 	stableBytes   = []string{"LastVoteCand"}
 	currentTerm   = []byte("CurrentTerm")
+	lastVoteTerm  = []byte("LastVoteTerm")
 )
 
 func copyLog(to *sealedLog, from logReader) error {

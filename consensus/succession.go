@@ -17,12 +17,15 @@ const (
 	// one after the other, once the leader has gone: each has time to be elected
 	// before the next would ask, so that they do not split the votes.
 	turns = 2
+	// farBehind is how many entries a voter may have to apply yet, which would have
+	// to wait for it if it led, before it lets all others go first.
+	farBehind = 256
 )
 
 // succeed has the node ask for an election as soon as the leader's process is gone,
 // until ctx ends: its kernel closes its connections, and refuses new ones. That is
 // known at once and for sure, where silence has to last for an election timeout, and
-// for both followers' of three. Of a machine that dies there is nothing but silence.
+// for both followers of three. Of a machine that dies there is nothing but silence.
 func (n *Node) succeed(ctx context.Context, r *raft.Raft, trans *raft.NetworkTransport, timeout time.Duration) {
 	for {
 		select {
@@ -31,17 +34,21 @@ func (n *Node) succeed(ctx context.Context, r *raft.Raft, trans *raft.NetworkTra
 		case <-n.cfg.Transport.broken:
 		}
 		addr, leader := r.LeaderWithID()
+		term := r.CurrentTerm()
 		turn, votes := turnOf(r.GetConfiguration().Configuration().Servers, leader, raft.ServerID(n.id))
 		if leader == "" || !votes || !n.refuses(ctx, addr, timeout) {
 			continue
+		}
+		if r.AppliedIndex()+farBehind < r.LastIndex() {
+			turn += turns
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(time.Duration(turn) * timeout / turns):
 		}
-		if _, now := r.LeaderWithID(); now != leader || r.State() != raft.Follower {
-			continue // somebody else was faster
+		if n.succeeded(r, leader, term) {
+			continue
 		}
 		// What a leader says to its successor it says to itself: the others vote for
 		// it though they have not noticed yet that their leader is gone.
@@ -49,6 +56,24 @@ func (n *Node) succeed(ctx context.Context, r *raft.Raft, trans *raft.NetworkTra
 		if err := trans.TimeoutNow(raft.ServerID(n.id), trans.LocalAddr(), now, &raft.TimeoutNowResponse{}); err != nil {
 			n.cfg.Log.Debug("did not ask for an election: silence will tell", "err", err)
 		}
+	}
+}
+
+// succeeded reports whether somebody else succeeds the leader of that term: it leads,
+// or has the node's vote. One that asked, and got none because it lacks entries that
+// this node has, does not.
+func (n *Node) succeeded(r *raft.Raft, leader raft.ServerID, term uint64) bool {
+	if r.State() != raft.Follower {
+		return true
+	}
+	switch _, now := r.LeaderWithID(); now {
+	case leader:
+		return false
+	case "":
+		voted, err := n.disk.GetUint64(lastVoteTerm)
+		return err != nil || voted > term
+	default:
+		return true
 	}
 }
 

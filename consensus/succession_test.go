@@ -27,13 +27,17 @@ func settledGroup(t *testing.T, n int) (leader *peer, followers []*peer) {
 }
 
 // A leader whose process ends is succeeded at once: its followers do not wait for an
-// election timeout, and are not of two minds who it is to be.
+// election timeout, also if the first in line is gone as well.
 func TestSuccession(t *testing.T) {
-	for _, n := range []int{3, 5} {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			leader, followers := settledGroup(t, n)
+	for _, lost := range []int{0, 1} {
+		t.Run(fmt.Sprintf("%d followers lost", lost), func(t *testing.T) {
+			leader, followers := settledGroup(t, 3+2*lost)
 			term := leader.Stats().Term
 			began := time.Now()
+			for range lost {
+				followers[0].stop(t)
+				followers = followers[1:]
+			}
 			leader.stop(t)
 			next, _ := propose(t, followers, "after")
 			took := time.Since(began)
