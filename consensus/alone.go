@@ -102,7 +102,7 @@ func (n *Node) recover() (Survived, error) {
 // all that it was given.
 func (n *Node) applyRest(last uint64) error {
 	var err error
-	for at := max(n.fsm.applied, n.stat("last_snapshot_index")) + 1; err == nil && at <= last; at++ {
+	for at := max(n.fsm.applied.Load(), n.stat("last_snapshot_index")) + 1; err == nil && at <= last; at++ {
 		var entry raft.Log
 		if err = n.disk.GetLog(at, &entry); err == nil && entry.Type == raft.LogCommand {
 			n.fsm.Apply(&entry) // what it refuses, it would have refused then
@@ -132,7 +132,7 @@ func (n *Node) beginAnew(last uint64, save func(io.Writer) error) error {
 	if err := n.disk.SetUint64(currentTerm, term); err != nil {
 		return err
 	}
-	n.fsm.applied = index
+	n.fsm.applied.Store(index)
 	return n.disk.DeleteRange(0, last)
 }
 

@@ -3,6 +3,7 @@ package consensus
 import (
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
@@ -28,14 +29,14 @@ type fsm struct {
 	FSM
 	// applied is the last entry that FSM has. A Raft that was restarted in this
 	// process goes through the log again from its snapshot on.
-	applied uint64
+	applied atomic.Uint64
 }
 
 func (f *fsm) Apply(log *raft.Log) any {
-	if log.Index <= f.applied {
+	if log.Index <= f.applied.Load() {
 		return nil
 	}
-	f.applied = log.Index
+	f.applied.Store(log.Index)
 	return f.FSM.Apply(api.Index(log.Index), log.Data)
 }
 

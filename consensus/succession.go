@@ -16,9 +16,9 @@ const (
 	// turns is how many voters would ask for an election within an election timeout,
 	// one after the other, once the leader has gone: each has time to be elected
 	// before the next would ask, so that they do not split the votes.
-	turns = 2
-	// farBehind is how many entries a voter may have to apply yet, which would have
-	// to wait for it if it led, before it lets all others go first.
+	turns = 3
+	// farBehind is how many entries the state of a voter may lack before it lets all
+	// others go first: if it led, writes would wait until it has applied them.
 	farBehind = 256
 )
 
@@ -39,7 +39,8 @@ func (n *Node) succeed(ctx context.Context, r *raft.Raft, trans *raft.NetworkTra
 		if leader == "" || !votes || !n.refuses(ctx, addr, timeout) {
 			continue
 		}
-		if r.AppliedIndex()+farBehind < r.LastIndex() {
+		// Raft's own word on what is applied is what waits to be.
+		if max(n.fsm.applied.Load(), n.stat("last_snapshot_index"))+farBehind < r.LastIndex() {
 			turn += turns
 		}
 		select {
