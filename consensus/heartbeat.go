@@ -10,7 +10,7 @@ import (
 const (
 	// heartbeats is how many a leader sends each follower within an election
 	// timeout. Of those in a row all but one may be late.
-	heartbeats = 4
+	heartbeats = 3
 	// raftHeartbeats is what Raft makes of a HeartbeatTimeout: the next heartbeat is
 	// sent after one tenth to two tenths of it.
 	raftHeartbeats = 10

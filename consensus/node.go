@@ -41,7 +41,7 @@ type Config struct {
 
 	// ElectionTimeout is the silence after which a follower asks for an election;
 	// every wait is drawn from [ElectionTimeout, 2*ElectionTimeout]. The leader
-	// steps down after 2/3 of it without a quorum, and when a write to its disk
+	// steps down after 4/5 of it without a quorum, and when a write to its disk
 	// takes longer than twice of it. Zero: api.DefaultElectionTimeout.
 	ElectionTimeout time.Duration
 	// SnapshotEvery is the number of entries after which the log is compacted
@@ -229,7 +229,7 @@ func raftConfig(cfg Config, timeout time.Duration, log *hclogger) *raft.Config {
 	conf.Logger = log
 	conf.HeartbeatTimeout = timeout
 	conf.ElectionTimeout = timeout
-	conf.LeaderLeaseTimeout = timeout * 2 / 3
+	conf.LeaderLeaseTimeout = timeout * 4 / 5
 	conf.CommitTimeout = commitInterval
 	// A manager that was removed stays a silent follower until its daemon
 	// shuts it down.
