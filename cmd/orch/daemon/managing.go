@@ -37,7 +37,7 @@ type managing struct {
 // memory, counts as in use. What many writes leave behind is much, beside a state
 // that is small: a manager that is busy would spend a sixth of its time collecting.
 // It comes to this much more of resident memory at most.
-const garbage = 16 << 20
+const garbage = 8 << 20
 
 // initManager starts what a manager runs, on a manager.
 func (m *member) initManager() error {
