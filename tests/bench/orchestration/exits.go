@@ -20,7 +20,7 @@ func (o *orch) exits(ctx context.Context, out io.Writer, times int) error {
 	if times == 0 {
 		return nil
 	}
-	if err := o.deploy(ctx, times, image("v1")); err != nil {
+	if err := o.deploy(ctx, workload{times, "v1", false}); err != nil {
 		return err
 	}
 	tasks, err := o.serving(ctx, "n1")

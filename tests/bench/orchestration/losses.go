@@ -27,7 +27,7 @@ func (o *orch) losses(ctx context.Context, out io.Writer, times int) error {
 	if times == 0 {
 		return nil
 	}
-	if err := o.deployFile(ctx, compose(lossReplicas, image("v1"))+fmt.Sprintf("    ports: [\"%d:8080\"]\n", lossPort)); err != nil {
+	if err := o.deployFile(ctx, compose(workload{lossReplicas, "v1", true})+fmt.Sprintf("    ports: [\"%d:8080\"]\n", lossPort)); err != nil {
 		return err
 	}
 	var failing, healing figures.Spread

@@ -55,8 +55,8 @@ func (o *orch) close() {
 
 func (o *orch) name() string { return "orch" }
 
-func (o *orch) deploy(ctx context.Context, replicas int, image string) error {
-	return o.deployFile(ctx, compose(replicas, image))
+func (o *orch) deploy(ctx context.Context, w workload) error {
+	return o.deployFile(ctx, compose(w))
 }
 
 func (o *orch) deployFile(ctx context.Context, text string) error {

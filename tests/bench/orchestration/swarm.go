@@ -106,11 +106,11 @@ func (s *swarmMode) command(ctx context.Context, stdin string, args ...string) e
 	return nil
 }
 
-func (s *swarmMode) deploy(ctx context.Context, replicas int, image string) error {
-	if err := s.command(ctx, compose(replicas, image), "stack", "deploy", "--resolve-image", "never", "-c", "-", stackName); err != nil {
+func (s *swarmMode) deploy(ctx context.Context, w workload) error {
+	if err := s.command(ctx, compose(w), "stack", "deploy", "--resolve-image", "never", "-c", "-", stackName); err != nil {
 		return err
 	}
-	return s.await(ctx, replicas, image)
+	return s.await(ctx, w.replicas, image(w.version))
 }
 
 func (s *swarmMode) scale(ctx context.Context, replicas int) error {
