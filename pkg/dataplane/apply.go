@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"path/filepath"
 
 	"github.com/orch-dev/orch/bpf"
@@ -25,11 +24,11 @@ func (d *Dataplane) Apply(ctx context.Context, plan api.NetworkPlan) error {
 }
 
 func (d *Dataplane) apply(ctx context.Context, plan api.NetworkPlan) error {
-	uplink, err := net.InterfaceByIndex(d.uplink)
+	mtu, err := mtu(d.uplink)
 	if err != nil {
 		return fmt.Errorf("look up uplink: %w", err)
 	}
-	if changed, only := d.onlyBackends(plan, uplink.MTU); only {
+	if changed, only := d.onlyBackends(plan, mtu); only {
 		return d.amend(plan, changed)
 	}
 	if err := check(plan, d.cfg); err != nil {
@@ -41,7 +40,7 @@ func (d *Dataplane) apply(ctx context.Context, plan api.NetworkPlan) error {
 		}
 	}
 	have := d.have
-	want := wanted(plan, have, uplink.MTU)
+	want := wanted(plan, have, mtu)
 	d.have, d.last = nil, nil // read again, should a step fail
 	if err := ctx.Err(); err != nil {
 		return err

@@ -124,6 +124,12 @@ func detach(path string) error {
 	if info.IsDir() {
 		return detachClsact(path, ifindex)
 	}
+	if !exists(ifindex) { // it has taken the attachment with it
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("detach: %w", err)
+		}
+		return nil
+	}
 	l, err := link.LoadPinnedLink(path, nil)
 	if err != nil {
 		return fmt.Errorf("load link %s: %w", path, err)
