@@ -16,7 +16,7 @@ const (
 	// turns is how many voters would ask for an election within an election timeout,
 	// one after the other, once the leader has gone: each has time to be elected
 	// before the next would ask, so that they do not split the votes.
-	turns = 3
+	turns = 2
 	// farBehind is how many entries the state of a voter may lack before it lets all
 	// others go first: if it led, writes would wait until it has applied them.
 	farBehind = 256
