@@ -79,17 +79,23 @@ func (r *ring) start(id api.NodeID, port int, key []byte) *member {
 // waitAlive waits until m's view is want.
 func waitAlive(t *testing.T, m *member, want map[api.NodeID]bool) {
 	t.Helper()
+	if err := awaitAlive(m, want); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func awaitAlive(m *member, want map[api.NodeID]bool) error {
 	timeout := time.After(limit)
 	for {
 		changed := m.Changed()
 		diff := cmp.Diff(want, m.Alive())
 		if diff == "" {
-			return
+			return nil
 		}
 		select {
 		case <-changed:
 		case <-timeout:
-			t.Fatalf("%s: view after %v (-want +got):\n%s", m.id, limit, diff)
+			return fmt.Errorf("%s: view after %v (-want +got):\n%s", m.id, limit, diff)
 		}
 	}
 }
