@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -107,13 +108,15 @@ func (d *directConn) Write(b []byte) (int, error) {
 
 // explain gives an error the form that those of package net have.
 func (d *directConn) explain(op string, err error) error {
-	switch e := err.(type) {
-	case nil:
+	var polled *net.OpError // closed, or too late
+	var errno syscall.Errno
+	switch {
+	case err == nil:
 		return nil
-	case syscall.Errno:
-		err = os.NewSyscallError(op, e)
-	case *net.OpError: // of the poller: closed, or too late
-		err = e.Err
+	case errors.As(err, &polled):
+		err = polled.Err
+	case errors.As(err, &errno):
+		err = os.NewSyscallError(op, errno)
 	}
 	return &net.OpError{Op: op, Net: "tcp", Source: d.LocalAddr(), Addr: d.RemoteAddr(), Err: err}
 }
