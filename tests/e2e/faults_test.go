@@ -22,6 +22,9 @@ const (
 	// elsewhere is how long after a node died its tasks run on others, also where an
 	// engine takes seconds to start one; how soon they do is measured by a benchmark.
 	elsewhere = 20 * time.Second
+	// replaced is how long after a node died others have been made in their place,
+	// which takes the managers a lease of 4 s, and no engine.
+	replaced = 10 * time.Second
 	// daemonDown is how long a daemon is gone, less than the lease of 4 s that
 	// its tasks are replaced after, with what it takes to start again.
 	daemonDown = 2 * time.Second
@@ -260,6 +263,9 @@ func logTasks(t *testing.T, c *cluster, asked string, fault time.Time) {
 		}
 		for _, task := range tasks {
 			if made := task.CreatedAt.Sub(fault); made > 0 {
+				if made > replaced {
+					t.Errorf("%s was made %.1f s after the fault, want less than %v", task.Name(), made.Seconds(), replaced)
+				}
 				t.Logf("%s on %s: made %.1f s after the fault, %s after %.1f s", task.Name(), task.NodeName,
 					made.Seconds(), task.Status.State, task.Status.At.Sub(fault).Seconds())
 			}
