@@ -458,27 +458,30 @@ func TestHasStateAndLock(t *testing.T) {
 	}
 }
 
-// After a write that no other follows, one entry without content tells the
-// followers that it is committed, and then there is silence.
+// After a write that no other follows, followers hear that it is committed at once, and
+// not by a slow timer of Raft's; no further entry is needed for it.
 func TestCommitIsAnnounced(t *testing.T) {
 	peers := cluster(t, 3)
-	leader, index := propose(t, peers, "a")
+	leader, before := propose(t, peers, "before")
 	term := leader.Stats().Term
-	for leader.Stats().LastIndex == index {
-		select {
-		case <-time.After(time.Millisecond):
-		case <-within(t).Done():
-			t.Fatal("nothing follows the entry")
+	fastest := limit
+	const writes = 10
+	for i := range writes {
+		began := time.Now()
+		_, index := propose(t, peers, fmt.Sprint("net", i))
+		for _, p := range peers {
+			waitState(t, p, index, state(t, leader))
 		}
+		fastest = min(fastest, time.Since(began))
 	}
-	for _, p := range peers {
-		waitState(t, p, index, state(t, leader))
-	}
-	next, second := propose(t, peers, "b")
-	if again := leader.Stats().Term; next != leader || again != term {
+	if leader.Stats().Term != term {
 		t.Skip("another manager leads: the log has its entry too")
 	}
-	if second != index+2 {
-		t.Errorf("the entries of two writes are %d and %d: one belongs between them", index, second)
+	t.Logf("the fastest of %d writes was everywhere after %v", writes, fastest)
+	if fastest > 200*time.Millisecond {
+		t.Errorf("the fastest of %d writes was everywhere after %v", writes, fastest)
+	}
+	if last := leader.Stats().LastIndex; last != before+writes {
+		t.Errorf("the log has %d entries after %d writes", last-before, writes)
 	}
 }

@@ -53,8 +53,8 @@ type Config struct {
 
 const (
 	// announceAfter is how soon followers hear of a commit that no further entry
-	// carries to them: by one that says nothing else (see Node.announce).
-	announceAfter = 5 * time.Millisecond
+	// carries to them (see Node.announce).
+	announceAfter = 2 * time.Millisecond
 	// commitInterval is how soon, at most twice, they hear of it otherwise, and are
 	// sent again what they did not take. A leader with nothing to do sends this often
 	// all the same.
@@ -86,6 +86,7 @@ type Node struct {
 	// the lead is handed over, and raft replaced by one with other timeouts.
 	proposing sync.RWMutex
 	raft      atomic.Pointer[raft.Raft]
+	trans     atomic.Pointer[transport] // of raft
 	news      announcements
 	timeout   time.Duration      // the election timeout of raft
 	endBeat   context.CancelFunc // of raft's heartbeats
@@ -136,12 +137,12 @@ func (n *Node) open(timeout time.Duration, applied bool) error {
 	conf := raftConfig(n.cfg, timeout, n.log)
 	conf.NotifyCh = n.lead.notify
 	conf.NoSnapshotRestoreOnStart = applied
-	trans := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	trans := newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Logger:  n.log.Named("transport"),
 		Stream:  n.cfg.Transport.open(),
 		MaxPool: 3,
 		Timeout: rpcTimeout,
-	})
+	}))
 	n.disk.limit.Store(int64(stallAfter * timeout))
 	r, err := n.newRaft(conf, trans)
 	if err != nil {
@@ -152,6 +153,7 @@ func (n *Node) open(timeout time.Duration, applied bool) error {
 		return ok
 	}))
 	n.raft.Store(r)
+	n.trans.Store(trans)
 	n.timeout = timeout
 	ctx, cancel := context.WithCancel(context.Background())
 	n.endBeat = cancel

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -51,52 +50,6 @@ func (n *Node) Propose(ctx context.Context, data []byte) (api.Index, any, error)
 		return index, nil, refused
 	}
 	return index, answer, nil
-}
-
-// announcements are what followers are to hear soon: that entries are committed.
-type announcements struct {
-	mu      sync.Mutex
-	newest  uint64    // of the entries
-	at      time.Time // when it was announced
-	pending bool      // a timer runs
-}
-
-// announce has followers hear soon that an entry is committed: the next entry
-// tells them, and unless one comes anyway, one without content is made for it.
-// While much is written, one timer serves for all.
-func (n *Node) announce(index api.Index) { n.news.add(uint64(index), n.announced) }
-
-// add notes an entry, and has later called after announceAfter unless it will be.
-func (a *announcements) add(index uint64, later func()) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.newest, a.at = max(a.newest, index), time.Now()
-	if !a.pending {
-		a.pending = true
-		time.AfterFunc(announceAfter, later)
-	}
-}
-
-// announced is called when the first entry, of those that were announced together,
-// has been waiting for a next one for announceAfter.
-func (n *Node) announced() {
-	r := n.raft.Load()
-	if n.news.unheard(r.LastIndex(), n.announced) {
-		r.Barrier(rpcTimeout)
-	}
-}
-
-// unheard reports whether nothing came after what was announced; last is the newest
-// entry. If it was announced too lately to tell, it has later called in time.
-func (a *announcements) unheard(last uint64, later func()) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if rest := announceAfter - time.Since(a.at); rest > 0 {
-		time.AfterFunc(rest, later)
-		return false
-	}
-	a.pending = false
-	return last <= a.newest
 }
 
 // Barrier waits until this node, which must lead, has applied every entry

@@ -26,7 +26,7 @@ const (
 // until ctx ends: its kernel closes its connections, and refuses new ones. That is
 // known at once and for sure, where silence has to last for an election timeout, and
 // for both followers of three. Of a machine that dies there is nothing but silence.
-func (n *Node) succeed(ctx context.Context, r *raft.Raft, trans *raft.NetworkTransport, timeout time.Duration) {
+func (n *Node) succeed(ctx context.Context, r *raft.Raft, trans *transport, timeout time.Duration) {
 	for {
 		select {
 		case <-ctx.Done():
