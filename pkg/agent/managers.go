@@ -31,7 +31,8 @@ type Directory struct {
 	current string
 	drop    context.CancelFunc // ends the session with current
 	hearsay func() []string    // see SetHearsay
-	round   int                // of those in hearsay, how many were tried since one of the others was
+	heard   []string           // what it said when it last changed
+	round   int                // of those alive, how many were tried since one had news or one of the others was tried
 	other   string             // the last of these
 }
 
@@ -76,6 +77,33 @@ func (d *Directory) SetHearsay(hearsay func() []string) {
 	d.hearsay = hearsay
 }
 
+// Listen ends the session with a manager as soon as it is not alive any more by
+// hearsay, until ctx ends: the connection would take seconds to notice. changed
+// returns a channel that is closed when hearsay next changes.
+func (d *Directory) Listen(ctx context.Context, changed func() <-chan struct{}) error {
+	for ctx.Err() == nil {
+		next := changed()
+		if addr, gone := d.listen(); gone {
+			d.leave(addr)
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// listen reports whether the current manager was alive when hearsay was last listened
+// to, and is not any more.
+func (d *Directory) listen() (addr string, gone bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	before := d.heard
+	d.heard = d.hearsay()
+	return d.current, slices.Contains(before, d.current) && !slices.Contains(d.heard, d.current)
+}
+
 // Addr returns the manager that calls go to now.
 func (d *Directory) Addr() string {
 	d.mu.Lock()
@@ -91,7 +119,12 @@ func (d *Directory) Session(ctx context.Context, each func(*api.Update) error) e
 	addr := d.current
 	d.drop = cancel
 	d.mu.Unlock()
-	err := rpc.Stream(ctx, d.peers.Manager(addr), api.ProcSession, &api.SessionRequest{Node: d.node}, each)
+	err := rpc.Stream(ctx, d.peers.Manager(addr), api.ProcSession, &api.SessionRequest{Node: d.node}, func(u *api.Update) error {
+		d.mu.Lock()
+		d.round = 0
+		d.mu.Unlock()
+		return each(u)
+	})
 	d.leave(addr)
 	if err == nil {
 		err = errors.New("the manager closed the stream")
@@ -217,10 +250,13 @@ func (d *Directory) leave(addr string) {
 }
 
 // after is who is tried after the manager at addr; d.mu is held. Those who say that they
-// are alive come first, and after each round of them one of the others: it takes a while
-// to find out that nobody is there.
+// are alive come first, with this node itself, and after each round of them one of the
+// others: it takes a while to find out that nobody is there.
 func (d *Directory) after(addr string) string {
-	alive := d.hearsay()
+	alive := slices.Clone(d.hearsay())
+	if d.home != "" && len(alive) > 0 {
+		alive = append(alive, d.home)
+	}
 	others := slices.DeleteFunc(slices.Clone(d.addrs), func(known string) bool { return slices.Contains(alive, known) })
 	if d.round < len(alive) || len(others) == 0 {
 		d.round++

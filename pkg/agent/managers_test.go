@@ -202,3 +202,68 @@ func TestDirectoryByHearsay(t *testing.T) {
 		}
 	}
 }
+
+// The session with a manager that hearsay takes for dead ends at once, and goes on with
+// one that is alive, as this node itself is. One of whom hearsay never spoke keeps it.
+func TestDirectoryListens(t *testing.T) {
+	said := make(chan struct{})
+	var mu sync.Mutex
+	heard := []string{"a", "b"}
+	say := func(alive ...string) {
+		mu.Lock()
+		defer mu.Unlock()
+		heard = alive
+		close(said)
+		said = make(chan struct{})
+	}
+	d := NewDirectory("n1", nil, "home", []string{"home", "a", "b", "silent"}, func([]string) {})
+	d.SetHearsay(func() []string { mu.Lock(); defer mu.Unlock(); return heard })
+	ctx, cancel := context.WithCancel(context.Background())
+	ended, asked := make(chan error, 1), make(chan struct{}, 16)
+	go func() {
+		ended <- d.Listen(ctx, func() <-chan struct{} {
+			mu.Lock()
+			defer mu.Unlock()
+			select {
+			case asked <- struct{}{}:
+			default:
+			}
+			return said
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	at := func(addr string) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.current, d.round = addr, 0
+	}
+	await(t, "hearsay is listened to", func() bool { d.mu.Lock(); defer d.mu.Unlock(); return len(d.heard) > 0 })
+	for _, step := range []struct {
+		at    string
+		alive []string
+		want  string
+	}{
+		{"a", []string{"b"}, "b"},
+		{"b", []string{"b", "c"}, "b"},
+		{"c", []string{"b"}, "b"},
+		{"silent", []string{"b", "c"}, "silent"},
+		{"home", []string{"b"}, "home"},
+	} {
+		for len(asked) > 0 {
+			<-asked
+		}
+		at(step.at)
+		say(step.alive...)
+		await(t, "hearsay is listened to", func() bool { return len(asked) > 0 })
+		await(t, "it is with "+step.want, func() bool { return d.Addr() == step.want })
+	}
+	at("b")
+	if d.MoveOn(); d.Addr() != "home" {
+		t.Errorf("after the only other manager alive: %s", d.Addr())
+	}
+}

@@ -167,7 +167,7 @@ func (m *Members) forget(now time.Time) {
 	m.reopened = time.Time{}
 	for id, alive := range m.alive {
 		if _, heard := m.peers[id]; alive && !heard {
-			m.note(id, false)
+			m.note(id, false, peer{})
 		}
 	}
 }
@@ -293,8 +293,8 @@ func (m *Members) Alive() map[api.NodeID]bool {
 	return maps.Clone(m.alive)
 }
 
-// Changed returns a channel that is closed when Alive next changes. Take it
-// before the Alive it is about.
+// Changed returns a channel that is closed when Alive or Managers next change. Take it
+// before what it is about.
 func (m *Members) Changed() <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -312,24 +312,25 @@ func (m *Members) size() int {
 func (m *Members) here(n *memberlist.Node) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.peers[api.NodeID(n.Name)] = newPeer(n)
-	m.note(api.NodeID(n.Name), true)
+	m.note(api.NodeID(n.Name), true, newPeer(n))
 }
 
 // gone notes a node that is not alive.
 func (m *Members) gone(n *memberlist.Node) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.peers, api.NodeID(n.Name))
-	m.note(api.NodeID(n.Name), false)
+	m.note(api.NodeID(n.Name), false, peer{})
 }
 
-// note notes whether a node is alive, under mu.
-func (m *Members) note(id api.NodeID, alive bool) {
-	if was, known := m.alive[id]; known && was == alive {
+// note notes whether a node is alive, and as what, under mu.
+func (m *Members) note(id api.NodeID, alive bool, as peer) {
+	if was, known := m.alive[id]; known && was == alive && m.peers[id] == as {
 		return
 	}
-	m.alive[id] = alive
+	m.alive[id], m.peers[id] = alive, as
+	if !alive {
+		delete(m.peers, id)
+	}
 	close(m.changed)
 	m.changed = make(chan struct{})
 }

@@ -187,6 +187,7 @@ func (m *member) initGossip() error {
 	m.managers.SetHearsay(members.Managers)
 	m.run("gossip", func(ctx context.Context) error { return members.Run(ctx, m.gossipPeers) })
 	m.run("gossip hints", m.gossip.run)
+	m.run("managers alive", func(ctx context.Context) error { return m.managers.Listen(ctx, members.Changed) })
 	return nil
 }
 
