@@ -14,6 +14,9 @@ guest: feature false TCX
 === RUN   TestDataplane
 === RUN   TestDataplane/xdp/ingress
 [    7.942291] eth0: something of the kernel's
+=== RUN   TestDataplane/xdp/east_west
+    eastwest_test.go:30: no answer
+=== NAME  TestDataplane
 --- FAIL: TestDataplane (1.23s)
     --- FAIL: TestDataplane/xdp (1.01s)
         --- PASS: TestDataplane/xdp/ingress (0.95s)
@@ -50,7 +53,7 @@ func TestUnexpected(t *testing.T) {
 	good := strings.ReplaceAll(machineSays, "FAIL", "PASS")
 	for name, test := range map[string]struct{ release, says, want string }{
 		"as documented":    {"6.1.0-50", good, ""},
-		"a failure":        {"6.1.0-50", machineSays, "6.1.0-50: TestDataplane: FAIL; TestDataplane/xdp: FAIL; TestDataplane/xdp/east_west: FAIL"},
+		"a failure":        {"6.1.0-50", machineSays, "6.1.0-50: TestDataplane: FAIL; TestDataplane/xdp: FAIL; TestDataplane/xdp/east_west: FAIL\n    eastwest_test.go:30: no answer"},
 		"a feature is not": {"6.12.1", good, "6.12.1: TCX: false, want true"},
 		"it hangs":         {"6.1.0-50", "guest: started\nOops\n", "6.1.0-50: it did not finish; its last lines:\nguest: started\nOops"},
 		"nothing matches":  {"6.1.0-50", "guest: started\nguest: finished\n", "6.1.0-50: no test ran"},

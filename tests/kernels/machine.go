@@ -19,12 +19,13 @@ type result struct {
 	kernel   kernel
 	accel    string // of qemu
 	features []string
-	have     map[string]bool   // of the features
-	tests    []string          // in their order
-	outcomes map[string]string // PASS, FAIL or SKIP
-	started  bool              // the first process
-	finished bool              // all tests
-	last     []string          // lines, for when it did not finish
+	have     map[string]bool     // of the features
+	tests    []string            // in their order
+	outcomes map[string]string   // PASS, FAIL or SKIP
+	said     map[string][]string // lines of the tests
+	started  bool                // the first process
+	finished bool                // all tests
+	last     []string            // lines, for when it did not finish
 }
 
 // kvmBoot is how long a kernel may take to its first process with KVM.
@@ -48,7 +49,7 @@ func boot(ctx context.Context, opt options, k kernel, initramfs string) result {
 }
 
 func newResult(k kernel, accel string) *result {
-	return &result{kernel: k, accel: accel, have: make(map[string]bool), outcomes: make(map[string]string)}
+	return &result{kernel: k, accel: accel, have: make(map[string]bool), outcomes: make(map[string]string), said: make(map[string][]string)}
 }
 
 // run runs a machine. It is ended if its first process does not start in time.
@@ -79,11 +80,15 @@ func (r *result) run(ctx context.Context, opt options, initramfs, cpu string, st
 	}
 }
 
-var testLine = regexp.MustCompile(`--- (PASS|FAIL|SKIP): (\S+)`)
+var (
+	testLine = regexp.MustCompile(`--- (PASS|FAIL|SKIP): (\S+)`)
+	testName = regexp.MustCompile(`^=== (?:RUN|CONT|NAME) +(\S+)`) // whose lines follow
+)
 
 // read takes in what the machine prints.
 func (r *result) read(out io.Reader, verbose bool, started func()) {
-	const keep = 60 // lines
+	const keep, keepOfTest = 60, 20 // lines
+	current := ""
 	for scanner := bufio.NewScanner(out); scanner.Scan(); {
 		line := strings.TrimRight(scanner.Text(), "\r")
 		if verbose {
@@ -96,9 +101,14 @@ func (r *result) read(out io.Reader, verbose bool, started func()) {
 		if m := testLine.FindStringSubmatch(line); m != nil {
 			r.outcomes[m[2]] = m[1]
 			r.tests = append(r.tests, m[2])
+		} else if m := testName.FindStringSubmatch(line); m != nil {
+			current = m[1]
 		}
 		said, ok := strings.CutPrefix(line, "guest: ")
 		if !ok {
+			if !strings.Contains(line, "--- ") && !strings.HasPrefix(line, "=== ") && len(r.said[current]) < keepOfTest {
+				r.said[current] = append(r.said[current], line)
+			}
 			continue
 		}
 		if !r.started {

@@ -140,7 +140,7 @@ func (r result) unexpected() error {
 	}
 	for _, name := range r.tests {
 		if outcome := r.outcomes[name]; outcome != "PASS" {
-			problems = append(problems, name+": "+outcome)
+			problems = append(problems, strings.Join(append([]string{name + ": " + outcome}, r.said[name]...), "\n"))
 		}
 	}
 	switch {
