@@ -153,12 +153,17 @@ func newFabric(t *testing.T, mode dataplane.Mode, mtu int) *fabric {
 	return f
 }
 
+// ownPorts are the client ports that tests choose, of which the kernel gives none to
+// other connections.
+const ownPorts = "32768,45000-46000,51000,60000"
+
 func (f *fabric) space(name string) *space {
 	f.t.Helper()
 	s := &space{fabric: f, name: f.prefix + "-" + name}
 	run(f.t, "ip", "netns", "add", s.name)
 	f.t.Cleanup(func() { run(f.t, "ip", "netns", "del", s.name) })
 	s.ip("link set lo up\n")
+	s.must(func() error { return writeSysctl("ipv4/ip_local_reserved_ports", ownPorts) })
 	return s
 }
 
