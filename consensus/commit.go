@@ -45,13 +45,13 @@ func (a *announcements) add(index uint64, later func()) {
 // announced is called when the first entry, of those that were announced together,
 // has been waiting for a next one for announceAfter.
 func (n *Node) announced() {
-	r, trans := n.raft.Load(), n.trans.Load()
+	r := n.raft.Load()
 	if n.news.unheard(r.LastIndex(), n.announced) == 0 {
 		return
 	}
 	for _, server := range r.GetConfiguration().Configuration().Servers {
 		if server.ID != raft.ServerID(n.id) && n.news.begin(server.ID) {
-			go n.tell(r, trans, server)
+			go n.tell(server)
 		}
 	}
 }
@@ -88,11 +88,12 @@ func (a *announcements) begin(follower raft.ServerID) bool {
 }
 
 // next returns what a follower is to be told after it was told of an entry; 0 if
-// nothing, and then the caller is done.
-func (a *announcements) next(follower raft.ServerID, told uint64) uint64 {
+// nothing, and then the caller is done: no other was announced, or one came after it,
+// which is the newest of all, last.
+func (a *announcements) next(follower raft.ServerID, told, last uint64) uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.newest <= told {
+	if a.newest <= told || a.newest < last {
 		delete(a.telling, follower)
 		return 0
 	}
@@ -102,8 +103,10 @@ func (a *announcements) next(follower raft.ServerID, told uint64) uint64 {
 // tell says to a follower that the newest entry announced is committed, and again if
 // another one was announced meanwhile. If the follower lacks the entry it takes this
 // for nothing, as any word after an entry that it does not have.
-func (n *Node) tell(r *raft.Raft, trans *transport, follower raft.Server) {
-	for told := n.news.next(follower.ID, 0); told != 0; told = n.news.next(follower.ID, told) {
+func (n *Node) tell(follower raft.Server) {
+	last := func() uint64 { return n.raft.Load().LastIndex() }
+	for told := n.news.next(follower.ID, 0, last()); told != 0; told = n.news.next(follower.ID, told, last()) {
+		r, trans := n.raft.Load(), n.trans.Load()
 		if notice := n.notice(r, trans, told); notice != nil {
 			// Raft's own messages tell of what this one did not.
 			_ = trans.AppendEntries(follower.ID, follower.Address, notice, &raft.AppendEntriesResponse{})
@@ -112,7 +115,8 @@ func (n *Node) tell(r *raft.Raft, trans *transport, follower raft.Server) {
 }
 
 // notice is the message of the leader, which this node is, that an entry is
-// committed; nil if the node does not lead any more, or the log has the entry no more.
+// committed; nil if the node does not lead any more, the log has the entry no more, or
+// it is not committed after all: followers would apply what another leader may replace.
 func (n *Node) notice(r *raft.Raft, trans *transport, index uint64) *raft.AppendEntriesRequest {
 	var entry raft.Log
 	if err := n.disk.GetLog(index, &entry); err != nil {
@@ -120,7 +124,7 @@ func (n *Node) notice(r *raft.Raft, trans *transport, index uint64) *raft.Append
 	}
 	// Raft ceases to lead before it takes up a later term, and begins after.
 	term := r.CurrentTerm()
-	if r.State() != raft.Leader || r.CurrentTerm() != term {
+	if r.State() != raft.Leader || r.CommitIndex() < index || r.CurrentTerm() != term {
 		return nil
 	}
 	self := trans.EncodePeer(raft.ServerID(n.id), trans.LocalAddr())

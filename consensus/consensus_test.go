@@ -485,3 +485,41 @@ func TestCommitIsAnnounced(t *testing.T) {
 		t.Errorf("the log has %d entries after %d writes", last-before, writes)
 	}
 }
+
+// Of what no quorum has yet nobody is told that it is committed, however new a leader's
+// own log is.
+func TestNothingElseIsAnnounced(t *testing.T) {
+	peers := cluster(t, 3)
+	for _, p := range peers { // so that the leader goes on leading for a while
+		if err := p.Retime(slow); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leader, index := propose(t, peers, "everywhere")
+	if !leader.Tells(index) {
+		t.Errorf("entry %d is committed, and is not told of", index)
+	}
+	for _, p := range others(peers, leader) {
+		p.stop(t)
+	}
+	data, err := store.Encode([]api.Change{{Network: &api.Network{ID: "here", Name: "here"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(within(t))
+	ended := make(chan error, 1)
+	go func() { _, _, err := leader.Propose(ctx, data); ended <- err }()
+	await(t, "the entry is in the leader's log", func() error {
+		if leader.Stats().LastIndex == index {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	if leader.Tells(index + 1) {
+		t.Errorf("entry %d is told to be committed, and is on no other node", index+1)
+	}
+	cancel()
+	if err := <-ended; err == nil {
+		t.Error("it was committed")
+	}
+}

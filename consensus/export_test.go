@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/orch-dev/orch/pkg/api"
 )
 
 // CopyPlain copies the unsealed log in dir to another store.
@@ -62,4 +64,9 @@ func (n *Node) CutOff() { n.cfg.Transport.hangUp() }
 func (n *Node) BreakConnections() {
 	n.CutOff()
 	n.cfg.Transport.resume()
+}
+
+// Tells reports whether the node would tell its followers that an entry is committed.
+func (n *Node) Tells(index api.Index) bool {
+	return n.notice(n.raft.Load(), n.trans.Load(), uint64(index)) != nil
 }

@@ -58,7 +58,7 @@ func (n *Node) Barrier(ctx context.Context) error {
 	if err := n.await(ctx, (*raft.Raft).Barrier); err != nil {
 		return fmt.Errorf("wait for applied log: %w", err)
 	}
-	n.announce(api.Index(n.raft.Load().LastIndex()))
+	n.announce(api.Index(n.raft.Load().CommitIndex()))
 	return nil
 }
 

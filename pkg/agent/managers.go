@@ -119,10 +119,13 @@ func (d *Directory) Session(ctx context.Context, each func(*api.Update) error) e
 	addr := d.current
 	d.drop = cancel
 	d.mu.Unlock()
+	updates := 0
 	err := rpc.Stream(ctx, d.peers.Manager(addr), api.ProcSession, &api.SessionRequest{Node: d.node}, func(u *api.Update) error {
-		d.mu.Lock()
-		d.round = 0
-		d.mu.Unlock()
+		if updates++; updates == 2 { // news: the first is all that it has, which may be old
+			d.mu.Lock()
+			d.round = 0
+			d.mu.Unlock()
+		}
 		return each(u)
 	})
 	d.leave(addr)

@@ -63,8 +63,9 @@ type Members struct {
 	changed chan struct{}
 	left    bool
 	// reopened is when the gossip was begun anew, until who has not been heard of
-	// since is forgotten.
+	// since, in unheard, is forgotten.
 	reopened time.Time
+	unheard  map[api.NodeID]bool
 }
 
 // New returns a member that does nothing until Run.
@@ -150,7 +151,10 @@ func (m *Members) reopen(timing Timing) error {
 		return fmt.Errorf("gossip with another timing: %w", err)
 	}
 	m.mu.Lock()
-	clear(m.peers)
+	m.unheard = make(map[api.NodeID]bool)
+	for id := range m.peers {
+		m.unheard[id] = true
+	}
 	m.reopened = time.Now()
 	m.mu.Unlock()
 	m.cfg.Log.Info("the size of the cluster has another timing of gossip", "probe", timing.Probe)
@@ -165,10 +169,8 @@ func (m *Members) forget(now time.Time) {
 		return
 	}
 	m.reopened = time.Time{}
-	for id, alive := range m.alive {
-		if _, heard := m.peers[id]; alive && !heard {
-			m.note(id, false, peer{})
-		}
+	for id := range m.unheard {
+		m.note(id, false, peer{})
 	}
 }
 
@@ -191,15 +193,15 @@ func (m *Members) config(timing Timing, port int) *memberlist.Config {
 	return c
 }
 
-// rejoin calls some of the peers that are not alive.
+// rejoin calls some of the peers that are not alive, or were not heard of lately.
 func (m *Members) rejoin(peers []string) {
 	if m.hasLeft() {
 		return
 	}
 	here := map[string]bool{}
 	m.mu.Lock()
-	for _, peer := range m.peers {
-		here[peer.addr] = true
+	for id, peer := range m.peers {
+		here[peer.addr] = !m.unheard[id]
 	}
 	m.mu.Unlock()
 	var missing []string
@@ -324,6 +326,7 @@ func (m *Members) gone(n *memberlist.Node) {
 
 // note notes whether a node is alive, and as what, under mu.
 func (m *Members) note(id api.NodeID, alive bool, as peer) {
+	delete(m.unheard, id)
 	if was, known := m.alive[id]; known && was == alive && m.peers[id] == as {
 		return
 	}

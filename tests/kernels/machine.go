@@ -106,8 +106,9 @@ func (r *result) read(out io.Reader, verbose bool, started func()) {
 		}
 		said, ok := strings.CutPrefix(line, "guest: ")
 		if !ok {
-			if !strings.Contains(line, "--- ") && !strings.HasPrefix(line, "=== ") && len(r.said[current]) < keepOfTest {
-				r.said[current] = append(r.said[current], line)
+			if !testLine.MatchString(line) && !strings.HasPrefix(line, "=== ") {
+				lines := append(r.said[current], line)
+				r.said[current] = lines[max(0, len(lines)-keepOfTest):]
 			}
 			continue
 		}
