@@ -46,11 +46,9 @@ ROUNDS ?= 20
 REQUESTS ?= 1000000
 TRIALS ?= 200
 KILLS ?= 50
-test-long: deps ## ROUNDS (20) of changes under REQUESTS (1000000) that may not fail, KILLS (50) of all daemons, TRIALS (200) of singletons beside it (root)
-	@log=$$(mktemp); \
-	ORCH_SINGLETON_TRIALS=$(TRIALS) $(GO) test ./tests/e2e -run '^TestSingletons$$' -count=1 -timeout 24h -v >$$log 2>&1 & singletons=$$!; \
-	ORCH_ROUNDS=$(ROUNDS) ORCH_REQUESTS=$(REQUESTS) ORCH_KILLS=$(KILLS) $(GO) test ./tests/e2e -run '^(TestLossless|TestCrashes)$$' -count=1 -timeout 24h -v; lossless=$$?; \
-	wait $$singletons; result=$$?; cat $$log; rm -f $$log; exit $$((lossless + result))
+test-long: deps ## ROUNDS (20) of changes under REQUESTS (1000000) that may not fail, KILLS (50) of all daemons, TRIALS (200) of singletons (root)
+	ORCH_ROUNDS=$(ROUNDS) ORCH_REQUESTS=$(REQUESTS) ORCH_KILLS=$(KILLS) ORCH_SINGLETON_TRIALS=$(TRIALS) \
+		$(GO) test ./tests/e2e -run '^(TestLossless|TestCrashes|TestSingletons)$$' -count=1 -timeout 24h -v
 
 KERNELS ?= bullseye,bookworm,trixie,sid
 test-kernels: go ## the data plane on the kernels of the Debian releases KERNELS, in emulated machines
