@@ -21,8 +21,9 @@ type Fence interface {
 	Release(task api.TaskID) error
 }
 
-// The lease is looked at every fencePoll when it may run out, and else when that can
-// be at the earliest, after fenceLook at the latest: its length may have changed.
+// The lease is looked at every fencePoll when a singleton may have to stop, and else when
+// that can be at the earliest, after fenceLook at the latest: its length may have
+// changed, or the node's first singleton come, which looked at the lease itself.
 const (
 	fencePoll = 200 * time.Millisecond
 	fenceLook = time.Second
@@ -42,13 +43,14 @@ func (a *Agent) fenceMargin() time.Duration {
 func (a *Agent) watchFence(ctx context.Context) error {
 	for {
 		spare := a.Fence.Left() - a.fenceMargin()
-		if spare <= 0 {
-			a.tasks.pokeSingletons()
+		wait := min(max(spare, fencePoll), fenceLook)
+		if spare <= 0 && !a.tasks.pokeSingletons() {
+			wait = fenceLook
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(min(max(spare, fencePoll), fenceLook)):
+		case <-time.After(wait):
 		}
 	}
 }
@@ -89,13 +91,16 @@ func (w *worker) release() error {
 	return w.agent.Fence.Release(w.id)
 }
 
-// pokeSingletons makes the workers of singletons look at the runtime again.
-func (ts *tasks) pokeSingletons() {
+// pokeSingletons makes the workers of singletons look at the runtime again, and reports
+// whether there are any.
+func (ts *tasks) pokeSingletons() (found bool) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	for _, w := range ts.all {
 		if want, _ := w.wish.Get(); want.task != nil && want.task.Spec.Singleton {
 			w.poke()
+			found = true
 		}
 	}
+	return found
 }

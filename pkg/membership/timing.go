@@ -38,7 +38,7 @@ const (
 func TimingFor(nodes int) Timing {
 	switch {
 	case nodes <= 12:
-		return Timing{Probe: 200 * time.Millisecond, ProbeTimeout: 100 * time.Millisecond, SuspicionMax: 3, Fanout: 3, Gossip: 100 * time.Millisecond}
+		return Timing{Probe: 200 * time.Millisecond, ProbeTimeout: 100 * time.Millisecond, SuspicionMax: 3, Fanout: 3, Gossip: 200 * time.Millisecond}
 	case nodes <= 64:
 		return Timing{Probe: 150 * time.Millisecond, ProbeTimeout: 75 * time.Millisecond, SuspicionMax: 4, Fanout: 3, Gossip: 50 * time.Millisecond}
 	}

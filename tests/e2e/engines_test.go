@@ -20,6 +20,7 @@ import (
 // command line builds is copied to a node with an engine of its own, and with no
 // registry anywhere.
 func TestTwoEngines(t *testing.T) {
+	t.Parallel() // with TestExpired, which waits most of the time
 	second, socket := startEngine(t)
 	c := newCluster(t, lab.Options{Nodes: 2, Managers: 1, Datapath: lab.DatapathTC, Engines: map[string]string{"n2": socket}})
 	dir := sourceTree(t)

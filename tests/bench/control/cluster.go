@@ -244,6 +244,7 @@ func (c *cluster) writes(ctx context.Context, out io.Writer, opt options) error 
 		return err
 	}
 	var done, failed atomic.Int64
+	var why sync.Once
 	limit, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer func() { cancel(); wg.Wait() }()
@@ -255,6 +256,7 @@ func (c *cluster) writes(ctx context.Context, out io.Writer, opt options) error 
 					done.Add(1)
 				} else if limit.Err() == nil {
 					failed.Add(1)
+					why.Do(func() { fmt.Fprintf(out, "a write failed: %v\n", err) })
 				}
 			}
 		})
