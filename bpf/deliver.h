@@ -202,7 +202,7 @@ static __noinline int translate(struct __sk_buff *skb, const struct node_config 
 	struct session6_key key;
 
 	if (!session_open(cfg, p, t, via, &key))
-		return drop(skb, DROP_COLLISION);
+		return drop(skb, p->error ? DROP_NOT_HERE : DROP_COLLISION);
 	client.v4 = key.k.client;
 	client.v6 = key.client;
 	rewrite_dest(skb, p, &backend, t->port);
@@ -210,12 +210,13 @@ static __noinline int translate(struct __sk_buff *skb, const struct node_config 
 	return deliver(skb, t->addr, t->endpoint);
 }
 
-/* A reply whose source is already the frontend: to the client. */
-static __always_inline int to_client(struct __sk_buff *skb, const struct packet *p)
+/* A reply whose source is already the frontend, from a backend: to the client. */
+static __always_inline int to_client(struct __sk_buff *skb, const struct node_config *cfg,
+				     const struct packet *p, __be32 from)
 {
-	struct endpoint *ep = endpoint(p->daddr);
+	struct endpoint *ep = in_pool(cfg, p->daddr) ? endpoint(p->daddr) : NULL;
 
-	flow_answered(p);
+	flow_answered(cfg, p, from);
 	if (ep)
 		return deliver(skb, p->daddr, ep);
 	if (p->v6)

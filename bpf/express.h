@@ -26,14 +26,14 @@ static __always_inline bool express_route(struct xdp_md *xdp, struct bpf_fib_loo
 	return bpf_fib_lookup(xdp, fib, sizeof(*fib), 0) == BPF_FIB_LKUP_RET_SUCCESS;
 }
 
-static __always_inline int express_out(struct xdp_md *xdp, struct ethhdr *eth,
-				       const __u8 *dest, const __u8 *source, __u32 ifindex,
+/* Out where it came in: not every device sends what XDP gives it from another. */
+static __always_inline int express_out(struct ethhdr *eth, const __u8 *dest, const __u8 *source,
 				       __u32 len, enum verdict v)
 {
 	__builtin_memcpy(eth->h_dest, dest, ETH_ALEN);
 	__builtin_memcpy(eth->h_source, source, ETH_ALEN);
 	count(v, 1, len);
-	return ifindex == xdp->ingress_ifindex ? XDP_TX : bpf_redirect(ifindex, 0);
+	return XDP_TX;
 }
 
 static __always_inline int express_too_big(struct xdp_md *xdp, const struct packet *p, __u16 mtu)
@@ -72,7 +72,8 @@ static __always_inline int express_tunnel(struct xdp_md *xdp, const struct node_
 	if (len > cfg->mtu)
 		return express_too_big(xdp, p, cfg->mtu - OVERLAY_OVERHEAD);
 	hop = find_hop(xdp, cfg->underlay, t->node, &asked);
-	if (!hop || bpf_xdp_adjust_head(xdp, -OVERLAY_OVERHEAD))
+	if (!hop || hop->ifindex != xdp->ingress_ifindex ||
+	    bpf_xdp_adjust_head(xdp, -OVERLAY_OVERHEAD))
 		return XDP_PASS;
 	h = (void *)(long)xdp->data;
 	if ((void *)(h + 1) > (void *)(long)xdp->data_end)
@@ -82,10 +83,11 @@ static __always_inline int express_tunnel(struct xdp_md *xdp, const struct node_
 			    flow_hash(p, 0), bpf_htons(ETH_P_IP));
 	if (t->dsr)
 		ask_dsr(h);
-	return express_out(xdp, &h->eth, hop->dest, hop->source, hop->ifindex, len, FORWARDED_TUNNEL);
+	return express_out(&h->eth, hop->dest, hop->source, len, FORWARDED_TUNNEL);
 }
 
-static __always_inline int express_return(struct xdp_md *xdp, const struct packet *outer)
+static __always_inline int express_return(struct xdp_md *xdp, const struct node_config *cfg,
+					  const struct packet *outer)
 {
 	void *data = (void *)(long)xdp->data, *data_end = (void *)(long)xdp->data_end;
 	struct bpf_fib_lookup fib;
@@ -98,13 +100,13 @@ static __always_inline int express_return(struct xdp_md *xdp, const struct packe
 	if (!read_encapsulation(data, data_end, &h) || h.kind != OVERLAY_RETURN || h.v6 ||
 	    parse(data, data_end, OVERLAY_OVERHEAD, &p) != PARSED || endpoint(p.daddr) ||
 	    !express_route(xdp, &fib, p.saddr, p.daddr, p.len) ||
-	    bpf_xdp_adjust_head(xdp, OVERLAY_OVERHEAD))
+	    fib.ifindex != xdp->ingress_ifindex || bpf_xdp_adjust_head(xdp, OVERLAY_OVERHEAD))
 		return XDP_PASS;
 	eth = (void *)(long)xdp->data;
 	if ((void *)(eth + 1) > (void *)(long)xdp->data_end)
 		return xdp_drop(xdp, &p, p.len, DROP_REWRITE);
-	flow_answered(&p);
-	return express_out(xdp, eth, fib.dmac, fib.smac, fib.ifindex, p.len, SENT_TO_CLIENT);
+	flow_answered(cfg, &p, h.name);
+	return express_out(eth, fib.dmac, fib.smac, p.len, SENT_TO_CLIENT);
 }
 
 #endif

@@ -139,8 +139,12 @@ static __always_inline bool flow_see(const struct packet *p, struct flow *f, con
 	return another && !is_over(f->flags);
 }
 
-/* A reply on its way to the client: has the backend ended the connection? */
-static __noinline int flow_answered(const struct packet *p)
+/* A reply on its way to the client: has the backend, which it is from, ended the
+ * connection? One of UDP is in use as long as somebody sends. An earlier backend, to which the same ports belonged once, may end that
+ * late. Nodes of before named none; what they named is no address of a task.
+ */
+static __noinline int flow_answered(const struct node_config *cfg, const struct packet *p,
+				    __be32 from)
 {
 	struct flow6_key key = {.k = {.client = p->daddr,
 				      .dest = p->saddr,
@@ -149,19 +153,22 @@ static __noinline int flow_answered(const struct packet *p)
 				      .proto = p->proto}};
 	struct flow *f;
 
-	if (p->error || !(p->tcp & (TCP_FIN | TCP_RST)))
+	if (p->error || !has_ports(p) ||
+	    (p->proto == IPPROTO_TCP && !(p->tcp & (TCP_FIN | TCP_RST))))
 		return 0;
 	if (p->v6) {
 		key.client = p->daddr6;
 		key.dest = p->saddr6;
 	}
-	if (p->tcp & TCP_RST) {
-		flow_forget(p, &key);
-		return 0;
-	}
 	f = lasting_flow(p, &key);
-	if (f)
+	if (!f || (in_pool(cfg, from) && f->addr != from))
+		return 0;
+	if (p->tcp & TCP_RST)
+		flow_forget(p, &key);
+	else if (p->tcp & TCP_FIN)
 		raise_flags(&f->flags, SEEN_FIN_BACKEND);
+	else
+		touch(&f->seen, now_ticks());
 	return 0;
 }
 

@@ -53,8 +53,9 @@
  * if a network of the task reaches outside. A task sends from its own address
  * only. Refusals are ICMP errors, so that applications fail at once.
  *
- * VXLAN is taken from members only, before anything in it is looked at; bare
- * packets from or to the pool are not taken at all.
+ * VXLAN is taken from members only, before anything in it is looked at, and no task
+ * may send any to a member, whose kernel would masquerade it; bare packets from or to
+ * the pool are not taken at all, and loopback's addresses are left to the kernel.
  *
  * Encrypted networks
  *
@@ -77,7 +78,8 @@
  * span more than half of them or that chooses them itself; a TCP packet that lands
  * on a published port but belongs to a connection of the node's own, from an
  * ephemeral port of that number, is taken for a client's (reserve published ports
- * with net.ipv4.ip_local_reserved_ports); VLAN tags pass.
+ * with net.ipv4.ip_local_reserved_ports), and so is the answer to a task that sent
+ * from a port of a number that is published, as masquerading keeps it; VLAN tags pass.
  *
  * IPv6
  *
@@ -85,7 +87,7 @@
  *   tasks, are packets of either family, and they take the same ways: the
  *   cluster's own addresses are known by the IPv4 address in them (types.h). XDP
  *   leaves IPv6 to TC. The uplink's MTU must leave the tunnel 1280 bytes; on a
- *   node where it does not, IPv6 passes.
+ *   node where it does not, IPv6 passes, and tasks have none.
  *
  * Maps. Those that user space writes are made equal to the plan on each change;
  * flows, sessions and fragments are written here and swept there.
@@ -129,8 +131,9 @@ int uplink_xdp(struct xdp_md *xdp)
 	    p.fragment != WHOLE)
 		return XDP_PASS;
 	if (is_overlay(cfg, &p))
-		return express_return(xdp, &p);
-	if (in_pool(cfg, p.saddr) || in_pool(cfg, p.daddr))
+		return express_return(xdp, cfg, &p);
+	if (in_pool(cfg, p.saddr) || in_pool(cfg, p.daddr) || is_loopback(p.saddr) ||
+	    is_loopback(p.daddr))
 		return XDP_PASS;
 	if (!goes_on(&p, &t)) {
 		fe = find_published(xdp, cfg, xdp->ingress_ifindex, &p, false);

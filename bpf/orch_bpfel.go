@@ -303,7 +303,8 @@ const (
 	OrchVerdictSENT_DSR                 OrchVerdict = 33
 	OrchVerdictDROP_IN_CLEAR            OrchVerdict = 34
 	OrchVerdictDROP_NOT_ENCRYPTED       OrchVerdict = 35
-	OrchVerdictVERDICTS                 OrchVerdict = 36
+	OrchVerdictDROP_FORGED              OrchVerdict = 36
+	OrchVerdictVERDICTS                 OrchVerdict = 37
 )
 
 // Names of all BPF objects in the ELF.

@@ -76,6 +76,11 @@ static __always_inline bool is_loopback(__be32 addr)
 	return (addr & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
 }
 
+static __always_inline bool is_link_local(__be32 addr)
+{
+	return (addr & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000);
+}
+
 static __always_inline bool same(const struct addr6 *a, const struct addr6 *b)
 {
 	return a->w[0] == b->w[0] && a->w[1] == b->w[1] && a->w[2] == b->w[2] && a->w[3] == b->w[3];

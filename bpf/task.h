@@ -25,13 +25,13 @@ static __always_inline int reply(struct __sk_buff *skb, const struct node_config
 				 struct packet *p, const struct endpoint *task,
 				 const struct way_back *way)
 {
-	struct target back = {.addr = way->via, .node = way->via};
+	struct target back = {.addr = p->saddr, .node = way->via};
 	int sent = PASS;
 
 	translate_back(skb, p, way);
 	back.sealed = is_sealed(cfg, task, p->daddr);
-	if (back.addr == cfg->underlay)
-		return to_client(skb, p);
+	if (back.node == cfg->underlay)
+		return to_client(skb, cfg, p, back.addr);
 	if (way->dsr)
 		sent = send_dsr(skb, p);
 	if (sent != PASS)
@@ -98,10 +98,13 @@ static __always_inline int to_pool(struct __sk_buff *skb, const struct node_conf
 static __always_inline int to_outside(struct __sk_buff *skb, const struct node_config *cfg,
 				      struct packet *p, const struct endpoint *task)
 {
-	bool own = p->daddr == cfg->underlay ||
-		   (p->daddr & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000);
+	bool own = p->daddr == cfg->underlay || (is_link_local(p->daddr) &&
+						 is_local(skb, cfg, uplink_ifindex, p->daddr));
 	struct frontend *fe = find_published(skb, cfg, uplink_ifindex, p, true);
 
+	/* Masqueraded, it would come from a node. */
+	if (p->proto == IPPROTO_UDP && p->dport == OVERLAY_PORT && is_member(p->daddr))
+		return refuse(skb, p, ICMP_PROHIBITED, DROP_FORGED);
 	/* Many nodes have no way to the outside by IPv6: say so. */
 	if (p->v6 && !own && !fe && route6(skb, &p->daddr6) == BPF_FIB_LKUP_RET_UNREACHABLE)
 		return refuse(skb, p, ICMP_HOST_UNREACHABLE, DROP_NO_ROUTE);
@@ -132,13 +135,18 @@ static __always_inline int from_task_ip(struct __sk_buff *skb, const struct node
 
 	if (!p)
 		return TC_ACT_SHOT;
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return PASS;
 	parsed = tc_parse(skb, cfg, p);
-	if (parsed == NOT_IP)
-		return skb->protocol == bpf_htons(ETH_P_IP) ? drop(skb, DROP_UNSUPPORTED) : PASS;
-	if (p->v6 && is_of_link(p)) {
+	if (skb->protocol == bpf_htons(ETH_P_IPV6) &&
+	    (!has_ipv6(cfg) || (p->v6 && is_of_link(p)))) {
 		tc_count(skb, ABSORBED_LINK_LOCAL);
 		return TC_ACT_SHOT;
 	}
+	if (parsed == NOT_IP)
+		return drop(skb, DROP_UNSUPPORTED);
+	if (is_loopback(p->saddr) || is_loopback(p->daddr))
+		return drop(skb, DROP_SPOOFED);
 	task = endpoint(p->origin);
 	if (!task || task->ifindex != skb->ifindex)
 		return drop(skb, DROP_SPOOFED);

@@ -86,7 +86,7 @@ static __always_inline int from_overlay(struct __sk_buff *skb, const struct node
 	if (h.kind == OVERLAY_RETURN) {
 		if (!sealed && cfg->tunnel && is_encrypted(p->daddr))
 			return drop(skb, DROP_IN_CLEAR);
-		return to_client(skb, p);
+		return to_client(skb, cfg, p, h.name);
 	}
 	if (h.kind != OVERLAY_CLIENT && h.kind != OVERLAY_DIRECT)
 		return drop(skb, DROP_MALFORMED);
@@ -124,6 +124,8 @@ static __always_inline int from_uplink(struct __sk_buff *skb, const struct node_
 		return drop(skb, DROP_NOT_ENCAPSULATED);
 	if (parsed == WITH_OPTIONS)
 		return pass(skb, PASSED_OPTIONS);
+	if (is_loopback(p->saddr) || is_loopback(p->daddr))
+		return PASS; /* the kernel takes none from outside */
 	read_quoted(skb, cfg, p);
 	if (!find_ports(p))
 		return pass(skb, PASSED_FRAGMENT);

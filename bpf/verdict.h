@@ -26,7 +26,7 @@ enum verdict {
 	DROP_NOT_MEMBER,	 /* VXLAN whose sender is no node of the cluster */
 	DROP_MALFORMED,		 /* VXLAN that is not ours inside, or cut short */
 	DROP_NOT_ENCAPSULATED,	 /* from or to the pool, from outside, bare */
-	DROP_SPOOFED,		 /* task's source address is not its own */
+	DROP_SPOOFED,		 /* task's source address is not its own, or one is of loopback */
 	DROP_ISOLATED,		 /* the two share no network */
 	DROP_INTERNAL,		 /* outside, but all networks of the task are internal */
 	DROP_UNKNOWN_DESTINATION, /* in the pool, but nobody's address */
@@ -41,7 +41,7 @@ enum verdict {
 	/* Later ones, at the end: counters outlive the programs. */
 	ANSWERED_PROBE, /* another node asked whether this size arrives */
 	DROP_TOO_BIG,	/* for the tunnel, and its sender cannot be told */
-	ABSORBED_LINK_LOCAL, /* IPv6 to neighbours, of which a task has none */
+	ABSORBED_LINK_LOCAL, /* IPv6 to neighbours, of which a task has none, or where there is none */
 	ANSWERED_RESET,	     /* the connection's backend is gone */
 	DROP_MOVING,	     /* from a task, and its session may not have been carried over yet */
 
@@ -55,6 +55,7 @@ enum verdict {
 	/* Went nowhere, later ones. */
 	DROP_IN_CLEAR,	    /* came bare, to a task on an encrypted network */
 	DROP_NOT_ENCRYPTED, /* would have left bare: one of the two nodes has no key */
+	DROP_FORGED,	    /* from a task, to where nodes take VXLAN from each other */
 
 	VERDICTS
 };

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -24,11 +25,15 @@ import (
 //	send N     -> N bytes, then it closes
 //	recv N     <- N bytes, -> their MD5
 //	echo TEXT  -> TEXT
+//	keep NAME  -> NAME, and the test may end the connection at this side: see kept
 //
 // and over UDP answers each datagram with "NAME CLIENT LENGTH", padded to the
 // datagram's own length.
 
 const patience = 10 * time.Second
+
+// kept has the application's ends of connections, by their names.
+var kept sync.Map
 
 // serve runs the application on a TCP and a UDP port.
 func (k *task) serve(port uint16) {
@@ -89,6 +94,9 @@ func (k *task) answer(c net.Conn) {
 			from := c.RemoteAddr().(*net.TCPAddr).AddrPort()
 			fmt.Fprintf(c, "%s %s\n", k.name, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
 		case "echo":
+			fmt.Fprintf(c, "%s\n", rest)
+		case "keep":
+			kept.Store(rest, c)
 			fmt.Fprintf(c, "%s\n", rest)
 		case "send":
 			fmt.Sscan(rest, &n)

@@ -70,6 +70,70 @@ func TestTunnelledBytes(t *testing.T) {
 	}
 }
 
+// What comes from outside under an address of loopback is the kernel's, which takes none:
+// a port that is published there alone answers this node alone.
+func TestLoopbackFromOutside(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	addr := netip.MustParseAddr
+	a, b, client, task, loopback := addr("192.0.2.1"), addr("192.0.2.2"), addr("203.0.113.9"), addr("10.128.0.5"), addr("127.0.0.1")
+	for _, published := range []netip.Addr{loopback, netip.IPv4Unspecified()} {
+		d := loadedFor(t, api.NetworkPlan{
+			Underlay: a, Pool: netip.MustParsePrefix(api.DefaultPool),
+			Members:   []api.Member{{Node: "a", Addr: a}, {Node: "b", Addr: b}},
+			Endpoints: []api.PlanEndpoint{{Addr: task, Node: b, IfIndex: 1, Networks: []uint32{1}}},
+			Frontends: []api.Frontend{{
+				FrontendKey: api.FrontendKey{Addr: published, Port: 8080, Protocol: api.TCP},
+				Backends:    []api.Backend{{Addr: task, Port: 80, Weight: 1}},
+			}},
+		})
+		for _, ends := range [][2]netip.Addr{{client, loopback}, {loopback, a}} {
+			frame := slices.Concat(make([]byte, 12), []byte{8, 0}, clientSYN(ends[0], ends[1]))
+			const passed, passedXDP = 0xffffffff, 2 // TC_ACT_UNSPEC, XDP_PASS
+			if got, _, err := d.programs.UplinkTc.Test(frame); err != nil || got != passed {
+				t.Errorf("published on %s, from %s to %s, at TC: %#x, %v", published, ends[0], ends[1], got, err)
+			}
+			if got, _, err := d.programs.UplinkXdp.Test(frame); err != nil || got != passedXDP {
+				t.Errorf("published on %s, from %s to %s, at XDP: %#x, %v", published, ends[0], ends[1], got, err)
+			}
+		}
+	}
+}
+
+// A task speaks IP and resolves its gateway. What its node would unpack after the
+// programs have seen it, as a second VLAN tag, goes nowhere.
+func TestOddFramesFromATask(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	addr := netip.MustParseAddr
+	a, task := addr("192.0.2.1"), addr("10.128.0.5")
+	d := loadedFor(t, api.NetworkPlan{
+		Underlay: a, Pool: netip.MustParsePrefix(api.DefaultPool),
+		Members:   []api.Member{{Node: "a", Addr: a}},
+		Endpoints: []api.PlanEndpoint{{Addr: task, Node: a, IfIndex: 1, Networks: []uint32{1}}},
+	})
+	inner := clientSYN(addr("10.128.0.77"), addr("198.51.100.1"))
+	const passed, dropped = 0xffffffff, 2 // TC_ACT_UNSPEC, TC_ACT_SHOT
+	for _, tt := range []struct {
+		name    string
+		payload []byte // from the link layer's type on
+		want    uint32
+	}{
+		{"ARP", append([]byte{8, 6}, make([]byte, 28)...), passed},
+		{"a VLAN tag behind another", slices.Concat([]byte{0x81, 0, 0, 0, 8, 0}, inner), dropped},
+		{"a provider's VLAN tag", slices.Concat([]byte{0x88, 0xa8, 0, 0, 8, 0}, inner), dropped},
+		{"IPv6 where there is none", append([]byte{0x86, 0xdd, 0x60}, make([]byte, 60)...), dropped},
+		{"an experiment", append([]byte{0x88, 0xb5}, make([]byte, 40)...), dropped},
+		{"an address of loopback", append([]byte{8, 0}, clientSYN(task, addr("127.0.0.1"))...), dropped},
+	} {
+		if got, _, err := d.programs.FromTask.Test(append(make([]byte, 12), tt.payload...)); err != nil || got != tt.want {
+			t.Errorf("%s: %#x, want %#x: %v", tt.name, got, tt.want, err)
+		}
+	}
+}
+
 // clientSYN is a TCP packet from port 51000 to 8080, without checksums.
 func clientSYN(from, to netip.Addr) []byte {
 	ip := slices.Concat([]byte{0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0}, from.AsSlice(), to.AsSlice())

@@ -130,6 +130,7 @@ func TestDataplane(t *testing.T) {
 				{"direct beside virtual", testDirectBesideVirtual},
 				{"datagrams, direct beside virtual", testDatagramsDirectBesideVirtual},
 				{"ports used again", testPortsUsedAgain},
+				{"late ends", testLateEnds},
 				{"trace", testTrace},
 				{"trace without a backend", testTraceWithoutBackend},
 				{"frontends", testFrontends},

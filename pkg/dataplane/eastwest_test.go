@@ -145,6 +145,14 @@ func testInternal(t *testing.T, c *cluster) {
 	c.nodes[0].apply(plan)
 	c.caller.refused(netip.AddrPortFrom(clientAddr, 9), syscall.EHOSTUNREACH)
 	c.nodes[0].wantDrop("internal")
+	// A cloud's metadata, for one, is not the node's though its address is link-local.
+	c.nodes[0].ip("route add 169.254.0.0/16 dev eth0\n")
+	defer c.nodes[0].ip("route del 169.254.0.0/16 dev eth0\n")
+	before := c.nodes[0].drops("internal")
+	c.caller.refused(netip.MustParseAddrPort("169.254.169.254:80"), syscall.EHOSTUNREACH)
+	if c.nodes[0].drops("internal") == before {
+		t.Errorf("not dropped as internal: %v", nonZero(c.nodes[0]))
+	}
 	c.caller.refused(netip.MustParseAddrPort("169.254.20.53:53"), syscall.ECONNREFUSED)
 }
 

@@ -150,7 +150,7 @@ var meanings = map[string]string{
 	"not-member":          "VXLAN from an address that is no node of the cluster",
 	"malformed":           "VXLAN from a member that is not ours inside, or cut short",
 	"not-encapsulated":    "from or to a task's address, from outside the cluster",
-	"spoofed":             "a task sent from an address that is not its own",
+	"spoofed":             "a task sent from an address that is not its own, or from or to one of loopback",
 	"isolated":            "from a task to one that shares no network with it",
 	"internal":            "to the outside, from a task on internal networks only",
 	"unknown-destination": "from a task to an address of the pool that nobody has",
@@ -164,6 +164,7 @@ var meanings = map[string]string{
 	"moving":              "from a task, which may be a reply, while flows are carried over to maps of another version: it is sent again",
 	"in-clear":            "VXLAN that was not encrypted, to a task on an encrypted network",
 	"not-encrypted":       "to or from a task on an encrypted network, and this node or the other cannot encrypt (see orch doctor)",
+	"forged":              "from a task to where nodes take the overlay's packets from each other",
 	"too-big":             "too big for the tunnel, from a sender that cannot be told (see orch doctor)",
 }
 

@@ -249,6 +249,7 @@ func testDropsAddUp(t *testing.T, c *cluster) {
 		{"no-backend", c.caller.space, udp(netip.AddrPortFrom(empty.Addr, appPort), make([]byte, 10)), 18, 38},
 		{"spoofed", c.caller.space, raw(virtualIP, unix.IPPROTO_ICMP, c.web[1].addr, make([]byte, 8)), 19, 28},
 		{"unsupported", c.caller.space, raw(virtualIP, 132, c.caller.addr, make([]byte, 12)), 20, 32},
+		{"forged", c.caller.space, udp(netip.AddrPortFrom(c.nodes[1].addr, api.OverlayPort), vxlan(3, c.web[1].addr)), 21, 28 + 62},
 	}
 	before := n.stats().Drops
 	want := make(map[string]dataplane.Counter)

@@ -8,6 +8,9 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A client that has few ports uses each again as soon as its connection has ended,
@@ -61,6 +64,68 @@ func (s *space) callAndEnd(to netip.AddrPort, way int) {
 	case 2:
 		conn.(*net.TCPConn).SetLinger(0) // a reset
 	}
+}
+
+// A client that went without a word uses its port again, and is given another backend.
+// What the earlier one still says of the connection that it had ends nothing now.
+func testLateEnds(t *testing.T, c *cluster) {
+	n, port := c.nodes[0], uint16(45900)
+	for _, earlier := range []int{1, 2} { // on the client's own ingress node, and on another
+		for way, linger := range map[string]int{"end": -1, "reset": 0} {
+			port++
+			from, name := netip.AddrPortFrom(clientAddr, port), fmt.Sprint(t.Name(), port)
+			c.apply(c.backends(earlier)...)
+			first, err := c.client.dialFrom(from, n.published(), patience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if answer, err := ask(first, "keep "+name); err != nil || answer != name {
+				t.Fatalf("%q, %v", answer, err)
+			}
+			forget(t, first)
+
+			c.apply(append(draining(c.backends(earlier)), c.backends(3)...)...)
+			second, err := c.client.dialFrom(from, n.published(), patience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer second.Close()
+			if answer, err := ask(second, "who"); err != nil || !strings.HasPrefix(answer, "web3 ") {
+				t.Fatalf("%q, %v", answer, err)
+			}
+			side, _ := kept.Load(name)
+			side.(*net.TCPConn).SetLinger(linger)
+			before := n.stats().Verdicts["sent-to-client"].Packets
+			side.(*net.TCPConn).Close()
+			for deadline := time.Now().Add(patience); n.stats().Verdicts["sent-to-client"].Packets == before; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("the late packet did not come by")
+				}
+			}
+
+			// The client's acknowledgments find their way while others get new flows.
+			c.apply(append(draining(c.backends(3)), c.backends(earlier)...)...)
+			const bytes = 1 << 20
+			fmt.Fprintln(second, "send", bytes)
+			second.(*net.TCPConn).CloseWrite()
+			if got, err := io.Copy(io.Discard, second); got != bytes || err != nil {
+				t.Errorf("after a late %s of web%d: %d bytes of %d, %v; verdicts %v", way, earlier, got, bytes, err, nonZero(n))
+			}
+		}
+	}
+}
+
+// forget ends a connection at this side alone: nothing is sent.
+func forget(t *testing.T, conn net.Conn) {
+	t.Helper()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ctlErr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR, 1) }); ctlErr != nil || err != nil {
+		t.Fatal(ctlErr, err)
+	}
+	conn.Close()
 }
 
 // sysctl sets one of net.ipv4, and gives what sets it back.

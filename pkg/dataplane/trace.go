@@ -147,11 +147,15 @@ func (t *tracer) fromTask() error {
 	case t.s.inPool(t.p.daddr):
 		return t.toPool(task)
 	}
+	if _, member := t.s.members[t.p.daddr]; member && t.req.Protocol == api.UDP && t.req.Port == api.OverlayPort {
+		return t.drop("forged")
+	}
 	key, fe, ok := t.published(true)
 	if ok {
 		return t.balance(key, fe, "passed-no-backend", "no backend serves: the kernel refuses the connection")
 	}
-	if own := t.p.daddr == t.s.node.Underlay || t.req.Addr.IsLinkLocalUnicast(); !own && task.Flags&bpf.OrchEndpointFlagsENDPOINT_OUTSIDE == 0 {
+	own := t.p.daddr == t.s.node.Underlay || t.req.Addr.IsLinkLocalUnicast() && t.isLocal()
+	if !own && task.Flags&bpf.OrchEndpointFlagsENDPOINT_OUTSIDE == 0 {
 		return t.drop("internal")
 	}
 	return t.end("passed-outside", "nothing of the cluster: the kernel routes and masquerades it")
