@@ -49,7 +49,7 @@ const (
 )
 
 // Config says where a data plane lives and how large it may grow. Sizes that
-// are zero take their defaults; a changed size starts that map afresh.
+// are zero take their defaults; what is in a map is carried over when its size changes.
 type Config struct {
 	// PinDir is a directory in a BPF file system. When it is in none, one is
 	// mounted: at /sys/fs/bpf for a directory below it, else at PinDir itself.

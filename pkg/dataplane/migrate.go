@@ -58,7 +58,7 @@ type migration struct {
 	// seenAt is where in the new value it stands when the entry was last used, -1
 	// where it does not.
 	seenAt int
-	// first has the keys and values, as they were put, of the pass before the switch.
+	// first has the keys of the pass before the switch, and the values that were put last.
 	first map[string][]byte
 }
 
@@ -265,15 +265,18 @@ func (m *migration) follow() error {
 	still := make(map[string]bool)
 	err := m.each(func(key, value []byte) error {
 		still[string(key)] = true
-		if bytes.Equal(m.first[string(key)], value) {
+		put, known := m.first[string(key)]
+		if bytes.Equal(put, value) {
 			return nil // it has not changed since
 		}
-		if now, err := m.to.LookupBytes(key); err == nil && now != nil && !m.newer(value, now) {
+		now, err := m.to.LookupBytes(key)
+		untouched := known && bytes.Equal(now, put) // then what is new is newer, though in the same tick
+		if err == nil && now != nil && !untouched && !m.newer(value, now) {
 			return nil
 		}
-		_, known := m.first[string(key)]
-		err := m.to.Put(key, value)
+		err = m.to.Put(key, value)
 		if known && err == nil {
+			m.first[string(key)] = bytes.Clone(value)
 			return nil // it is counted
 		}
 		if err == nil && isFirst {

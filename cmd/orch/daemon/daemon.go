@@ -70,7 +70,7 @@ func NewCommand(version string) *cobra.Command {
 	f.StringVar(&o.advertiseAddr, "advertise-addr", "", "this node's address for other nodes (default: the one of the default route)")
 	f.StringVar(&o.hostname, "hostname", hostname, "this node's name")
 	f.StringVar(&o.datapath, "datapath", string(dataplane.ModeAuto), "how the uplink is attached to: auto, xdp or tc")
-	f.Uint32Var(&o.maxFlows, "max-flows", dataplane.DefaultMaxFlows, "lasting flows to remember, and as many translated for tasks; another number starts with none")
+	f.Uint32Var(&o.maxFlows, "max-flows", dataplane.DefaultMaxFlows, "lasting flows to remember, and as many translated for tasks; those there are stay when the number changes")
 	f.DurationVar(&o.udpIdle, "udp-idle", dataplane.DefaultUDPIdle, "after how long without a datagram a UDP flow has ended")
 	f.StringVar(&o.dockerHost, "docker-host", "", "the Docker Engine's socket, unix://PATH (default: DOCKER_HOST, or the usual one)")
 	f.StringVar(&o.metricsAddr, "metrics-addr", fmt.Sprintf(":%d", api.MetricsPort), "where /metrics is served; empty: nowhere")
