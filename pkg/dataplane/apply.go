@@ -41,6 +41,9 @@ func (d *Dataplane) apply(ctx context.Context, plan api.NetworkPlan) error {
 	}
 	have := d.have
 	want := wanted(plan, have, mtu)
+	if room := int(d.maps["net_pairs"].MaxEntries()); len(want.pairs) > room {
+		return fmt.Errorf("%d pairs of sets of networks, and the data plane has room for %d: fewer different combinations of networks on this node would do", len(want.pairs), room)
+	}
 	d.have, d.last = nil, nil // read again, should a step fail
 	if err := ctx.Err(); err != nil {
 		return err

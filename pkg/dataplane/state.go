@@ -203,12 +203,16 @@ func wanted(plan api.NetworkPlan, have *state, mtu int) *state {
 	for _, m := range plan.Members {
 		s.members[be32(m.Addr)] = memberFlags(m, plan.Tunnels)
 	}
-	sets := make(networkSets)
+	sets, here := make(networkSets), make(map[uint64]bool)
 	for _, e := range plan.Endpoints {
-		s.endpoints[be32(e.Addr)] = endpointValue(e, plan.Underlay, sets)
+		v := endpointValue(e, plan.Underlay, sets)
+		s.endpoints[be32(e.Addr)] = v
+		if e.Node == plan.Underlay {
+			here[v.Netset] = true
+		}
 	}
 	s.addFrontends(plan, have, sets)
-	s.pairs = sets.pairs()
+	s.pairs = sets.pairs(here)
 	return s
 }
 
@@ -359,12 +363,14 @@ func (n networkSets) add(networks []uint32) uint64 {
 	return name
 }
 
-// pairs gives all pairs of different sets that have a network in common.
-func (n networkSets) pairs() map[bpf.OrchNetPair]uint32 {
+// pairs gives the pairs of different sets that have a network in common, of which the
+// first is one of those that tasks on this node have: it is they who ask. In a cluster
+// where a network is shared by all stacks every set makes a pair with every other.
+func (n networkSets) pairs(here map[uint64]bool) map[bpf.OrchNetPair]uint32 {
 	pairs := make(map[bpf.OrchNetPair]uint32)
-	for a, as := range n {
+	for a := range here {
 		for b, bs := range n {
-			if a != b && slices.ContainsFunc(as, func(id uint32) bool { return slices.Contains(bs, id) }) {
+			if a != b && slices.ContainsFunc(n[a], func(id uint32) bool { return slices.Contains(bs, id) }) {
 				pairs[bpf.OrchNetPair{A: a, B: b}] = 1
 			}
 		}

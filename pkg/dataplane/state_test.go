@@ -53,6 +53,22 @@ func inTable(content []uint32) map[uint32]bool {
 	return ids
 }
 
+// A network that all stacks share, beside one of their own, makes no more pairs than
+// there are stacks: for each that has a task here.
+func TestManyNetworkSets(t *testing.T) {
+	const stacks, shared = 2000, 9999
+	plan := base()
+	for i := range stacks {
+		plan.Endpoints = append(plan.Endpoints, api.PlanEndpoint{
+			Addr: netip.AddrFrom4([4]byte{10, 130, byte(i >> 8), byte(i)}), Node: node2, Networks: []uint32{uint32(i), shared},
+		})
+	}
+	plan.Endpoints[len(plan.Endpoints)-1].Node = node1
+	if got := len(wanted(plan, &state{}, 1500).pairs); got < stacks-1 || got > 2*stacks {
+		t.Errorf("%d pairs for %d stacks", got, stacks)
+	}
+}
+
 func TestWanted(t *testing.T) {
 	drained := backend(task2)
 	drained.Draining = true
@@ -70,7 +86,7 @@ func TestWanted(t *testing.T) {
 			be32(task2): {Node: be32(node2), Netset: both, Flags: bpf.OrchEndpointFlagsENDPOINT_OUTSIDE},
 			be32(task3): {Node: be32(node1), Netset: three},
 		},
-		pairs: map[bpf.OrchNetPair]uint32{{A: one, B: both}: 1, {A: both, B: one}: 1},
+		pairs: map[bpf.OrchNetPair]uint32{{A: one, B: both}: 1}, // task 1 is here, and asks
 		frontends: map[bpf.OrchFrontend6Key]bpf.OrchFrontend{
 			frontendKey(published(8080).FrontendKey): {Id: 1},
 			frontendKey(virtual.FrontendKey):         {Id: 2, Netset: both},
