@@ -21,9 +21,10 @@ var ruleMark = userdata.AppendString(nil, userdata.TypeComment, "orch")
 
 // letThrough lets what tasks exchange with the outside pass the engine's
 // firewall, if there is one. Packets for the pool that come from outside the
-// cluster and are no answers have been dropped before, at the uplink. The rules
-// have a form that the iptables command knows: it reads the whole chain, and
-// the engine uses it.
+// cluster and are no answers are dropped all the same: those that came in by the
+// uplink by its program, those of any other device by our own table (uninvited).
+// The rules have a form that the iptables command knows: it reads the whole
+// chain, and the engine uses it.
 func (l *Links) letThrough() error {
 	for _, s := range l.sides() {
 		err := replaceInUserChain(s.family,

@@ -1,7 +1,7 @@
 // Package netdev gives tasks their network interface: a veth pair between the
 // node's namespace and the task's, with its addresses, routes and neighbours,
 // and what the node itself needs around it: forwarding, the address that DNS
-// answers on, and masquerading to the outside.
+// answers on, masquerading to the outside, and nothing but answers from there.
 //
 // Packets between tasks never reach the kernel's routing: an eBPF program on
 // the host side of each pair handles them. What is set up here carries the
@@ -87,8 +87,8 @@ func (l *Links) Setup(ctx context.Context) error {
 	if err := l.setupIPv6(); err != nil {
 		return fmt.Errorf("set up IPv6: %w", err)
 	}
-	if err := l.masquerade(); err != nil {
-		return fmt.Errorf("masquerade %s on %s: %w", l.cfg.Pool, l.cfg.Uplink, err)
+	if err := l.setTables(); err != nil {
+		return fmt.Errorf("masquerade %s on %s, and guard it: %w", l.cfg.Pool, l.cfg.Uplink, err)
 	}
 	if err := l.letThrough(); err != nil {
 		return fmt.Errorf("let %s through the engine's firewall: %w", l.cfg.Pool, err)
@@ -116,7 +116,7 @@ func (l *Links) Purge(ctx context.Context) error {
 	if err := removeNowhere6(); err != nil {
 		errs = append(errs, fmt.Errorf("delete the IPv6 route of last resort: %w", err))
 	}
-	if err := removeMasquerade(); err != nil {
+	if err := removeTables(); err != nil {
 		errs = append(errs, fmt.Errorf("delete nftables table: %w", err))
 	}
 	if err := removeLetThrough(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
@@ -35,26 +36,59 @@ func table(family nftables.TableFamily) *nftables.Table {
 	return &nftables.Table{Name: tableName, Family: family}
 }
 
-// masquerade gives packets from a task to the outside the node's address. The
-// kernel takes the whole batch or nothing, and connections keep the address
-// they have.
-func (l *Links) masquerade() error {
+// setTables gives packets from a task to the outside the node's address, and lets
+// nothing in from there but answers. The kernel takes the whole batch or nothing,
+// and connections keep the address they have.
+func (l *Links) setTables() error {
 	conn, err := nftables.New()
 	if err != nil {
 		return err
 	}
 	for _, s := range l.sides() {
 		t := conn.AddTable(table(s.family))
-		chain := conn.AddChain(&nftables.Chain{
-			Name: "postrouting", Table: t,
-			Type:     nftables.ChainTypeNAT,
-			Hooknum:  nftables.ChainHookPostrouting,
-			Priority: nftables.ChainPriorityNATSource,
-		})
-		conn.FlushChain(chain)
-		conn.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: l.outbound(s)})
+		for _, c := range []struct {
+			chain nftables.Chain
+			rule  []expr.Any
+		}{
+			{nftables.Chain{Name: "postrouting", Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPostrouting,
+				Priority: nftables.ChainPriorityNATSource}, l.outbound(s)},
+			{nftables.Chain{Name: forwardChain, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward,
+				Priority: beforeFilter}, uninvited(s)},
+		} {
+			c.chain.Table = t
+			chain := conn.AddChain(&c.chain)
+			conn.FlushChain(chain)
+			conn.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: c.rule})
+		}
 	}
 	return conn.Flush()
+}
+
+const forwardChain = "forward"
+
+// beforeFilter is just before the firewalls of others, which then need not count
+// or log what is dropped here.
+var beforeFilter = nftables.ChainPriorityRef(*nftables.ChainPriorityFilter - 1)
+
+// uninvited is: daddr POOL ct state not established, related counter drop.
+//
+// The kernel would forward to a task from whatever device a packet came in by,
+// and no program is on any but the uplink. What it has to forward to the pool are
+// answers to what tasks have asked outside, which it has seen go; tasks, and who
+// asks for a published port, reach tasks by the programs, past this hook.
+func uninvited(s side) []expr.Any {
+	state := func(bits uint32) []byte { return binaryutil.NativeEndian.PutUint32(bits) }
+	return append(inPrefix(s.destination, expr.CmpOpEq, s.pool),
+		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+		&expr.Bitwise{
+			SourceRegister: 1, DestRegister: 1, Len: 4,
+			Mask: state(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED),
+			Xor:  state(0),
+		},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: state(0)},
+		&expr.Counter{},
+		&expr.Verdict{Kind: expr.VerdictDrop},
+	)
 }
 
 // outbound is: saddr POOL daddr != POOL oifname UPLINK masquerade.
@@ -85,7 +119,7 @@ func inPrefix(offset uint32, op expr.CmpOp, prefix netip.Prefix) []expr.Any {
 	}
 }
 
-func removeMasquerade() error {
+func removeTables() error {
 	var errs []error
 	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
 		conn, err := nftables.New()

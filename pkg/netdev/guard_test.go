@@ -1,0 +1,126 @@
+package netdev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+)
+
+var (
+	sideAddr       = netip.MustParseAddr("203.0.113.1") // the node's on its second device
+	neighbourAddr  = netip.MustParseAddr("203.0.113.2")
+	sideAddr6      = netip.MustParseAddr("2001:db8:3::1")
+	neighbourAddr6 = netip.MustParseAddr("2001:db8:3::2")
+)
+
+// neighbour is a namespace behind a second device of the node, which it takes for
+// the way to the pool.
+func (f *fabric) neighbour(t *testing.T) string {
+	t.Helper()
+	ns := newNS(t)
+	in(t, f.node, func() error {
+		file, err := os.Open(ns)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "side0"
+		pair := netlink.NewVeth(attrs)
+		pair.PeerName, pair.PeerNamespace = "eth0", netlink.NsFd(file.Fd())
+		if err := netlink.LinkAdd(pair); err != nil {
+			return err
+		}
+		return errors.Join(give("side0", netip.PrefixFrom(sideAddr, 24)), give("side0", netip.PrefixFrom(sideAddr6, 64)))
+	})
+	in(t, ns, func() error {
+		if err := errors.Join(give("eth0", netip.PrefixFrom(neighbourAddr, 24)), give("eth0", netip.PrefixFrom(neighbourAddr6, 64))); err != nil {
+			return err
+		}
+		for prefix, via := range map[netip.Prefix]netip.Addr{pool: sideAddr, pool6: sideAddr6} {
+			dst := &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())}
+			if err := netlink.RouteAdd(&netlink.Route{Dst: dst, Gw: via.AsSlice()}); err != nil {
+				return fmt.Errorf("route to %s: %w", prefix, err)
+			}
+		}
+		return nil
+	})
+	return ns
+}
+
+// refused returns how many packets each rule of our chain has dropped.
+func refused(t *testing.T, ns string, family nftables.TableFamily) (packets []uint64) {
+	t.Helper()
+	in(t, ns, func() error {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		ours := table(family)
+		rules, err := conn.GetRules(ours, &nftables.Chain{Name: forwardChain, Table: ours})
+		for _, r := range rules {
+			for _, e := range r.Exprs {
+				if counter, ok := e.(*expr.Counter); ok {
+					packets = append(packets, counter.Packets)
+				}
+			}
+		}
+		return err
+	})
+	return packets
+}
+
+// Who takes the node for a router reaches no task, by whatever device, and also
+// where the Docker Engine's firewall lets through what is for the pool. Tasks
+// reach him, and are answered.
+func TestNobodyReachesTasksBySecondDevice(t *testing.T) {
+	f := newFabric(t)
+	iptables(t, f.node, "-P FORWARD DROP", "-N DOCKER-USER", "-A FORWARD -j DOCKER-USER")
+	in(t, f.node, func() error { return f.links.Setup(t.Context()) })
+	in(t, f.node, func() error { return f.links.Setup(t.Context()) }) // again: no rule twice
+	neighbour, task := f.neighbour(t), newNS(t)
+	f.attach(t, Link{Task: taskA, NetNS: task, Addr: addrA})
+	for _, ns := range []string{task, neighbour, f.node, f.outside} {
+		listen(t, ns, netip.AddrPortFrom(netip.IPv6Unspecified(), 8000))
+	}
+
+	for to, by := range map[netip.Addr]netip.Addr{addrA: sideAddr, addrA6: sideAddr6} {
+		seenAs(t, neighbour, netip.AddrPortFrom(by, 8000)) // so far it comes
+		in(t, neighbour, func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			defer cancel()
+			conn, err := new(net.Dialer).DialContext(ctx, "tcp", netip.AddrPortFrom(to, 8000).String())
+			if err == nil {
+				conn.Close()
+				t.Errorf("a neighbour behind a second device reaches the task at %s", to)
+			}
+			return nil
+		})
+	}
+	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
+		if got := refused(t, f.node, family); len(got) != 1 || got[0] == 0 {
+			t.Errorf("family %d: packets dropped by each rule: %v; want one rule, and some", family, got)
+		}
+	}
+
+	for _, c := range []struct{ to, wantSeen netip.Addr }{
+		{farAddr, nodeAddr}, {farAddr6, nodeAddr6}, {neighbourAddr, addrA}, {neighbourAddr6, addrA6},
+	} {
+		if seen := seenAs(t, task, netip.AddrPortFrom(c.to, 8000)); seen != c.wantSeen.String() {
+			t.Errorf("%s sees the task as %s, want %s", c.to, seen, c.wantSeen)
+		}
+	}
+	in(t, f.node, func() error { return f.links.Purge(t.Context()) })
+	if left := refused(t, f.node, nftables.TableFamilyIPv4); left != nil {
+		t.Errorf("rules are left: %v", left)
+	}
+}
