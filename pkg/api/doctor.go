@@ -29,8 +29,12 @@ type NodeFacts struct {
 	PinDir      string       `json:"pinDir"`
 	PinsInBPFFS bool         `json:"pinsInBPFFS"`
 
-	Uplink    string      `json:"uplink"`
-	UplinkMTU int         `json:"uplinkMTU"`
+	Uplink    string `json:"uplink"`
+	UplinkMTU int    `json:"uplinkMTU"`
+	// DefaultDevice is the device of the default route; "" without one, or with more
+	// than one to choose from.
+	DefaultDevice string `json:"defaultDevice,omitempty"`
+
 	TaskLinks []TaskLink  `json:"taskLinks,omitempty"`
 	Peers     []PeerFacts `json:"peers,omitempty"`
 

@@ -45,6 +45,7 @@ var checks = []struct {
 	{"kernel", kernel},
 	{"bpffs", bpffs},
 	{"attachments", attachments},
+	{"uplink", uplink},
 	{"MTU", mtu},
 	{"task MTU", taskMTU},
 	{"ports", ports},

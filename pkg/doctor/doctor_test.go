@@ -24,7 +24,7 @@ func healthy() *api.NodeFacts {
 			{Device: "orc2", Program: "task", How: "tcx"},
 		},
 		PinDir: "/sys/fs/bpf/orch", PinsInBPFFS: true,
-		Uplink: "eth0", UplinkMTU: 1500, TaskLinks: []api.TaskLink{{Device: "orc1", MTU: 1450}},
+		Uplink: "eth0", DefaultDevice: "eth0", UplinkMTU: 1500, TaskLinks: []api.TaskLink{{Device: "orc1", MTU: 1450}},
 		Peers: []api.PeerFacts{{
 			Hostname: "n2", Addr: netip.MustParseAddr("10.0.0.2"), APIPort: 2377, GossipPort: 7946,
 			Overlay: api.OverlayProbe{Tried: 1500, Largest: 1500},
@@ -55,6 +55,7 @@ func TestHealthy(t *testing.T) {
 		"attachments: eth0: uplink_tc by tcx (this kernel has it), no uplink_xdp (asked for by --datapath tc)",
 		"attachments: lo: loopback by tcx",
 		"attachments: 2 devices of tasks: by tcx",
+		"uplink: eth0, by the node's address and by the default route",
 		"MTU: 1500 bytes of eth0 reach n2 in one piece",
 		"task MTU: 1450, for 1 task",
 		"ports: API and gossip of n2 answer",
@@ -89,6 +90,9 @@ func TestFaults(t *testing.T) {
 			Finding{Check: "bpffs", Level: Fail, Found: "/sys/fs/bpf/orch is in no BPF file system: traffic ends with the daemon", Do: "mount it (mount -t bpf bpf /sys/fs/bpf), and restart orch daemon"}},
 		{"detached", func(f *api.NodeFacts) { f.Attachments = f.Attachments[1:] },
 			Finding{Check: "attachments", Level: Fail, Found: "uplink_tc is not attached", Do: "restart orch daemon, and see its log"}},
+		{"another default route", func(f *api.NodeFacts) { f.DefaultDevice = "eth1" },
+			Finding{Check: "uplink", Level: Warn, Found: "the default route leaves by eth1, the node's address is on eth0: published ports answer on eth0 only, and what tasks send by eth1 keeps their addresses",
+				Do: "if clients come in by eth1, and the nodes reach each other by it, restart orch daemon with --advertise-addr and its address"}},
 		{"wrong MTU", func(f *api.NodeFacts) { f.Peers[0].Overlay.Largest = 1400 },
 			Finding{Check: "MTU", Level: Fail, Found: "eth0 has an MTU of 1500, but of what it sends to n2 only packets of up to 1400 bytes arrive: larger ones are lost",
 				Do: "set the MTU of every node's uplink to the smallest size that is told of, or mend the network between these two"}},
@@ -180,6 +184,15 @@ func TestDirectReturn(t *testing.T) {
 				t.Errorf("%s: %+v, want ok and %q", tt.name, f, tt.want)
 			}
 		}
+	}
+}
+
+// Without one default route to compare the uplink with there is nothing to warn of.
+func TestNoDefaultRoute(t *testing.T) {
+	facts := healthy()
+	facts.DefaultDevice = ""
+	if got := Worst(judge(facts)); got != OK {
+		t.Error(got)
 	}
 }
 

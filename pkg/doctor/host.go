@@ -17,6 +17,19 @@ func forwarding(f *api.NodeFacts) []Finding {
 	return []Finding{ok("on, and no firewall drops it")}
 }
 
+// uplink judges whether clients from far away come in by the device that answers
+// on published ports: by the one that the default route leaves by, most likely.
+func uplink(f *api.NodeFacts) []Finding {
+	switch f.DefaultDevice {
+	case "":
+		return []Finding{ok("%s, by the node's address; no one default route to compare it with", f.Uplink)}
+	case f.Uplink:
+		return []Finding{ok("%s, by the node's address and by the default route", f.Uplink)}
+	}
+	return []Finding{bad(Warn, fmt.Sprintf("if clients come in by %s, and the nodes reach each other by it, restart orch daemon with --advertise-addr and its address", f.DefaultDevice),
+		"the default route leaves by %s, the node's address is on %s: published ports answer on %[2]s only, and what tasks send by %[1]s keeps their addresses", f.DefaultDevice, f.Uplink)}
+}
+
 // Clocks: nothing in the cluster is decided by comparing two nodes' clocks, but
 // logs are read side by side, and certificates begin and end.
 const (

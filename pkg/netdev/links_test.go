@@ -304,6 +304,9 @@ func TestRoutesOfTheNode(t *testing.T) {
 		if _, _, err := UplinkOf(farAddr); err == nil {
 			t.Errorf("UplinkOf(%s) found a device", farAddr)
 		}
+		if name := DefaultDevice(); name != "up0" {
+			t.Errorf("DefaultDevice() = %q", name)
+		}
 		// The route to the task itself lies in the pool, and does not count.
 		for prefix, want := range map[string]string{
 			pool.String():    "",
@@ -326,6 +329,9 @@ func TestRoutesOfTheNode(t *testing.T) {
 	in(t, newNS(t), func() error {
 		if _, err := DefaultAddr(); err == nil || !strings.Contains(err.Error(), "--advertise-addr") {
 			t.Errorf("DefaultAddr() without a route: %v", err)
+		}
+		if name := DefaultDevice(); name != "" {
+			t.Errorf("DefaultDevice() without a route = %q", name)
 		}
 		return nil
 	})

@@ -85,6 +85,20 @@ func DefaultAddr() (netip.Addr, error) {
 	}
 }
 
+// DefaultDevice returns the device of the default route, "" if there is none or
+// more than one to choose from.
+func DefaultDevice() string {
+	route, err := defaultRoute()
+	if err != nil {
+		return ""
+	}
+	link, err := netlink.LinkByIndex(route.LinkIndex)
+	if err != nil {
+		return ""
+	}
+	return link.Attrs().Name
+}
+
 // defaultRoute returns the default route with the lowest metric.
 func defaultRoute() (netlink.Route, error) {
 	routes, err := netlink.RouteList(nil, unix.AF_INET)

@@ -45,6 +45,7 @@ func (d *daemon) Diagnose(ctx context.Context, _ *api.Empty) (*api.NodeFacts, er
 	if f.Uplink, f.UplinkMTU, err = netdev.UplinkOf(m.id.Addr); err != nil {
 		return nil, err
 	}
+	f.DefaultDevice = netdev.DefaultDevice()
 	if f.TaskLinks, err = m.taskLinks(ctx); err != nil {
 		return nil, err
 	}
