@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -70,6 +71,20 @@ func detachClsact(path string, ifindex int) error {
 		return fmt.Errorf("unmark filter: %w", err)
 	}
 	return nil
+}
+
+// haveClsact reports whether our filter is on a device: other programs may
+// remove it, or the queueing discipline with all that others have there.
+func haveClsact(dev netlink.Link) (bool, error) {
+	ours := clsactFilter(dev.Attrs().Index)
+	filters, err := netlink.FilterList(dev, ours.Parent)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(filters, func(f netlink.Filter) bool {
+		bpf, ok := f.(*netlink.BpfFilter)
+		return ok && bpf.Priority == ours.Priority && bpf.Handle == ours.Handle
+	}), nil
 }
 
 func filtersLeft(ifindex int) bool {

@@ -2,7 +2,7 @@ package dataplane
 
 import (
 	"errors"
-	"net"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,7 +52,8 @@ func haveTCX() bool {
 }
 
 // Attachments lists the programs that are attached, by device, and why in this
-// way. An XDP program that is not attached is in it too, with How "none".
+// way. One that is not attached is in it too, with How "none": an XDP program, or
+// a filter that another program has removed.
 func (d *Dataplane) Attachments() ([]api.Attachment, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -67,13 +68,22 @@ func (d *Dataplane) Attachments() ([]api.Attachment, error) {
 		if !ok {
 			continue
 		}
-		dev, err := net.InterfaceByIndex(ifindex)
+		dev, err := netlink.LinkByIndex(ifindex)
 		if err != nil {
 			continue // it went away, and takes its attachment along
 		}
-		a := api.Attachment{Device: dev.Name, Program: purpose}
+		a := api.Attachment{Device: dev.Attrs().Name, Program: purpose}
 		info, err := os.Stat(filepath.Join(d.linksDir(), name))
-		a.How, a.Why = d.how(purpose, err == nil && info.IsDir(), tcx)
+		isFilter := err == nil && info.IsDir()
+		a.How, a.Why = d.how(purpose, isFilter, tcx)
+		if isFilter {
+			switch have, err := haveClsact(dev); {
+			case err != nil:
+				return nil, fmt.Errorf("list filters of %s: %w", a.Device, err)
+			case !have:
+				a.How, a.Why = "none", "another program has removed the filter"
+			}
+		}
 		list = append(list, a)
 	}
 	if !d.xdp {

@@ -44,13 +44,21 @@ func attachments(f *api.NodeFacts) []Finding {
 		out = append(out, ok("%s: %s", a.Devices, a.Programs))
 	}
 	have := make(map[string]bool)
+	var bare []string
 	for _, a := range f.Attachments {
+		if a.How == "none" && (a.Program == "task" || a.Program == "tunnel") {
+			bare = append(bare, a.Device)
+		}
 		have[a.Program] = have[a.Program] || a.How != "none"
 	}
 	for _, program := range []string{"uplink_tc", "loopback"} {
 		if !have[program] {
 			out = append(out, bad(Fail, "restart orch daemon, and see its log", "%s is not attached", program))
 		}
+	}
+	if len(bare) > 0 {
+		out = append(out, bad(Fail, "find out what removes filters of tc there, and restart orch daemon",
+			"nothing is attached to %s: what comes from there goes past the data plane", enumerate(bare)))
 	}
 	return out
 }
@@ -70,7 +78,11 @@ func DescribeAttachments(list []api.Attachment) []Attached {
 			why = " (" + a.Why + ")"
 		}
 		if a.Program == "task" {
-			tasks["by "+a.How+why]++
+			how := "by " + a.How
+			if a.How == "none" {
+				how = "nothing"
+			}
+			tasks[how+why]++
 			continue
 		}
 		text := a.Program + " by " + a.How + why
