@@ -36,6 +36,9 @@ func Plan(view *api.Snapshot, node api.NodeID, suspects map[api.NodeID]bool, lin
 		plan.Tunnels = view.Cluster.Tunnels()
 	}
 	for _, n := range api.Sorted(view.Nodes) {
+		if !reachable(n) {
+			continue
+		}
 		plan.Members = append(plan.Members, api.Member{Node: n.ID, Addr: n.Addr, Keys: keys(n, plan.Tunnels.Epochs)})
 	}
 	slices.SortStableFunc(plan.Members, func(a, b api.Member) int { return a.Addr.Compare(b.Addr) })
@@ -70,11 +73,16 @@ func keys(n *api.Node, epochs []uint64) []api.TunnelKey {
 	return out
 }
 
-// located are the tasks with an address on a node, by address.
+// reachable reports whether a node is there with an address that the data plane can
+// express. It takes plans as a whole: with any other address in them no node would
+// have its next one.
+func reachable(n *api.Node) bool { return n != nil && n.Addr.Is4() }
+
+// located are the tasks with an address on a node that is reachable, by address.
 func located(view *api.Snapshot) []*api.Task {
 	var tasks []*api.Task
 	for _, t := range view.Tasks {
-		if t.Endpoint.Addr.IsValid() && t.Endpoint.State != api.EndpointGone && view.Nodes[t.NodeID] != nil {
+		if t.Endpoint.Addr.IsValid() && t.Endpoint.State != api.EndpointGone && reachable(view.Nodes[t.NodeID]) {
 			tasks = append(tasks, t)
 		}
 	}

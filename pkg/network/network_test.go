@@ -122,6 +122,22 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// A node at an address that the data plane cannot express is left out with its tasks:
+// it would refuse the plan as a whole, on every node.
+func TestPlanLeavesOutUnreachableNodes(t *testing.T) {
+	for name, addr := range map[string]netip.Addr{"IPv6": ip("2001:db8::1"), "IPv4 as IPv6": ip("::ffff:192.0.2.20"), "none": {}} {
+		t.Run(name, func(t *testing.T) {
+			snap := blog()
+			snap.Nodes["b"].Addr = addr
+			got := Plan(snap, "a", nil, nil)
+			delete(snap.Nodes, "b")
+			if diff := cmp.Diff(Plan(snap, "a", nil, nil), got, byValue); diff != "" {
+				t.Errorf("(-without the node +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestPlanLeavesOutBackendsThatEnded(t *testing.T) {
 	snap := blog()
 	ended := *snap.Tasks["d1"]
