@@ -63,6 +63,13 @@ func (n *Node) APIAddr() string {
 	return netip.AddrPortFrom(n.Addr, n.APIPort).String()
 }
 
+// SharesAddr reports whether two nodes say that they are at one address, on whatever
+// ports: what nodes send each other goes by the address alone. Loopback is everybody's,
+// and there the ports count.
+func (n *Node) SharesAddr(other *Node) bool {
+	return n.Addr == other.Addr && (!n.Addr.IsLoopback() || n.APIPort == other.APIPort)
+}
+
 // NodeInfo is what a node says about itself when it joins and when it starts.
 type NodeInfo struct {
 	OS            string `json:"os"`

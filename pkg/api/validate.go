@@ -33,10 +33,19 @@ func (n *Node) Validate() error {
 		return Errorf(CodeInvalid, "node ID %q: it is %d characters of 0-9 and a-z", n.ID, IDLength)
 	case !hostnamePattern.MatchString(n.Hostname):
 		return Errorf(CodeInvalid, "node name %q: use 1 to 253 letters, digits, - and .", n.Hostname)
+	case n.GossipPort == 0:
+		return Errorf(CodeInvalid, "node %s: the port of gossip must be given", n.Hostname)
+	}
+	return n.ValidateAddr()
+}
+
+// ValidateAddr checks where the node says that it is.
+func (n *Node) ValidateAddr() error {
+	switch {
 	case !n.Addr.Is4() || n.Addr.IsUnspecified() || n.Addr.IsMulticast():
 		return Errorf(CodeInvalid, "node %s: address %q: it must be the node's IPv4 address", n.Hostname, n.Addr)
-	case n.APIPort == 0 || n.GossipPort == 0:
-		return Errorf(CodeInvalid, "node %s: the ports of its API and of gossip must be given", n.Hostname)
+	case n.APIPort == 0:
+		return Errorf(CodeInvalid, "node %s: the port of its API must be given", n.Hostname)
 	}
 	return nil
 }

@@ -72,9 +72,9 @@ func (s *Server) Admit(ctx context.Context, req *api.AdmitRequest) (*api.AdmitRe
 // planAdmit makes a node a member, or again the member that it was.
 func planAdmit(snap *api.Snapshot, node api.Node, role api.Role) ([]api.Change, error) {
 	for _, other := range api.Sorted(snap.Nodes) {
-		if other.ID != node.ID && other.APIAddr() == node.APIAddr() {
+		if other.ID != node.ID && other.SharesAddr(&node) {
 			return nil, api.Errorf(api.CodeConflict,
-				"node %s (%s) already has the address %s: if that was this machine before, remove it first with `orch node rm %s` on a manager", other.Hostname, other.ID, other.APIAddr(), other.ID)
+				"node %s (%s) already has the address %s: if that was this machine before, remove it first with `orch node rm %s` on a manager", other.Hostname, other.ID, other.Addr, other.ID)
 		}
 	}
 	node.Meta, node.Role, node.Availability, node.State, node.Labels = api.Meta{}, role, api.AvailabilityActive, api.NodeDown, nil

@@ -314,6 +314,7 @@ func TestPlanAdmit(t *testing.T) {
 		{"a copy of a member", member(api.NodeReady, api.RoleWorker), node("a", "192.0.2.9", nil), nil, "has this node's ID"},
 		{"again with another role", member(api.NodeDown, api.RoleManager), node("a", "192.0.2.1", nil), nil, "admitted as a manager"},
 		{"an address that is taken", member(api.NodeReady, api.RoleWorker), node("b", "192.0.2.1", nil), nil, "already has the address"},
+		{"an address that is taken, with another port", member(api.NodeReady, api.RoleWorker), node("b", "192.0.2.1", func(n *api.Node) { n.APIPort = 1 }), nil, "already has the address"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -82,6 +82,7 @@ var words = []string{
 	"replicated", "global", "replicated-job", "global-job", "vip", "dnsrr", "tcp", "udp", "ingress", "host", "secret", "config",
 	"any", "on-failure", "none", "start-first", "stop-first", "pause", "continue", "rollback", "volume", "bind", "tmpfs", "linux", "amd64",
 	"service_started", "service_healthy", "service_completed_successfully", "10.128.0.9", "::1", "CMD",
+	"192.0.2.7:2377", "192.0.2.2:1", "[2001:db8::1]:2377",
 	"pending", "assigned", "preparing", "starting", "running", "complete", "failed", "rejected", "shutdown", "orphaned",
 }
 
@@ -167,12 +168,15 @@ func plausible(req *api.DeployRequest, more []byte) {
 func (m *machine) report(text []byte, now time.Time) {
 	for _, node := range []api.NodeID{"n1", "n2"} {
 		said := must(anything.Of[api.Report](text, words...))
-		req := &api.Report{Node: node, Info: said.Info, Statuses: make(map[api.TaskID]api.TaskStatus)}
+		req := &api.Report{Node: node, Addr: said.Addr, Info: said.Info, Statuses: make(map[api.TaskID]api.TaskStatus)}
 		names := api.SortedKeys(said.Statuses)
 		for i, t := range m.TasksByNode(node) {
 			if len(names) > 0 {
 				req.Statuses[t.ID] = said.Statuses[names[i%len(names)]]
 			}
+		}
+		if checkMove(m.Snapshot(), req) != nil {
+			req.Addr = netip.AddrPort{}
 		}
 		m.commit("a report", planReport(m.Snapshot(), req, now))
 	}
@@ -186,7 +190,10 @@ func (m *machine) readBack() {
 	for id := range view.Tasks {
 		links[id] = len(links) + 1
 	}
-	network.Plan(view, "n1", map[api.NodeID]bool{"n2": true}, links)
+	plan := network.Plan(view, "n1", map[api.NodeID]bool{"n2": true}, links)
+	if a, b := plan.Members[0].Addr, plan.Members[1].Addr; a == b || !a.Is4() || !b.Is4() {
+		m.t.Fatalf("the nodes are at %s and %s", a, b)
+	}
 	network.Names(view, "n1")
 
 	var saved, again bytes.Buffer

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"net/netip"
 	"reflect"
 	"slices"
 	"time"
@@ -26,15 +27,17 @@ func (s *Server) Report(ctx context.Context, req *api.Report) (*api.ReportRespon
 	if snap.Nodes[req.Node] == nil {
 		return nil, notMember(req.Node)
 	}
-	if other := holder(snap, req); other != nil {
-		return nil, api.Errorf(api.CodeConflict, "node %s has moved to %s, which is the address of node %s: remove that one if it is gone (`orch node rm %s`)",
-			snap.Nodes[req.Node].Hostname, req.Addr, other.Hostname, other.Hostname)
+	if err := checkMove(snap, req); err != nil {
+		return nil, err
 	}
 	s.Tracker.Reported(req.Node, req.Applied, snap.Index, s.Now())
 	if len(planReport(snap, req, s.now())) > 0 && !s.reports.Allow(req.Node) {
 		return nil, api.Errorf(api.CodeUnavailable, "node %s reports too much: at most %d times a second", req.Node, time.Second/reportEvery)
 	}
 	if _, err := s.Replica.Update(ctx, func(snap *api.Snapshot) ([]api.Change, error) {
+		if err := checkMove(snap, req); err != nil {
+			return nil, err
+		}
 		return planReport(snap, req, s.now()), nil
 	}); err != nil {
 		return nil, err
@@ -54,11 +57,22 @@ func (s *Server) Report(ctx context.Context, req *api.Report) (*api.ReportRespon
 	return res, nil
 }
 
-// holder is another node that has the address which a node says that it has.
-func holder(snap *api.Snapshot, req *api.Report) *api.Node {
-	for _, n := range snap.Nodes {
-		if n.ID != req.Node && req.Addr.IsValid() && n.Addr == req.Addr.Addr() && n.APIPort == req.Addr.Port() {
-			return n
+// checkMove refuses an address that a node cannot have moved to. What is stored all
+// nodes plan their networks with.
+func checkMove(snap *api.Snapshot, req *api.Report) error {
+	node := snap.Nodes[req.Node]
+	if node == nil || !req.Addr.IsValid() || req.Addr == netip.AddrPortFrom(node.Addr, node.APIPort) {
+		return nil
+	}
+	next := *node
+	next.Addr, next.APIPort = req.Addr.Addr(), req.Addr.Port()
+	if err := next.ValidateAddr(); err != nil {
+		return err
+	}
+	for _, other := range snap.Nodes {
+		if other.ID != node.ID && other.SharesAddr(&next) {
+			return api.Errorf(api.CodeConflict, "node %s has moved to %s, which is the address of node %s: remove that one if it is gone (`orch node rm %s`)",
+				node.Hostname, next.Addr, other.Hostname, other.Hostname)
 		}
 	}
 	return nil

@@ -2,14 +2,16 @@ package control
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/manager"
+	"github.com/orch-dev/orch/pkg/rpc"
 )
 
-// A node that has another address says so with what it is; it cannot have that of
-// another node.
+// A node that has another address says so with what it is.
 func TestReportedAddress(t *testing.T) {
 	old := netip.MustParseAddrPort("192.0.2.1:2377")
 	snap := &api.Snapshot{Nodes: map[api.NodeID]*api.Node{
@@ -32,10 +34,45 @@ func TestReportedAddress(t *testing.T) {
 			t.Errorf("%q: the node is at %s", addr, got[0].Node.APIAddr())
 		}
 	}
-	if other := holder(snap, report("192.0.2.2:2377")); other == nil || other.ID != "b" {
-		t.Errorf("the address of another node is %+v's", other)
-	}
-	if other := holder(snap, report("")); other != nil {
-		t.Errorf("no address is %s's", other.ID)
+}
+
+// An address that no network can be planned with, or that is another node's, is
+// refused, and nothing of the report is noted: the plan is the same for all nodes.
+func TestReportedAddressRefused(t *testing.T) {
+	s := newSite(t)
+	worker, other := s.member(t, api.RoleWorker), s.member(t, api.RoleWorker)
+	s.Tracker = manager.NewTracker()
+	s.Tracker.Lead(nil, time.Now())
+	of := func(addr netip.Addr, port uint16) string { return netip.AddrPortFrom(addr, port).String() }
+	before := s.Replica.Node(worker.node.ID).APIAddr()
+	for _, tt := range []struct {
+		name, addr string
+		says       string // "": taken
+	}{
+		{"IPv6", "[2001:db8::1]:2377", "must be the node's IPv4 address"},
+		{"IPv4 as IPv6", "[::ffff:192.0.2.9]:2377", "must be the node's IPv4 address"},
+		{"unspecified", "0.0.0.0:2377", "must be the node's IPv4 address"},
+		{"multicast", "224.0.0.1:2377", "must be the node's IPv4 address"},
+		{"no port", "192.0.2.9:0", "port of its API"},
+		{"another node's", of(other.node.Addr, other.node.APIPort), "is the address of node " + other.node.Hostname},
+		{"another node's, with another port", of(other.node.Addr, 1), "is the address of node " + other.node.Hostname},
+		{"its own", before, ""},
+		{"another", "192.0.2.9:2377", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			req := &api.Report{Node: worker.node.ID, Addr: netip.MustParseAddrPort(tt.addr), Info: &api.NodeInfo{}}
+			_, err := rpc.Call[api.Report, api.ReportResponse](deadline(t), worker.client, api.ProcReport, req)
+			seen, _ := s.Tracker.Contact(worker.node.ID)
+			at := s.Replica.Node(worker.node.ID).APIAddr()
+			if tt.says == "" {
+				if err != nil || at != tt.addr || seen.IsZero() {
+					t.Errorf("%v: it is at %s, seen at %v", err, at, seen)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.says) || at != before || !seen.IsZero() {
+				t.Errorf("%v, want %q: it is at %s, seen at %v", err, tt.says, at, seen)
+			}
+		})
 	}
 }

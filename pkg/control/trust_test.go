@@ -151,7 +151,7 @@ var nextPort uint16 = 10000
 func newJoiner() *joiner {
 	nextPort++
 	return &joiner{keyed: newKeyed(), node: api.Node{
-		ID: api.NodeID(newID()), Hostname: fmt.Sprint("node", nextPort), Addr: netip.MustParseAddr("192.0.2.1"), APIPort: nextPort, GossipPort: 7946,
+		ID: api.NodeID(newID()), Hostname: fmt.Sprint("node", nextPort), Addr: netip.AddrFrom4([4]byte{10, 0, byte(nextPort >> 8), byte(nextPort)}), APIPort: nextPort, GossipPort: 7946,
 		// What it is not to decide:
 		Role: api.RoleManager, State: api.NodeReady, Labels: map[string]string{"zone": "mine"}, Meta: api.Meta{Modified: 1},
 	}}

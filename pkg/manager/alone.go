@@ -10,7 +10,7 @@ func PlanAlone(snap *api.Snapshot, self *api.Node, epoch uint64) []api.Change {
 	cluster.Epoch = epoch
 	changes := []api.Change{{Cluster: &cluster}}
 	for _, n := range api.Sorted(snap.Nodes) {
-		if n.ID != self.ID && (n.Role == api.RoleManager || n.APIAddr() == self.APIAddr()) {
+		if n.ID != self.ID && (n.Role == api.RoleManager || n.SharesAddr(self)) {
 			changes = append(changes, api.Change{Node: n, Delete: true})
 		}
 	}
