@@ -92,6 +92,18 @@ func shown(svc *api.Service) *api.Service {
 	return &out
 }
 
+// shownTask is a task as users see it: without credentials.
+func shownTask(t *api.Task) api.Task {
+	out := *t
+	out.Spec.RegistryAuth = nil
+	if t.Fetch != nil {
+		fetch := *t.Fetch
+		fetch.RegistryAuth = nil
+		out.Fetch = &fetch
+	}
+	return out
+}
+
 // Tasks lists the tasks of a stack, of a service, on a node, or all, by service and
 // slot, the newest of a slot first.
 func (s *Server) Tasks(_ context.Context, req *api.TasksRequest) (*api.TaskList, error) {
@@ -115,8 +127,7 @@ func (s *Server) Tasks(_ context.Context, req *api.TasksRequest) (*api.TaskList,
 	list := &api.TaskList{Tasks: []api.TaskEntry{}}
 	for _, t := range snap.Tasks {
 		if (only == "" || t.ServiceID == only) && (on == "" || t.NodeID == on) && (req.Stack == "" || t.Stack == req.Stack) {
-			entry := api.TaskEntry{Task: *t}
-			entry.Spec.RegistryAuth = nil
+			entry := api.TaskEntry{Task: shownTask(t)}
 			if n := snap.Nodes[t.NodeID]; n != nil {
 				entry.NodeName = n.Hostname
 			}
