@@ -36,8 +36,15 @@ var (
 // ServeHTTP answers here what this manager may answer and has the leader answer
 // the rest.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	procedure := r.URL.Path
-	renewsUser := procedure == api.ProcRenew && rpc.CallerOf(r.Context()).Role == api.RoleUser
+	procedure, caller := r.URL.Path, rpc.CallerOf(r.Context())
+	if caller.By != "" {
+		if err := s.MayPassOn(caller.By); err != nil {
+			s.Log.Warn("refused a call that was passed on", "by", caller.By, "for", caller, "procedure", procedure, "err", err)
+			rpc.WriteError(w, r, err)
+			return
+		}
+	}
+	renewsUser := procedure == api.ProcRenew && caller.Role == api.RoleUser
 	if local[procedure] && !renewsUser || reads[procedure] && rpc.ReadOf(r) == api.ReadStale {
 		s.answer(w, r)
 		return
@@ -53,6 +60,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer end()
 	switch {
+	case rpc.Hops(r) == 0 && s.deposed(caller) && !s.leads():
+		rpc.WriteError(w, r, api.Undone("this node is not a manager any more: ask another"))
 	case rpc.Hops(r) == 0:
 		s.haveLeader(w, r)
 	case s.leads():

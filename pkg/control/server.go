@@ -5,6 +5,7 @@ package control
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -125,6 +126,29 @@ func (s *Server) authorize(caller rpc.Caller, procedure string) error {
 		return api.Errorf(api.CodeDenied, "node %s (%s) is not a manager any more", node.Hostname, node.ID)
 	}
 	return nil
+}
+
+// MayPassOn tells why a node may not speak for others, if so: it is no manager (any
+// more), whatever its certificate says. Only the leader knows that for sure: on
+// another manager the node may be a manager that it has not heard of, and who
+// passes calls on in good faith asks the leader. In either case it may ask again.
+func (s *Server) MayPassOn(node api.NodeID) error {
+	snap := s.Replica.Snapshot()
+	switch n := snap.Nodes[node]; {
+	case snap.Cluster == nil, n != nil && n.Role == api.RoleManager:
+		return nil
+	case s.leads():
+		return &api.Error{Code: api.CodeDenied, Undone: true,
+			Message: fmt.Sprintf("only managers pass on what others ask, and node %s is not one (any more)", node)}
+	}
+	return api.Undone("only managers pass on what others ask, and as far as this one knows node %s is not one: ask the leader", node)
+}
+
+// deposed reports whether this node is no manager any more, and who calls another
+// than itself: nobody would believe what it passed on.
+func (s *Server) deposed(caller rpc.Caller) bool {
+	self := s.Replica.Node(s.Node)
+	return !caller.Local && caller.Node != s.Node && self != nil && self.Role != api.RoleManager
 }
 
 func noState() error {

@@ -12,6 +12,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync"
@@ -374,6 +376,88 @@ func TestRoleFollowsState(t *testing.T) {
 		if _, err := rpc.Call[api.Empty, api.Empty](deadline(t), j.client, procedure, &api.Empty{}); err == nil || !strings.Contains(err.Error(), "not a member") && procedure != api.ProcSession {
 			t.Errorf("removed, %s: %v", procedure, err)
 		}
+	}
+}
+
+// forward passes an empty call on for a caller, as managers do.
+func forward(t *testing.T, to *rpc.Client, caller rpc.Caller, procedure string) (status int, body string) {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodPost, procedure, strings.NewReader("{}"))
+	r.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	to.Forward(w, r.WithContext(rpc.WithCaller(deadline(t), caller)))
+	return w.Code, w.Body.String()
+}
+
+// Who is no manager any more by the state speaks for nobody, whatever its certificate
+// says, but for itself what its role lets it.
+func TestPassedOnByWhoWasManager(t *testing.T) {
+	s := newSite(t)
+	j := s.member(t, api.RoleManager)
+	live := rpc.Caller{Identity: s.own.Load().Identity}
+	ada := must(s.addUser(t, api.AddUserRequest{Name: "ada", Role: api.UserAdmin}))
+	admin := rpc.Caller{Identity: must(pki.NewCredentials(ada.key, ada.Certificate)).Identity}
+	worker := rpc.Caller{Identity: s.member(t, api.RoleWorker).sec.Credentials().Identity}
+	set := func(edit func(*api.Node) api.Change) {
+		t.Helper()
+		must(s.Replica.Update(deadline(t), func(snap *api.Snapshot) ([]api.Change, error) {
+			next := *snap.Nodes[j.node.ID]
+			return []api.Change{edit(&next)}, nil
+		}))
+	}
+	wantAll := func(when string, status int, says string) {
+		t.Helper()
+		for name, caller := range map[string]rpc.Caller{"a manager": live, "an admin": admin, "a worker": worker} {
+			procedure := api.ProcNodes
+			if name == "a worker" {
+				procedure = api.ProcRenew
+			}
+			got, body := forward(t, j.client, caller, procedure)
+			if want := status; got != want && !(name == "a worker" && want == http.StatusOK && got == http.StatusBadRequest) || !strings.Contains(body, says) {
+				t.Errorf("%s, for %s: %d %s", when, name, got, body)
+			}
+		}
+	}
+	wantAll("a manager", http.StatusOK, "")
+	set(func(n *api.Node) api.Change { n.Role = api.RoleWorker; return api.Change{Node: n} })
+	wantAll("demoted", http.StatusForbidden, "only managers pass on what others ask")
+	self := rpc.Caller{Identity: j.sec.Credentials().Identity}
+	if status, body := forward(t, j.client, self, api.ProcNodes); status != http.StatusForbidden || !strings.Contains(body, "is not a manager any more") {
+		t.Errorf("demoted, for itself: %d %s", status, body)
+	}
+	if status, body := forward(t, j.client, self, api.ProcRenew); status != http.StatusBadRequest {
+		t.Errorf("demoted, for itself, to renew: %d %s", status, body)
+	}
+	// A manager that does not lead may not have heard that the node is one: it may ask the leader.
+	s.Tracker.Resign()
+	wantAll("demoted, at one that does not lead", http.StatusServiceUnavailable, "ask the leader")
+	s.Tracker.Lead(s.Replica.Snapshot().Nodes, time.Now())
+	set(func(n *api.Node) api.Change { n.Role = api.RoleManager; return api.Change{Node: n} })
+	wantAll("promoted", http.StatusOK, "")
+	set(func(n *api.Node) api.Change { return api.Change{Node: n, Delete: true} })
+	wantAll("removed", http.StatusForbidden, "only managers pass on what others ask")
+}
+
+// A manager that knows that it is none any more sends others to one that is: what it
+// passed on for them would be refused.
+func TestDeposedSendsElsewhere(t *testing.T) {
+	s := newSite(t)
+	worker := s.member(t, api.RoleWorker)
+	must(s.Replica.Update(deadline(t), func(snap *api.Snapshot) ([]api.Change, error) {
+		next := *snap.Nodes[s.Node]
+		next.Role = api.RoleWorker
+		return []api.Change{{Node: &next}}, nil
+	}))
+	report := func() error {
+		_, err := rpc.Call[api.Report, api.ReportResponse](deadline(t), worker.client, api.ProcReport, &api.Report{Node: worker.node.ID})
+		return err
+	}
+	if err := report(); err != nil {
+		t.Errorf("while it leads: %v", err)
+	}
+	s.Tracker.Resign()
+	if err := report(); api.CodeOf(err) != api.CodeUnavailable || !strings.Contains(fmt.Sprint(err), "not a manager any more") {
+		t.Errorf("a report: %v", err)
 	}
 }
 

@@ -15,6 +15,9 @@ import (
 type Caller struct {
 	pki.Identity
 	Local bool
+	// By is who passes the call on for another, "" if the caller calls itself. Its
+	// certificate says that it is a manager; whether it still is one the state says.
+	By api.NodeID
 }
 
 type (
@@ -38,7 +41,7 @@ func withCaller(r *http.Request, c Caller) *http.Request {
 }
 
 // Anonymous reports whether nothing is known of the caller.
-func (c Caller) Anonymous() bool { return c == Caller{} }
+func (c Caller) Anonymous() bool { return !c.Local && c.Identity == pki.Identity{} }
 
 // May tells why the caller may not call a procedure, if so. Of a user the
 // certificate does not say whether they are an admin: the state does.
@@ -94,8 +97,9 @@ func peerOf(r *http.Request) Caller {
 	return peer
 }
 
-// remoteCaller returns who sent a request on the API port. Managers are believed
-// when they say that they pass on another's.
+// remoteCaller returns who sent a request on the API port. Managers, by their
+// certificates, are believed when they say that they pass on another's: who looks
+// up the caller has to look up Caller.By, too.
 func remoteCaller(r *http.Request) (Caller, error) {
 	peer := peerOf(r)
 	forwarded := r.Header.Get(callerHeader)
@@ -107,11 +111,14 @@ func remoteCaller(r *http.Request) (Caller, error) {
 	case forwarded == forSelf:
 		return peer, nil
 	case forwarded == forNobody:
-		return Caller{}, nil
+		return Caller{By: peer.Node}, nil
 	}
 	id, err := pki.ParseIdentity(forwarded)
 	if err != nil || id.Cluster != peer.Cluster {
 		return peer, api.Errorf(api.CodeDenied, "passed on for %q, which is no member", forwarded)
 	}
-	return Caller{Identity: id}, nil
+	if id.Node == peer.Node { // perhaps by a certificate from before
+		return Caller{Identity: id}, nil
+	}
+	return Caller{Identity: id, By: peer.Node}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -213,6 +214,34 @@ func TestForgedForwarding(t *testing.T) {
 		res.Body.Close()
 		if res.StatusCode != tt.status {
 			t.Errorf("%s: %s, want %d", tt.name, res.Status, tt.status)
+		}
+	}
+}
+
+// Who is asked learns who passed a call on, to look that one up, too. Who speaks for
+// itself passes nothing on.
+func TestPassedOnBy(t *testing.T) {
+	c := newCluster(t)
+	manager := c.issue(t, api.RoleManager, time.Now()).Identity
+	other, before := c.issue(t, api.RoleWorker, time.Now()).Identity, manager
+	before.Role = api.RoleWorker
+	for _, tt := range []struct {
+		name, header string
+		want         Caller
+	}{
+		{"its own", "", Caller{Identity: manager}},
+		{"its user's", forSelf, Caller{Identity: manager}},
+		{"its own, on", manager.String(), Caller{Identity: manager}},
+		{"its own, by a certificate from before", before.String(), Caller{Identity: before}},
+		{"another's", other.String(), Caller{Identity: other, By: manager.Node}},
+		{"nobody's", forNobody, Caller{By: manager.Node}},
+	} {
+		r := httptest.NewRequest(http.MethodPost, api.ProcReport, nil)
+		r.Header.Set(callerHeader, tt.header)
+		r = r.WithContext(context.WithValue(r.Context(), peerKey{}, Caller{Identity: manager}))
+		got, err := remoteCaller(r)
+		if err != nil || got != tt.want || got.Anonymous() != (tt.header == forNobody) {
+			t.Errorf("%s: %+v, %v", tt.name, got, err)
 		}
 	}
 }

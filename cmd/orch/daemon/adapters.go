@@ -86,6 +86,11 @@ func (d *daemon) imageStore(ctx context.Context) (agent.ImageStore, error) {
 	if m == nil {
 		return nil, d.notMember()
 	}
+	if caller.By != "" {
+		if err := m.isManager(caller.By); err != nil {
+			return nil, err
+		}
+	}
 	if view := m.agent.View(); view == nil || view.Nodes[caller.Node] == nil {
 		return nil, api.Errorf(api.CodeDenied, "node %s is not a member of this cluster (any more)", caller.Node)
 	}
@@ -98,6 +103,11 @@ func (d *daemon) allows(caller rpc.Caller, procedure string) error {
 		return nil
 	}
 	if g := d.manages(); g != nil {
+		if caller.By != "" {
+			if err := g.control.MayPassOn(caller.By); err != nil {
+				return err
+			}
+		}
 		return g.control.AuthorizeUser(caller.Node, procedure)
 	}
 	return api.Errorf(api.CodeDenied, "node %s is not a manager: users ask managers", d.hostname)
@@ -111,14 +121,27 @@ func (r nodeRuntime) member(ctx context.Context) (*member, error) {
 		return nil, r.d.notMember()
 	}
 	caller := rpc.CallerOf(ctx)
-	view := m.agent.View()
-	if caller.Local || view == nil {
+	if caller.Local {
 		return m, nil
 	}
-	if n := view.Nodes[caller.Node]; n == nil || n.Role != api.RoleManager {
-		return nil, api.Errorf(api.CodeDenied, "node %s is not a manager of this cluster (any more)", caller.Node)
+	if caller.By != "" {
+		if err := m.isManager(caller.By); err != nil {
+			return nil, err
+		}
 	}
-	return m, nil
+	return m, m.isManager(caller.Node)
+}
+
+// isManager tells why a node is no manager as far as this one knows, if so.
+func (m *member) isManager(id api.NodeID) error {
+	view := m.agent.View()
+	if view == nil {
+		return nil
+	}
+	if n := view.Nodes[id]; n == nil || n.Role != api.RoleManager {
+		return api.Errorf(api.CodeDenied, "node %s is not a manager of this cluster (any more)", id)
+	}
+	return nil
 }
 
 func (r nodeRuntime) Logs(ctx context.Context, id api.TaskID, opts api.LogOptions, stdout, stderr io.Writer) error {
