@@ -86,6 +86,7 @@ func (s *Server) haveLeader(w http.ResponseWriter, r *http.Request) {
 		rpc.WriteError(w, r, err)
 		return
 	}
+	defer held.Release()
 	for try := 0; ctx.Err() == nil; try++ {
 		addr, found := s.leader(try)
 		handler := s.lead

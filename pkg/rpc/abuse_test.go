@@ -308,3 +308,121 @@ func TestStreamWithin(t *testing.T) {
 		t.Error("the server waits for a client that does not read")
 	}
 }
+
+// What viewers may ask is small, and so is what a user can send who asks it.
+func TestUsersQuestionsAreSmall(t *testing.T) {
+	c := newCluster(t)
+	n := start(t, c.node(t, api.RoleManager), func(m *Mux) {
+		m.HandlePrefix("/orch.cluster/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			held, err := Hold(w, r)
+			if err != nil {
+				WriteError(w, r, err)
+				return
+			}
+			held.Release()
+		}))
+	})
+	user := NewPool(c.node(t, api.RoleUser)).Manager(n.addr)
+	large := strings.Repeat(" ", maxGuestMessage) + "{}"
+	for procedure, want := range map[string]int{
+		api.ProcTasks: http.StatusBadRequest, api.ProcRenew: http.StatusBadRequest, api.ProcScale: http.StatusOK,
+	} {
+		if status, text, err := send(t, user, procedure, strings.NewReader(large)); status != want || err != nil {
+			t.Errorf("%s: %d %q, %v; want %d", procedure, status, text, err, want)
+		}
+		if status, text, err := send(t, user, procedure, strings.NewReader("{}")); status != http.StatusOK || err != nil {
+			t.Errorf("a small %s: %d %q, %v", procedure, status, text, err)
+		}
+	}
+}
+
+// Large requests take room from when they begin to arrive until they are answered,
+// whether they are held or read by a procedure: a caller has its share, and all
+// together what there is. Small ones are answered meanwhile, and a manager's.
+func TestLargeRequestsAreBounded(t *testing.T) {
+	c := newCluster(t)
+	answer := make(chan struct{})
+	n := start(t, c.node(t, api.RoleManager), func(m *Mux) {
+		m.HandlePrefix(api.ProcScale, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			held, err := Hold(w, r)
+			if err != nil {
+				WriteError(w, r, err)
+				return
+			}
+			defer held.Release()
+			<-answer
+		}))
+	})
+	taken := func() int64 {
+		room.mu.Lock()
+		defer room.mu.Unlock()
+		return room.all
+	}
+	waitTaken := func(want int64) {
+		t.Helper()
+		for ctx := deadline(t); taken() != want; {
+			if ctx.Err() != nil {
+				t.Fatalf("%d bytes are held, want %d", taken(), want)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	large := func() io.Reader { return strings.NewReader(strings.Repeat(" ", maxGuestMessage) + "{}") }
+	refused := func(who string, client *Client, procedure string) {
+		t.Helper()
+		status, text, err := send(t, client, procedure, large())
+		if status != http.StatusServiceUnavailable || !strings.Contains(text, "wait a moment") || err != nil {
+			t.Errorf("%s, %s: %d %q, %v", who, procedure, status, text, err)
+		}
+	}
+
+	first := NewPool(c.node(t, api.RoleUser)).Manager(n.addr)
+	held := make(chan int, 1)
+	go func() {
+		status, _, _ := send(t, first, api.ProcScale, strings.NewReader(strings.Repeat(" ", maxMessage)))
+		held <- status
+	}()
+	waitTaken(maxMessage)
+	refused("who has used up their share", first, api.ProcScale)
+	refused("who has used up their share", first, api.ProcDeploy)
+	var half []*io.PipeWriter // bodies that do not go on
+	defer func() {
+		for _, w := range half {
+			w.Close()
+		}
+	}()
+	for i := 1; i < maxHeld/maxMessage; i++ {
+		body, w := io.Pipe()
+		half = append(half, w)
+		client := NewPool(c.node(t, api.RoleUser)).Manager(n.addr)
+		go func() { _, _, _ = send(t, client, api.ProcDeploy, body) }()
+		if _, err := w.Write(make([]byte, maxGuestMessage+1)); err != nil {
+			t.Fatal(err)
+		}
+		waitTaken(int64(i+1) * maxMessage)
+	}
+	for _, procedure := range []string{api.ProcScale, api.ProcDeploy} {
+		refused("another", NewPool(c.node(t, api.RoleUser)).Manager(n.addr), procedure)
+	}
+	for _, role := range []api.Role{api.RoleWorker, api.RoleUser} {
+		if _, err := call(t, NewPool(c.node(t, role)).Manager(n.addr), api.ProcAdmit); err != nil {
+			t.Errorf("a small request of a %s: %v", role, err)
+		}
+	}
+	manager := NewPool(c.node(t, api.RoleManager)).Manager(n.addr)
+	if status, text, err := send(t, manager, api.ProcDeploy, large()); status != http.StatusOK || err != nil {
+		t.Errorf("a large request of a manager: %d %q, %v", status, text, err)
+	}
+
+	close(answer)
+	if status := <-held; status != http.StatusOK {
+		t.Errorf("the first large request: %d", status)
+	}
+	for _, w := range half {
+		w.Close()
+	}
+	waitTaken(0)
+	if status, text, err := send(t, first, api.ProcScale, large()); status != http.StatusOK || err != nil {
+		t.Errorf("after that: %d %q, %v", status, text, err)
+	}
+}

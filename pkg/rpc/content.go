@@ -18,11 +18,12 @@ import (
 // where that is the content, in this header.
 const requestHeader = "Orch-Request"
 
-// HandleContent answers a procedure with what open returns.
+// HandleContent answers a procedure with what open returns. What is asked for is
+// named in a few words.
 func HandleContent[Req any](m *Mux, procedure string, open func(context.Context, *Req) (io.ReadCloser, error)) {
 	m.http.HandleFunc(procedure, func(w http.ResponseWriter, r *http.Request) {
 		req := new(Req)
-		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxMessage)).Decode(req); err != nil {
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxGuestMessage)).Decode(req); err != nil {
 			WriteError(w, r, api.Errorf(api.CodeInvalid, "read the request: %v", err))
 			return
 		}

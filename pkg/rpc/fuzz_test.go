@@ -60,6 +60,7 @@ func FuzzRequest(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer held.Release()
 		held.Try(deadlines{httptest.NewRecorder()}, server.guard(mux))
 	})
 }

@@ -3,6 +3,7 @@ package rpc
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -20,19 +21,29 @@ const undoneHeader = "Orch-Undone"
 type Held struct {
 	request *http.Request
 	body    []byte
+	leave   func()
 }
 
-// Hold reads a request, which has to arrive in time.
+// Hold reads a request, which has to arrive in time. The caller calls Release once
+// it is answered.
 func Hold(w http.ResponseWriter, r *http.Request) (*Held, error) {
 	if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime)); err != nil {
 		return nil, fmt.Errorf("bound the time of a request: %w", err)
 	}
+	leave := countBody(r)
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxMessage))
-	if err != nil {
-		return nil, api.Errorf(api.CodeInvalid, "read the request, of %d bytes at most: %v", maxMessage, err)
+	if err == nil {
+		return &Held{r, body, leave}, nil
 	}
-	return &Held{r, body}, nil
+	leave()
+	if refused := new(api.Error); errors.As(err, &refused) {
+		return nil, refused
+	}
+	return nil, api.Errorf(api.CodeInvalid, "read the request, of %d bytes at most: %v", maxMessage, err)
 }
+
+// Release makes room for the requests of others.
+func (r *Held) Release() { r.leave() }
 
 // heldBody is a body that has arrived.
 type heldBody struct{ *bytes.Reader }

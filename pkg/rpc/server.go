@@ -21,7 +21,7 @@ import (
 
 // Limits on what is read: maxMessage bounds a request, for which a stack of
 // thousands of services is small enough, and maxGuestMessage one of a caller
-// without a certificate.
+// without a certificate, and a user's that asks what not only admins may.
 const (
 	maxMessage      = 16 << 20
 	maxGuestMessage = 64 << 10
@@ -36,7 +36,7 @@ type Mux struct {
 
 func NewMux() *Mux { return &Mux{http: http.NewServeMux(), bodyTime: bodyTime} }
 
-// handle has a procedure's requests arrive in time.
+// handle has a procedure's requests arrive in time, and count while they are large.
 func (m *Mux) handle(procedure string, h http.Handler) {
 	m.http.HandleFunc(procedure, func(w http.ResponseWriter, r *http.Request) {
 		if _, arrived := r.Body.(heldBody); arrived {
@@ -47,6 +47,7 @@ func (m *Mux) handle(procedure string, h http.Handler) {
 			WriteError(w, r, fmt.Errorf("bound the time of a request: %w", err))
 			return
 		}
+		defer countBody(r)()
 		h.ServeHTTP(w, r)
 	})
 }
@@ -191,8 +192,11 @@ func (s *Server) guard(next http.Handler) http.HandlerFunc {
 				return
 			}
 			defer leave()
-			if peer.Role == api.RoleWorker {
+			switch {
+			case peer.Role == api.RoleWorker:
 				r.Body = http.MaxBytesReader(w, r.Body, maxWorkerMessage)
+			case api.AccessTo(r.URL.Path) != api.AccessAdmin:
+				r.Body = http.MaxBytesReader(w, r.Body, maxGuestMessage)
 			}
 		}
 		caller, err := remoteCaller(r)
