@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,7 +19,8 @@ import (
 
 // Callers that have not shown a certificate of the cluster are guests: they have
 // to finish the handshake within dialTimeout, a connection of theirs lasts
-// guestTime, which is enough to join, and only so many are let in at once.
+// guestTime, which is enough to join, and only so many are open at once: for one
+// more the oldest is closed.
 const (
 	guestTime          = 20 * time.Second
 	maxGuests          = 256
@@ -75,12 +77,7 @@ func (g *gate) run(ctx context.Context) error {
 			}
 			continue
 		}
-		guest, ok := g.guests.enter(conn)
-		if !ok {
-			_ = conn.Close()
-			continue
-		}
-		go g.admit(ctx, guest)
+		go g.admit(ctx, g.guests.enter(conn))
 	}
 }
 
@@ -97,8 +94,8 @@ func (g *gate) admit(ctx context.Context, guest *guest) {
 	state := conn.ConnectionState()
 	if len(state.PeerCertificates) == 0 {
 		time.AfterFunc(g.guestTime, func() { _ = conn.Close() })
-	} else if !g.become(guest, state.PeerCertificates[0]) {
-		g.log.Warn("refused a connection: its owner has too many", "from", conn.RemoteAddr(), "most", maxConnections)
+	} else if err := g.become(guest, state.PeerCertificates[0]); err != nil {
+		g.log.Warn("refused a connection", "from", conn.RemoteAddr(), "err", err)
 		_ = conn.Close()
 		return
 	}
@@ -117,21 +114,24 @@ func (g *gate) admit(ctx context.Context, guest *guest) {
 }
 
 // become counts a guest for who it has turned out to be.
-func (g *gate) become(guest *guest, shown *x509.Certificate) bool {
+func (g *gate) become(guest *guest, shown *x509.Certificate) error {
 	id, err := pki.IdentityOf(shown)
 	if err != nil { // checkPeer has looked at it
-		return false
+		return err
 	}
 	leave := func() {}
 	if id.Role != api.RoleManager {
 		var ok bool
 		if leave, ok = g.quota.enter(id.Node); !ok {
-			return false
+			return fmt.Errorf("%s %s has %d connections, more are not possible", id.Role, id.Node, maxConnections)
 		}
 	}
-	guest.leave()
+	if !g.guests.leave(guest) {
+		leave()
+		return errors.New("it was closed for a newer one: too many callers have not shown who they are")
+	}
 	guest.leave = leave
-	return true
+	return nil
 }
 
 func (g *gate) Accept() (net.Conn, error) {
@@ -148,10 +148,10 @@ func (g *gate) Close() error {
 	return g.Listener.Close()
 }
 
-// guests counts connections of callers that are not known to be members.
+// guests are the connections of callers that are not known to be members.
 type guests struct {
 	mu      sync.Mutex
-	all     int
+	open    []*guest // the oldest first
 	sources map[netip.Addr]int
 }
 
@@ -159,7 +159,8 @@ type guests struct {
 // a member's, for whom it counts from then on.
 type guest struct {
 	net.Conn
-	leave func()
+	source netip.Addr
+	leave  func()
 }
 
 func (g *guest) Close() error {
@@ -167,24 +168,57 @@ func (g *guest) Close() error {
 	return g.Conn.Close()
 }
 
-// enter counts a connection, unless there are too many already.
-func (g *guests) enter(conn net.Conn) (*guest, bool) {
-	source := sourceOf(conn.RemoteAddr().String())
+// enter counts a connection. Where there are too many already the oldest one is
+// closed for it, of the same source or of that with the most: who is silent
+// keeps nobody out, since a member is known as such within milliseconds.
+func (g *guests) enter(conn net.Conn) *guest {
+	entered := &guest{Conn: direct(conn), source: sourceOf(conn.RemoteAddr().String())}
+	entered.leave = func() { g.leave(entered) }
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.all >= maxGuests || g.sources[source] >= maxGuestsPerSource {
-		return nil, false
+	if oldest := g.inTheWay(entered.source); oldest != nil {
+		g.remove(oldest)
+		_ = oldest.Conn.Close() // whoever serves it closes the rest
 	}
-	g.all++
-	g.sources[source]++
-	return &guest{Conn: direct(conn), leave: sync.OnceFunc(func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.all--
-		if g.sources[source]--; g.sources[source] == 0 {
-			delete(g.sources, source)
-		}
-	})}, true
+	g.open = append(g.open, entered)
+	g.sources[entered.source]++
+	return entered
+}
+
+// inTheWay returns the connection that has to go before source can have one more,
+// nil if there is room.
+func (g *guests) inTheWay(source netip.Addr) *guest {
+	most := g.sources[source]
+	switch {
+	case most >= maxGuestsPerSource:
+		return g.open[slices.IndexFunc(g.open, func(o *guest) bool { return o.source == source })]
+	case len(g.open) < maxGuests:
+		return nil
+	}
+	for _, n := range g.sources {
+		most = max(most, n)
+	}
+	return g.open[slices.IndexFunc(g.open, func(o *guest) bool { return g.sources[o.source] == most })]
+}
+
+// leave has a guest count no more. It returns false if that was so already: it has
+// been closed, or will be.
+func (g *guests) leave(o *guest) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.remove(o)
+}
+
+func (g *guests) remove(o *guest) bool {
+	i := slices.Index(g.open, o)
+	if i < 0 {
+		return false
+	}
+	g.open = slices.Delete(g.open, i, i+1)
+	if g.sources[o.source]--; g.sources[o.source] == 0 {
+		delete(g.sources, o.source)
+	}
+	return true
 }
 
 // sourceOf is the address in an HOST:PORT.

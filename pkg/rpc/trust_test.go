@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -349,8 +350,10 @@ func TestGuestsAreBounded(t *testing.T) {
 		}
 	})
 	t.Run("connections", func(t *testing.T) {
+		const over = 10
 		var silent []net.Conn
-		for range maxGuestsPerSource + 10 {
+		began := time.Now()
+		for range maxGuestsPerSource + over {
 			conn, err := net.Dial("tcp", n.addr)
 			if err != nil {
 				t.Fatal(err)
@@ -358,8 +361,16 @@ func TestGuestsAreBounded(t *testing.T) {
 			defer conn.Close()
 			silent = append(silent, conn)
 		}
-		wantClosed(t, silent[len(silent)-1]) // too many
-		wantClosed(t, silent[0])             // too slow
+		for _, conn := range silent[:over] { // too many
+			wantClosed(t, conn)
+		}
+		if took := time.Since(began); took > dialTimeout {
+			t.Errorf("those that are too many are open for %v", took)
+		}
+		wantClosed(t, silent[over]) // too slow
+		if took := time.Since(began); took < dialTimeout {
+			t.Errorf("one that is not too many is closed after %v", took)
+		}
 		if _, err := echo(t, c.node(t, api.RoleWorker), n.addr, api.ProcReport); err != nil {
 			t.Errorf("a member after that: %v", err)
 		}
@@ -379,6 +390,90 @@ func TestGuestsAreBounded(t *testing.T) {
 			t.Errorf("a member meanwhile: %v", err)
 		}
 	})
+}
+
+// Silent connections of an address keep no member out that has the same one, as a
+// node has whose containers open them.
+func TestGuestsKeepNoMemberOut(t *testing.T) {
+	c := newCluster(t)
+	n := start(t, c.node(t, api.RoleManager), nil)
+	for range 2 * maxGuestsPerSource {
+		conn, err := net.Dial("tcp", n.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	for _, role := range []api.Role{api.RoleWorker, api.RoleManager} {
+		if _, err := echo(t, c.node(t, role), n.addr, api.ProcReport); err != nil {
+			t.Errorf("a %s: %v", role, err)
+		}
+	}
+	conn, err := DialRaft(deadline(t), c.node(t, api.RoleManager), n.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+}
+
+// from is a connection from an address.
+type from struct {
+	net.Conn
+	addr   netip.Addr
+	closed bool
+}
+
+func (f *from) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(netip.AddrPortFrom(f.addr, 1)) }
+func (f *from) Close() error         { f.closed = true; return nil }
+
+// For one connection too many of all, the oldest of the source that has the most
+// goes; the number stays what it is. One that is closed like that is nobody's.
+func TestGuestsMakeRoom(t *testing.T) {
+	g := guests{sources: make(map[netip.Addr]int)}
+	address := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}) }
+	var open []*from
+	var entered []*guest
+	enter := func(i int) {
+		conn := &from{addr: address(i)}
+		open, entered = append(open, conn), append(entered, g.enter(conn))
+	}
+	enter(1)
+	for range 3 {
+		enter(2)
+	}
+	for i := range maxGuests - 4 {
+		enter(3 + i/2)
+	}
+	for i := range 10 {
+		enter(200 + i)
+	}
+	// Of source 2 two go, until it has as many as the others do at most; then the oldest
+	// of those with as many.
+	var closed []int
+	for i, conn := range open {
+		if conn.closed {
+			closed = append(closed, i)
+		}
+	}
+	if want := []int{1, 2, 4, 6, 8, 10, 12, 14, 16, 18}; !slices.Equal(closed, want) {
+		t.Errorf("closed %v, want %v", closed, want)
+	}
+	total := 0
+	for _, n := range g.sources {
+		total += n
+	}
+	if len(g.open) != maxGuests || total != maxGuests {
+		t.Errorf("%d connections count, of sources %d; want %d", len(g.open), total, maxGuests)
+	}
+	if g.leave(entered[1]) {
+		t.Error("a connection that was closed becomes a member's")
+	}
+	for _, e := range entered {
+		e.leave()
+	}
+	if len(g.open) != 0 || len(g.sources) != 0 {
+		t.Errorf("%d connections of %d sources count after all are closed", len(g.open), len(g.sources))
+	}
 }
 
 func TestLimiter(t *testing.T) {
