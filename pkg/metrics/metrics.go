@@ -34,6 +34,15 @@ type Sources struct {
 	Raft func() (stats consensus.Stats, ok bool)
 }
 
+// What strangers may have of a node, to all of whom its metrics are open: so many
+// connections and scrapes at a time, each of them for so long.
+const (
+	maxConnections = 64
+	maxScrapes     = 4
+	scrapeTime     = 10 * time.Second
+	idleTime       = 30 * time.Second
+)
+
 // Serve answers GET /metrics on l until ctx ends.
 func Serve(ctx context.Context, l net.Listener, src Sources) error {
 	registry := prometheus.NewRegistry()
@@ -44,11 +53,13 @@ func Serve(ctx context.Context, l net.Listener, src Sources) error {
 		&clusterCollector{src},
 	)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxScrapes, Timeout: scrapeTime,
+	}))
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: idleTime, WriteTimeout: idleTime, IdleTimeout: idleTime}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(&bounded{l, make(chan struct{}, maxConnections)}); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve metrics on %s: %w", l.Addr(), err)
 	}
 	return nil

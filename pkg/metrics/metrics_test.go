@@ -64,23 +64,33 @@ func sources() Sources {
 	}
 }
 
-// scrape asks as Prometheus does, and reads as it reads.
-func scrape(t *testing.T, src Sources) map[string]*dto.MetricFamily {
+// serve serves until the test ends.
+func serve(t *testing.T, src Sources) (addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
+	serveOn(t, l, src)
+	return l.Addr().String()
+}
+
+func serveOn(t *testing.T, l net.Listener, src Sources) {
+	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- Serve(ctx, l, src) }()
-	defer func() {
+	t.Cleanup(func() {
 		stop()
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
-	}()
-	resp, err := http.Get("http://" + l.Addr().String() + "/metrics")
+	})
+}
+
+// scrape asks as Prometheus does, and reads as it reads.
+func scrape(t *testing.T, src Sources) map[string]*dto.MetricFamily {
+	t.Helper()
+	resp, err := http.Get("http://" + serve(t, src) + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
