@@ -149,12 +149,14 @@ func (s *Server) leader(try int) (addr string, found bool) {
 	return addr, ok && id != s.Node
 }
 
-// lead answers a request as the leader.
+// lead answers a request as the leader. A consistent read waits for an entry of its
+// own: what was acknowledged before it, by whichever leader, is applied then. That a
+// quorum answers heartbeats says less: they may have been sent before the read came.
 func (s *Server) lead(w http.ResponseWriter, r *http.Request) {
 	if rpc.ReadOf(r) == api.ReadConsistent && reads[r.URL.Path] {
 		ctx, cancel := context.WithTimeout(r.Context(), leaderWait)
 		defer cancel()
-		if err := s.Replica.Raft.VerifyLeader(ctx); err != nil {
+		if err := s.Replica.Raft.Barrier(ctx); err != nil {
 			rpc.WriteError(w, r, api.Undone("no quorum: the leader cannot make sure that it still leads: %v", err))
 			return
 		}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/rpc"
 )
 
 // A leader that is stopped politely loses no write, wherever it came in.
@@ -110,7 +111,43 @@ func TestReadsWithoutAQuorum(t *testing.T) {
 	}
 }
 
-// A leader that was cut off and does not know yet answers no consistent read.
+// A leader that was cut off and does not know yet answers no consistent read, also if
+// a manager without a vote still follows it.
+func TestConsistentReadAsksTheVoters(t *testing.T) {
+	g := newGroup(t, 2)
+	silent := g.start(t, api.RoleManager)
+	g.managers = g.managers[:2] // so that nobody says that it has caught up
+	g.commit(t, func(*api.Snapshot) []api.Change { return []api.Change{{Node: silent.node}} })
+	until(t, "it is a member", func() error {
+		_, err := rpc.Call[api.AddMemberRequest, api.Empty](deadline(t), g.leader(t).client, api.ProcAddMember, &api.AddMemberRequest{Node: silent.node.ID})
+		return err
+	})
+	for _, p := range append(g.followers(t), silent, g.leader(t)) { // to have time before the leader finds out by itself
+		if err := p.Replica.Raft.Retime(2 * time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leader, follower := g.leader(t), g.followers(t)[0]
+	until(t, "all follow the leader", func() error {
+		if _, _, known := silent.Replica.Raft.Leader(); !known || leader.Replica.Raft.Stats().Votes(silent.node.ID) {
+			return fmt.Errorf("known %v, members %+v", known, leader.Replica.Raft.Stats().Peers)
+		}
+		_, err := leader.labelOf(deadline(t), leader.node.ID, api.ReadConsistent)
+		return err
+	})
+	if err := follower.Replica.Raft.Shutdown(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if got, err := leader.labelOf(ctx, leader.node.ID, api.ReadConsistent); err == nil {
+		t.Errorf("a leader without a quorum answers %q", got)
+	} else if errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("no answer at all: %v", err)
+	}
+}
+
+// A leader that was cut off from all does not answer it either.
 func TestConsistentReadAsksTheOthers(t *testing.T) {
 	g := newGroup(t, 3)
 	leader, followers := g.leader(t), g.followers(t)
