@@ -41,6 +41,9 @@ func (n *Node) WaitLeader(ctx context.Context) (id api.NodeID, addr string, err 
 // another leader, or that there is none.
 func (n *Node) LeaderChanged() <-chan struct{} { return n.lead.leaderChanged() }
 
+// Term is the newest that this node knows of; its own, if it leads.
+func (n *Node) Term() uint64 { return n.raft.Load().CurrentTerm() }
+
 // IsLeader reports whether this node believes it leads. Only VerifyLeader makes
 // sure.
 func (n *Node) IsLeader() bool { return n.raft.Load().State() == raft.Leader && !n.lead.isStalled() }

@@ -167,7 +167,7 @@ func (s *Server) lead(w http.ResponseWriter, r *http.Request) {
 // leads reports whether this manager leads and knows all that the leaders before
 // it did: from an older state it would answer that what exists does not, and
 // would drop reports of tasks that it has not heard of.
-func (s *Server) leads() bool { return s.Replica.Raft.IsLeader() && s.Tracker.Leads() }
+func (s *Server) leads() bool { return s.Replica.Leads(s.Tracker) }
 
 // managersBut are the managers without one of them.
 func managersBut(snap *api.Snapshot, but api.NodeID) []*api.Node {

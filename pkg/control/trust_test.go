@@ -130,7 +130,7 @@ func newSite(t testing.TB) *site {
 	must(s.Replica.Commit(wait, []api.Change{{Cluster: cluster}, {Node: &api.Node{
 		ID: self, Hostname: "first", Role: api.RoleManager, Addr: addr.Addr(), APIPort: addr.Port(),
 	}}}))
-	s.Tracker.Lead(s.Replica.Snapshot().Nodes, time.Now())
+	s.Tracker.Lead(s.Replica.Raft.Term(), s.Replica.Snapshot().Nodes, time.Now())
 	return s
 }
 

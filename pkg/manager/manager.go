@@ -68,12 +68,13 @@ func (m *Manager) start(ctx context.Context) (stop func()) {
 const retryDelay = 200 * time.Millisecond
 
 func (m *Manager) lead(ctx context.Context) {
+	term := m.replica.Raft.Term() // before the barrier: what is applied then is all of earlier ones
 	if err := m.replica.Raft.Barrier(ctx); err != nil {
 		m.log.Warn("cannot begin to lead", "err", err)
 		return
 	}
 	m.log.Info("leading the cluster")
-	m.tracker.Lead(m.replica.Snapshot().Nodes, m.now())
+	m.tracker.Lead(term, m.replica.Snapshot().Nodes, m.now())
 	defer m.tracker.Resign()
 	for ctx.Err() == nil {
 		changed, acked := m.replica.Changed(), m.tracker.Changed()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +21,12 @@ import (
 // lead starts the manager of a cluster of one, on a real log in a directory of
 // the test.
 func lead(t *testing.T) (*Replica, *Tracker) {
+	t.Helper()
+	return leadWith(t, func() string { return api.NewID(rand.Reader) })
+}
+
+// leadWith is lead with what gives tasks their IDs.
+func leadWith(t *testing.T, newID func() string) (*Replica, *Tracker) {
 	t.Helper()
 	addr := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}
 	state := store.New()
@@ -39,7 +46,7 @@ func lead(t *testing.T) (*Replica, *Tracker) {
 	ctx, cancel := context.WithCancel(context.Background())
 	replica, tracker := &Replica{Store: state, Raft: raft}, NewTracker()
 	done := make(chan error, 1)
-	m := New(replica, tracker, func() string { return api.NewID(rand.Reader) }, rand.Reader, time.Now, log)
+	m := New(replica, tracker, newID, rand.Reader, time.Now, log)
 	go func() { done <- m.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
@@ -138,6 +145,49 @@ func TestServiceFromSpecToNothing(t *testing.T) {
 	await(t, r, "stopped, they are removed", func(s *api.Snapshot) bool { return every(s, api.DesiredRemove) })
 	setAll(t, r, api.TaskStatus{State: api.TaskShutdown, Removed: true})
 	await(t, r, "nothing is left", func(s *api.Snapshot) bool { return len(s.Tasks) == 0 })
+}
+
+// A manager that wins a later term while it still plans in an earlier one does not
+// answer as its leader before it has begun that.
+func TestTermThatIsWonWhilePlanning(t *testing.T) {
+	planning, goOn := make(chan struct{}), make(chan struct{})
+	hold := sync.OnceFunc(func() { close(planning); <-goOn })
+	resume := sync.OnceFunc(func() { close(goOn) })
+	r, tracker := leadWith(t, func() string { hold(); return api.NewID(rand.Reader) })
+	t.Cleanup(resume) // before the manager is waited for
+	if _, err := r.Commit(context.Background(), []api.Change{
+		{Cluster: &api.Cluster{ID: "c", Pool: api.DefaultPool, LeaseTimeout: time.Minute}},
+		{Service: &api.Service{ID: "s", Spec: api.ServiceSpec{Name: "web", Mode: api.ModeReplicated, Replicas: 1, Task: api.TaskSpec{Image: "i"}}}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	<-planning
+	if !r.Leads(tracker) {
+		t.Error("it does not lead the term that it plans in")
+	}
+	term := r.Raft.Term()
+	if err := r.Raft.Retime(2 * api.DefaultElectionTimeout); err != nil {
+		t.Fatal(err)
+	}
+	wait, stop := context.WithTimeout(context.Background(), 30*time.Second)
+	defer stop()
+	if _, _, err := r.Raft.WaitLeader(wait); err != nil {
+		t.Fatal(err)
+	}
+	if now := r.Raft.Term(); now <= term || !r.Raft.IsLeader() {
+		t.Fatalf("it has not won a later term, but is in %d after %d", now, term)
+	}
+	if r.Leads(tracker) {
+		t.Error("it answers as the leader of a term that it has not begun")
+	}
+	resume()
+	for !r.Leads(tracker) {
+		select {
+		case <-wait.Done():
+			t.Fatal("it does not begin the later term")
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
 
 // More changes than one entry should hold are made in several.

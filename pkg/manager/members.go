@@ -56,7 +56,7 @@ func (m *Members) Run(ctx context.Context) error {
 // look reports whether the group is as it should be, as far as this node has a say
 // in that, and else takes a step.
 func (m *Members) look(ctx context.Context) (alike bool) {
-	leads, snap := m.Tracker.Leads(), m.Replica.Snapshot()
+	leads, snap := m.Replica.Leads(m.Tracker), m.Replica.Snapshot()
 	if !leads || snap.Cluster == nil {
 		return true // what it knows may be old: whom it would miss there is to stay
 	}

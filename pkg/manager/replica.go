@@ -19,6 +19,13 @@ type Replica struct {
 	Raft *consensus.Node
 }
 
+// Leads reports whether this manager leads, and knows all that the leaders before it
+// did. It may have lost a term and won another before the tracker is told: from the
+// state of then it would answer that what exists does not.
+func (r *Replica) Leads(t *Tracker) bool {
+	return r.Raft.IsLeader() && t.Leads(r.Raft.Term()) // the term after: an older one is the tracker's for longer
+}
+
 // updateAttempts bounds how often an optimistic update is tried again.
 const updateAttempts = 10
 

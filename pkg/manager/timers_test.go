@@ -59,7 +59,7 @@ func TestMayRetime(t *testing.T) {
 func TestEndLongLease(t *testing.T) {
 	snap := cluster(nil)
 	tr := NewTracker()
-	tr.Lead(snap.Nodes, at(0))
+	tr.Lead(1, snap.Nodes, at(0))
 	if got := tr.EndLongLease(snap, at(0)); got != nil {
 		t.Errorf("no lease was longer: %v", got)
 	}
@@ -79,7 +79,7 @@ func TestEndLongLease(t *testing.T) {
 	ends(long, true)
 	tr.Resign()
 	ends(2*long, false)
-	tr.Lead(snap.Nodes, at(2*long))
+	tr.Lead(1, snap.Nodes, at(2*long))
 	ends(3*long-time.Second, false)
 	ends(3*long, true)
 

@@ -62,6 +62,7 @@ func (c contact) leaseUntil(lease time.Duration) time.Time {
 type Tracker struct {
 	mu      sync.Mutex
 	leads   bool
+	term    uint64    // of Raft, in which it leads
 	anew    bool      // see Forget
 	since   time.Time // when it began to lead
 	lease   lease
@@ -141,12 +142,12 @@ func (t *Tracker) Forget() {
 	t.anew = true
 }
 
-// Lead starts a leader's term: nodes never heard of get unheardLease from now,
-// and acknowledgements are to be heard anew.
-func (t *Tracker) Lead(nodes map[api.NodeID]*api.Node, now time.Time) {
+// Lead starts a leader's term, which is Raft's: nodes never heard of get unheardLease
+// from now, and acknowledgements are to be heard anew.
+func (t *Tracker) Lead(term uint64, nodes map[api.NodeID]*api.Node, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.leads, t.since = true, now
+	t.leads, t.term, t.since = true, term, now
 	if t.anew {
 		clear(t.nodes)
 		t.anew = false
@@ -169,12 +170,12 @@ func (t *Tracker) Resign() {
 	t.leads = false
 }
 
-// Leads reports whether this manager is in a leader's term: it has applied all
+// Leads reports whether this manager is the leader of a term: it has applied all
 // that the leaders before it wrote, and leases and acknowledgements are its own.
-func (t *Tracker) Leads() bool {
+func (t *Tracker) Leads(term uint64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.leads
+	return t.leads && t.term == term
 }
 
 // Contact returns when a node was last heard of and what it has acknowledged.

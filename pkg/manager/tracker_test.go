@@ -81,7 +81,7 @@ func TestAcked(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tr := NewTracker()
 			snap := cluster(tt.nodes)
-			tr.Lead(snap.Nodes, at(0))
+			tr.Lead(1, snap.Nodes, at(0))
 			tt.report(tr)
 			if got := tr.Acked(snap, at(tt.now)); got != tt.want {
 				t.Errorf("acked %d, want %d", got, tt.want)
@@ -113,7 +113,7 @@ func TestLeases(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tr := NewTracker()
 			snap := cluster(map[api.NodeID]api.NodeState{"a": tt.before})
-			tr.Lead(snap.Nodes, at(0))
+			tr.Lead(1, snap.Nodes, at(0))
 			tt.report(tr)
 			var want []api.Change
 			if tt.want != "" {
@@ -133,7 +133,7 @@ func TestLeaseOfLostLeader(t *testing.T) {
 	tr.Gossiped(map[api.NodeID]bool{"dead": true, "other": true}, at(800*time.Millisecond))
 	tr.LeaderHeard("dead", at(100*time.Millisecond))
 	tr.LeaderHeard("nobody", at(0))
-	tr.Lead(snap.Nodes, at(900*time.Millisecond))
+	tr.Lead(1, snap.Nodes, at(900*time.Millisecond))
 	tr.Gossiped(map[api.NodeID]bool{"dead": true, "other": true}, at(time.Second))
 	want := []api.Change{{Node: &api.Node{ID: "dead", State: api.NodeDown}}}
 	if diff := cmp.Diff(want, tr.Leases(snap, at(4101*time.Millisecond)), comparable); diff != "" {
@@ -147,7 +147,7 @@ func TestLeaseOverChangeOfLeader(t *testing.T) {
 	tr := NewTracker()
 	snap := cluster(map[api.NodeID]api.NodeState{"dead": api.NodeReady, "unknown": api.NodeReady})
 	tr.Gossiped(map[api.NodeID]bool{"dead": true}, at(0))
-	tr.Lead(snap.Nodes, at(3*time.Second))
+	tr.Lead(1, snap.Nodes, at(3*time.Second))
 	want := []api.Change{{Node: &api.Node{ID: "dead", State: api.NodeDown}}}
 	if diff := cmp.Diff(want, tr.Leases(snap, at(4500*time.Millisecond)), comparable); diff != "" {
 		t.Errorf("changes (-want +got):\n%s", diff)
@@ -162,7 +162,7 @@ func TestLeaseOverChangeOfLeader(t *testing.T) {
 func TestLeaseOfTheUnheard(t *testing.T) {
 	tr := NewTracker()
 	snap := cluster(map[api.NodeID]api.NodeState{"finds it": api.NodeReady, "does not": api.NodeReady})
-	tr.Lead(snap.Nodes, at(0))
+	tr.Lead(1, snap.Nodes, at(0))
 	tr.Gossiped(map[api.NodeID]bool{"finds it": true, "does not": true}, at(time.Second))
 	if changes := tr.Leases(snap, at(unheardLease)); changes != nil {
 		t.Errorf("within %v: %v", unheardLease, changes)
@@ -190,7 +190,7 @@ func TestLeaseAfterForget(t *testing.T) {
 	tr.Reported("a", 5, 10, at(0))
 	tr.Forget()
 	tr.Reported("a", 5, 10, at(2*time.Second)) // and was told that there is no leader
-	tr.Lead(snap.Nodes, at(3*time.Second))
+	tr.Lead(1, snap.Nodes, at(3*time.Second))
 	if changes := tr.Leases(snap, at(3*time.Second+unheardLease)); changes != nil {
 		t.Errorf("within %v: %v", unheardLease, changes)
 	}
@@ -219,7 +219,7 @@ func TestNextExpiry(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tr := NewTracker()
 			snap := cluster(map[api.NodeID]api.NodeState{"a": api.NodeReady})
-			tr.Lead(snap.Nodes, at(0))
+			tr.Lead(1, snap.Nodes, at(0))
 			tt.report(tr)
 			if got, want := tr.NextExpiry(snap, at(tt.now)), at(tt.want+time.Millisecond); !got.Equal(want) {
 				t.Errorf("%v, want %v", got.Sub(t0), want.Sub(t0))
@@ -262,24 +262,24 @@ func TestFenced(t *testing.T) {
 		report func(*Tracker)
 		fenced time.Duration // after t0; 0: never
 	}{
-		{"from the last report", func(tr *Tracker) { tr.Lead(nil, at(0)); tr.Reported("a", 1, 1, at(3*time.Second)) }, 3*time.Second + wait},
+		{"from the last report", func(tr *Tracker) { tr.Lead(1, nil, at(0)); tr.Reported("a", 1, 1, at(3*time.Second)) }, 3*time.Second + wait},
 		{"gossip is no report", func(tr *Tracker) {
-			tr.Lead(nil, at(0))
+			tr.Lead(1, nil, at(0))
 			tr.Reported("a", 1, 1, at(3*time.Second))
 			tr.Gossiped(map[api.NodeID]bool{"a": true}, at(4*time.Second))
 		}, 3*time.Second + wait},
 		{"another leader may have heard it until this one began", func(tr *Tracker) {
 			tr.Gossiped(map[api.NodeID]bool{"a": true}, at(0))
-			tr.Lead(nil, at(20*time.Second))
+			tr.Lead(1, nil, at(20*time.Second))
 		}, 20*time.Second + wait},
 		{"what came in an earlier term is older than this one's begin", func(tr *Tracker) {
-			tr.Lead(nil, at(0))
+			tr.Lead(1, nil, at(0))
 			tr.Reported("a", 1, 1, at(time.Second))
 			tr.Resign()
-			tr.Lead(nil, at(9*time.Second))
+			tr.Lead(1, nil, at(9*time.Second))
 		}, 9*time.Second + wait},
 		{"only a leader knows", func(tr *Tracker) {
-			tr.Lead(nil, at(0))
+			tr.Lead(1, nil, at(0))
 			tr.Reported("a", 1, 1, at(time.Second))
 			tr.Resign()
 		}, 0},
