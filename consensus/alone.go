@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -60,11 +61,15 @@ func (n *Node) Survivor() (Survived, error) {
 	return s, nil
 }
 
+// ErrAsBefore: the node is in the group that it was in.
+var ErrAsBefore = errors.New("the managers' group is as it was")
+
 // Recover makes the node the only member of its group, and returns when it leads.
 // Its whole log is kept: also entries of which it did not know that a quorum had
 // them. What other members had, and this one had not, is lost. The caller has to
 // make sure that they take no part in Raft with this node any more: they know
-// nothing of this.
+// nothing of this. If it fails with ErrAsBefore, it has begun nothing, and takes part
+// in Raft as before unless the error says why not.
 func (n *Node) Recover(ctx context.Context) (Survived, error) {
 	kept, err := n.recover()
 	if err != nil {
@@ -78,23 +83,61 @@ func (n *Node) recover() (Survived, error) {
 	n.proposing.Lock()
 	defer n.proposing.Unlock()
 	if err := n.stop(); err != nil {
-		return Survived{}, err
+		return Survived{}, fmt.Errorf("%w: %w", ErrAsBefore, err)
 	}
-	kept, err := n.Survivor()
-	if err == nil {
-		err = n.applyRest(uint64(kept.Last))
-	}
+	applied := n.fsm.applied.Load()
+	state, err := n.fsm.Save()
 	if err != nil {
+		return Survived{}, fmt.Errorf("%w: %w", ErrAsBefore, errors.Join(err, n.open(n.timeout, true)))
+	}
+	kept, err := n.goOnAlone()
+	switch {
+	case err == nil:
+		return kept, n.open(n.timeout, true)
+	case n.begun(uint64(kept.Last)):
+		return kept, err
+	}
+	return kept, fmt.Errorf("%w: %w", ErrAsBefore, errors.Join(err, n.goBack(applied, state)))
+}
+
+// goOnAlone puts a group on disk that has all of the node's log. Raft is stopped.
+func (n *Node) goOnAlone() (Survived, error) {
+	kept, err := n.Survivor()
+	if err != nil {
+		return kept, err
+	}
+	if err := n.applyRest(uint64(kept.Last)); err != nil {
 		return kept, err
 	}
 	save, err := n.fsm.Save()
-	if err == nil {
-		err = n.beginAnew(uint64(kept.Last), save)
-	}
 	if err != nil {
 		return kept, err
 	}
-	return kept, n.open(n.timeout, true)
+	return kept, n.beginAnew(uint64(kept.Last), save)
+}
+
+// begun reports whether a group that begins anew after the entry last is on disk, or
+// may be.
+func (n *Node) begun(last uint64) bool {
+	snapshots, err := n.files.snapshots.List()
+	return err != nil || len(snapshots) > 0 && snapshots[0].Index > last
+}
+
+// goBack has Raft go on after a group did not begin anew. What the state machine
+// took meanwhile is taken back, for the others may have decided otherwise.
+func (n *Node) goBack(applied uint64, state func(io.Writer) error) error {
+	if n.fsm.applied.Load() != applied {
+		var saved bytes.Buffer
+		err := state(&saved)
+		if err == nil {
+			err = n.fsm.FSM.Restore(&saved)
+		}
+		if err != nil {
+			return fmt.Errorf("go back to the state of before: %w: restart this manager", err)
+		}
+		n.fsm.applied.Store(applied)
+	}
+	return n.open(n.timeout, true)
 }
 
 // applyRest has the state machine take what is in the log and was not known to be

@@ -1,10 +1,13 @@
 package consensus_test
 
 import (
+	"errors"
 	"io"
 	"slices"
+	"sync/atomic"
 	"testing"
 
+	"github.com/orch-dev/orch/consensus"
 	"github.com/orch-dev/orch/pkg/api"
 )
 
@@ -82,6 +85,59 @@ func TestRecover(t *testing.T) {
 		}
 		if got := names(p); !slices.Equal(got, append(want, "e")) {
 			t.Errorf("%s has %v", p.id, got)
+		}
+	}
+}
+
+// full is a state machine whose next snapshot finds the disk full, once.
+type full struct {
+	consensus.FSM
+	now atomic.Bool
+}
+
+func (f *full) Save() (func(io.Writer) error, error) {
+	save, err := f.FSM.Save()
+	return func(w io.Writer) error {
+		if f.now.Swap(false) {
+			return errors.New("no space left on device")
+		}
+		return save(w)
+	}, err
+}
+
+// A node that could not go on alone is in its group as before: what no quorum was
+// known to have is not in its state, and the others find it when they come back.
+func TestRecoverThatFails(t *testing.T) {
+	var disks []*full
+	peers := cluster(t, 3, func(c *consensus.Config) {
+		disks = append(disks, &full{FSM: c.FSM})
+		c.FSM = disks[len(disks)-1]
+	})
+	left, _ := propose(t, peers, "a")
+	for _, p := range others(peers, left) {
+		p.stop(t)
+	}
+	if _, err := tryPropose(within(t), left, "b"); err == nil {
+		t.Fatal("one of three is a quorum")
+	}
+	disk := disks[slices.Index(peers, left)]
+	disk.now.Store(true)
+	if _, err := left.Recover(within(t)); !errors.Is(err, consensus.ErrAsBefore) || disk.now.Load() {
+		t.Fatalf("on a full disk: %v", err)
+	}
+	if got := names(left); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("it has %v", got)
+	}
+	back := []*peer{left}
+	for _, p := range others(peers, left) {
+		back = append(back, start(t, p.id, p.dir, p.addr))
+	}
+	leader, last := propose(t, back, "c")
+	want := state(t, leader)
+	for _, p := range back {
+		waitState(t, p, last, want)
+		if stats := p.Stats(); len(stats.Peers) != 3 {
+			t.Errorf("the group of %s is %+v", p.id, stats.Peers)
 		}
 	}
 }

@@ -2,11 +2,13 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/orch-dev/orch/consensus"
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/rpc"
 )
@@ -23,6 +25,22 @@ func (d *daemon) saveEpoch(epoch uint64) error {
 	defer d.mu.Unlock()
 	d.id.Epoch = epoch
 	return d.id.save(d.stateDir)
+}
+
+// enterEpoch begins a later group. The epoch comes first, so that no manager of
+// before ever reaches the group; if begin fails and left the group as it was, the
+// epoch is put back: else the others would take it for one that they were left
+// behind by.
+func (d *daemon) enterEpoch(epoch uint64, begin func() error) error {
+	before := d.epoch()
+	if err := d.saveEpoch(epoch); err != nil {
+		return errors.Join(err, d.saveEpoch(before))
+	}
+	err := begin()
+	if errors.Is(err, consensus.ErrAsBefore) {
+		err = errors.Join(err, d.saveEpoch(before))
+	}
+	return err
 }
 
 // dialRaft connects to another manager's Raft, or finds out why that refuses.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/orch-dev/orch/consensus"
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/rpc"
 )
@@ -25,13 +26,14 @@ func (d *daemon) Recover(ctx context.Context, req *api.RecoverRequest) (*api.Sur
 		return nil, api.Errorf(api.CodeConflict, "%s (or give --force)", survey.Objection)
 	}
 	g := d.manages()
-	if err := d.saveEpoch(survey.Epoch); err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, enrollTimeout)
 	defer cancel()
-	g.tracker.Forget()
-	kept, err := g.replica.Raft.Recover(ctx)
+	var kept consensus.Survived
+	err = d.enterEpoch(survey.Epoch, func() error {
+		g.tracker.Forget()
+		kept, err = g.replica.Raft.Recover(ctx)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("begin anew without the other managers: %w", err)
 	}

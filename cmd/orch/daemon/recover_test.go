@@ -1,11 +1,44 @@
 package daemon
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/orch-dev/orch/consensus"
 	"github.com/orch-dev/orch/pkg/api"
 )
+
+// The epoch is that of the group that the manager is in, whatever comes between.
+func TestEpochOfAGroupThatDidNotBegin(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		begin error
+		want  uint64
+	}{
+		{"it began", nil, 8},
+		{"it did not", fmt.Errorf("recover: %w: disk full", consensus.ErrAsBefore), 3},
+		{"it began, and then failed", consensus.ErrNoQuorum, 8},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			id, _ := founded(t, dir)
+			d := &daemon{options: options{stateDir: dir}, id: *id}
+			d.id.Epoch = 3
+			err := d.enterEpoch(8, func() error {
+				if d.epoch() != 8 {
+					t.Errorf("it begins in epoch %d", d.epoch())
+				}
+				return tt.begin
+			})
+			kept, loadErr := loadIdentity(dir)
+			if !errors.Is(err, tt.begin) || loadErr != nil || d.epoch() != tt.want || kept.Epoch != tt.want {
+				t.Errorf("epoch %d, on disk %+v, errors %v, %v", d.epoch(), kept, err, loadErr)
+			}
+		})
+	}
+}
 
 // A manager goes on alone only where nothing is known that it would destroy.
 func TestObjection(t *testing.T) {
