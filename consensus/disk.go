@@ -21,8 +21,10 @@ type disk struct {
 	*sealedLog
 	limit atomic.Int64 // in nanoseconds
 	// late is called when a write has taken longer than limit, and caughtUp when
-	// no write is late any more, one at a time.
-	late, caughtUp func()
+	// no write is late any more, one at a time. What they return is called after
+	// them, when the next may be: to log may take as long as the write, where that
+	// goes to the same disk.
+	late, caughtUp func() (tell func())
 
 	mu     sync.Mutex
 	behind int // writes that are late
@@ -45,6 +47,8 @@ func (d *disk) DeleteRange(first, last uint64) error {
 func (d *disk) watch(write func() error) error {
 	var done, late bool // under mu
 	timer := time.AfterFunc(time.Duration(d.limit.Load()), func() {
+		tell := func() {}
+		defer func() { tell() }()
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if done {
@@ -52,17 +56,19 @@ func (d *disk) watch(write func() error) error {
 		}
 		late = true
 		if d.behind++; d.behind == 1 {
-			d.late()
+			tell = d.late()
 		}
 	})
 	err := write()
 	timer.Stop()
+	tell := func() {}
+	defer func() { tell() }()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	done = true
 	if late {
 		if d.behind--; d.behind == 0 {
-			d.caughtUp()
+			tell = d.caughtUp()
 		}
 	}
 	return err
@@ -71,29 +77,30 @@ func (d *disk) watch(write func() error) error {
 // giveUp takes a leader out of the group whose disk does not answer: its
 // connections are closed, heartbeats with them, so that the others choose
 // another, and nothing is asked of it.
-func (n *Node) giveUp() {
+func (n *Node) giveUp() (tell func()) {
 	r := n.raft.Load()
 	if r == nil || r.State() != raft.Leader {
-		return
+		return func() {}
 	}
-	n.cfg.Log.Error("the disk does not take the Raft log: another manager is to lead",
-		"for", time.Duration(n.disk.limit.Load()), "dir", n.cfg.Dir)
 	n.lead.takePart(false)
 	n.cfg.Transport.hangUp()
+	return func() {
+		n.cfg.Log.Error("the disk does not take the Raft log: another manager is to lead",
+			"for", time.Duration(n.disk.limit.Load()), "dir", n.cfg.Dir)
+	}
 }
 
 // takePart takes the node into the group again. Raft, which has slept, may still
 // hold itself for the leader: not before it has asked the others does it count.
-func (n *Node) takePart() {
+func (n *Node) takePart() (tell func()) {
 	select {
 	case <-n.closing:
-		return
+		return func() {}
 	default:
 	}
 	if !n.lead.isStalled() {
-		return
+		return func() {}
 	}
-	n.cfg.Log.Warn("the disk takes the Raft log again")
 	n.cfg.Transport.resume()
 	r := n.raft.Load()
 	go func() {
@@ -102,6 +109,7 @@ func (n *Node) takePart() {
 		}
 		n.lead.takePart(true)
 	}()
+	return func() { n.cfg.Log.Warn("the disk takes the Raft log again") }
 }
 
 // Stalled reports whether the node takes no part in the group because its disk

@@ -2,11 +2,15 @@ package consensus_test
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -116,6 +120,57 @@ func TestLeaderWhoseDiskHangs(t *testing.T) {
 	if hangs.store.NetworkByName("refused") != nil {
 		t.Error("what was refused was done")
 	}
+}
+
+// stuck is a log on a disk that hangs: that it does is not written before until is
+// closed.
+type stuck struct {
+	slog.Handler
+	until chan struct{}
+}
+
+func (s *stuck) Handle(ctx context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, "the disk does not take") {
+		<-s.until
+	}
+	return s.Handler.Handle(ctx, r)
+}
+
+// A leader whose disk hangs is cut off also if that cannot be logged, and takes part
+// again when the disk does.
+func TestLeaderWhoseLogHangsToo(t *testing.T) {
+	logged := make(chan struct{})
+	peers := cluster(t, 3, func(c *consensus.Config) { c.Log = slog.New(&stuck{c.Log.Handler(), logged}) })
+	t.Cleanup(func() { close(logged) })
+	var leader *peer
+	var write func()
+	await(t, "the leader is cut off", func() error {
+		leader = waitLeader(t, peers...)
+		written := make(chan struct{})
+		write = sync.OnceFunc(func() { close(written) })
+		t.Cleanup(write)
+		go leader.HangDisk(written)
+		for end := time.Now().Add(10 * api.DefaultElectionTimeout); !leader.Stalled(); time.Sleep(time.Millisecond) {
+			if !leader.IsLeader() || time.Now().After(end) {
+				write() // it may have lost its lead before
+				return fmt.Errorf("it leads: %v", leader.IsLeader())
+			}
+		}
+		return nil
+	})
+	propose(t, others(peers, leader), "meanwhile")
+	if leader.IsLeader() || !leader.Stalled() {
+		t.Errorf("it holds itself for the leader: %+v", leader.Stats())
+	}
+	write()
+	await(t, "it takes part again", func() error {
+		if leader.Stalled() {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	next, last := propose(t, peers, "after")
+	waitState(t, leader, last, state(t, next))
 }
 
 func TestRetime(t *testing.T) {

@@ -60,6 +60,11 @@ func (l *StreamLayer) OnDial(wrap func(net.Conn) net.Conn) {
 // CutOff takes the node's Raft from all others.
 func (n *Node) CutOff() { n.cfg.Transport.hangUp() }
 
+// HangDisk is a write to the node's log that returns when until is closed.
+func (n *Node) HangDisk(until <-chan struct{}) {
+	_ = n.disk.watch(func() error { <-until; return nil })
+}
+
 // BreakConnections closes all connections that the node has for Raft, once.
 func (n *Node) BreakConnections() {
 	n.CutOff()
