@@ -72,7 +72,7 @@ type Cluster struct {
 	// UnlockKey is what managers need after a restart; nil: nothing. 32 bytes.
 	UnlockKey []byte `json:"unlockKey,omitempty"`
 
-	// Epoch counts the managers' groups: see Group.
+	// Epoch is that of the managers' group: see Group.
 	Epoch uint64 `json:"epoch,omitempty"`
 
 	// BackupKey is what backups are sealed under; nil until the first. 32 bytes.

@@ -40,8 +40,9 @@ const (
 
 // Group is what a manager says of the Raft group that it is in.
 type Group struct {
-	// Epoch counts the groups of the cluster: the first is 0, and there is another
-	// whenever one of the managers, or a backup, is all that was left.
+	// Epoch tells the groups of the cluster from each other: the first is 0, and there
+	// is another, with a greater one, whenever one of the managers, or a backup, is all
+	// that was left. It is when that was, in seconds since 1970, or more.
 	Epoch uint64 `json:"epoch"`
 	// Leader is whom it follows, "" if nobody.
 	Leader NodeID `json:"leader,omitempty"`

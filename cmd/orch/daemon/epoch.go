@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +19,12 @@ import (
 // talks to the other one's Raft, which refuses it: then it takes no part any more.
 
 func (d *daemon) epoch() uint64 { return d.identity().Epoch }
+
+// laterEpoch is one after those that are known, and not another group's that began
+// from the same: of an older backup, or of one that was restored before.
+func laterEpoch(now time.Time, known ...uint64) uint64 {
+	return max(slices.Max(known)+1, uint64(max(now.Unix(), 0)))
+}
 
 // saveEpoch keeps in which group the node is from now on.
 func (d *daemon) saveEpoch(epoch uint64) error {

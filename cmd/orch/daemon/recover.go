@@ -58,13 +58,14 @@ func (d *daemon) Survey(ctx context.Context, _ *api.Empty) (*api.Survey, error) 
 	if snap.Cluster == nil && !g.replica.Raft.Stats().Votes(g.node.id.Node) {
 		return nil, errNothingKept
 	}
+	epochs := []uint64{d.epoch()}
+	if snap.Cluster != nil { // else its log was not gone through since its start, without a leader to say how far
+		epochs = append(epochs, snap.Cluster.Epoch)
+	}
 	survey := &api.Survey{
-		Epoch: d.identity().Epoch + 1,
+		Epoch: laterEpoch(time.Now(), epochs...),
 		Last:  kept.Last, Committed: kept.Committed, Written: kept.Written,
 		Managers: d.askOthers(ctx, g.voters(snap)),
-	}
-	if snap.Cluster != nil { // else its log was not gone through since its start, without a leader to say how far
-		survey.Epoch = max(survey.Epoch, snap.Cluster.Epoch+1)
 	}
 	own, err := d.Group(ctx, &api.Empty{})
 	if err != nil {

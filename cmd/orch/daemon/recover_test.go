@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/orch-dev/orch/consensus"
 	"github.com/orch-dev/orch/pkg/api"
@@ -37,6 +38,22 @@ func TestEpochOfAGroupThatDidNotBegin(t *testing.T) {
 				t.Errorf("epoch %d, on disk %+v, errors %v, %v", d.epoch(), kept, err, loadErr)
 			}
 		})
+	}
+}
+
+// Two groups that begin from the same backup, or from one older than a group that
+// began since, are told from each other.
+func TestLaterEpoch(t *testing.T) {
+	now := time.Unix(2_000_000_000, 0)
+	first, second := laterEpoch(now, 0), laterEpoch(now.Add(time.Minute), 0)
+	if first < 1 || second <= first {
+		t.Errorf("a backup of epoch 0 is restored in %d, and then in %d", first, second)
+	}
+	if got := laterEpoch(now, first, second); got <= second {
+		t.Errorf("%d comes after %d: the clock went back", got, second)
+	}
+	if got := laterEpoch(time.Unix(-1, 0), 3); got != 4 {
+		t.Errorf("%d comes after 3, by a clock that was never set", got)
 	}
 }
 

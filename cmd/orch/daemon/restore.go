@@ -64,7 +64,7 @@ func (d *daemon) assume(ctx context.Context, id *identity, snap *api.Snapshot, r
 	id.ClusterID, id.Role, id.Addr, id.Pool = snap.Cluster.ID, api.RoleManager, addr, snap.Cluster.Pool
 	ring := snap.Cluster.GossipRing()
 	id.GossipKey, id.OtherGossipKeys = ring[0], ring[1:]
-	id.Managers, id.ElectionTimeout, id.Epoch = []string{d.apiAddr(addr)}, snap.Cluster.ElectionTimeout, snap.Cluster.Epoch+1
+	id.Managers, id.ElectionTimeout, id.Epoch = []string{d.apiAddr(addr)}, snap.Cluster.ElectionTimeout, laterEpoch(time.Now(), snap.Cluster.Epoch)
 	return id.sign(ctx, snap.Cluster, &req.Shown)
 }
 
