@@ -42,7 +42,7 @@ func TestReportedAddressRefused(t *testing.T) {
 	s := newSite(t)
 	worker, other := s.member(t, api.RoleWorker), s.member(t, api.RoleWorker)
 	s.Tracker = manager.NewTracker()
-	s.Tracker.Lead(nil, time.Now())
+	s.Tracker.Lead(s.Replica.Raft.Term(), nil, time.Now())
 	of := func(addr netip.Addr, port uint16) string { return netip.AddrPortFrom(addr, port).String() }
 	before := s.Replica.Node(worker.node.ID).APIAddr()
 	for _, tt := range []struct {

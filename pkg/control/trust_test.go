@@ -431,7 +431,7 @@ func TestPassedOnByWhoWasManager(t *testing.T) {
 	// A manager that does not lead may not have heard that the node is one: it may ask the leader.
 	s.Tracker.Resign()
 	wantAll("demoted, at one that does not lead", http.StatusServiceUnavailable, "ask the leader")
-	s.Tracker.Lead(s.Replica.Snapshot().Nodes, time.Now())
+	s.Tracker.Lead(s.Replica.Raft.Term(), s.Replica.Snapshot().Nodes, time.Now())
 	set(func(n *api.Node) api.Change { n.Role = api.RoleManager; return api.Change{Node: n} })
 	wantAll("promoted", http.StatusOK, "")
 	set(func(n *api.Node) api.Change { return api.Change{Node: n, Delete: true} })
