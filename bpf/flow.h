@@ -140,8 +140,9 @@ static __always_inline bool flow_see(const struct packet *p, struct flow *f, con
 }
 
 /* A reply on its way to the client: has the backend, which it is from, ended the
- * connection? One of UDP is in use as long as somebody sends. An earlier backend, to which the same ports belonged once, may end that
- * late. Nodes of before named none; what they named is no address of a task.
+ * connection? An earlier backend, to which the same ports belonged once, may end its
+ * own late. Nodes of before named none; what they named is no address of a task. A
+ * flow of UDP is in use as long as one side sends.
  */
 static __noinline int flow_answered(const struct node_config *cfg, const struct packet *p,
 				    __be32 from)
