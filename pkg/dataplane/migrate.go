@@ -58,7 +58,7 @@ type migration struct {
 	// seenAt is where in the new value it stands when the entry was last used, -1
 	// where it does not.
 	seenAt int
-	// first has the keys of the pass before the switch, and the values that were put last.
+	// first has the keys and values, as they were put, of the pass before the switch.
 	first map[string][]byte
 }
 
@@ -265,18 +265,15 @@ func (m *migration) follow() error {
 	still := make(map[string]bool)
 	err := m.each(func(key, value []byte) error {
 		still[string(key)] = true
-		put, known := m.first[string(key)]
-		if bytes.Equal(put, value) {
+		if bytes.Equal(m.first[string(key)], value) {
 			return nil // it has not changed since
 		}
-		now, err := m.to.LookupBytes(key)
-		untouched := known && bytes.Equal(now, put) // then what is new is newer, though in the same tick
-		if err == nil && now != nil && !untouched && !m.newer(value, now) {
+		if now, err := m.to.LookupBytes(key); err == nil && now != nil && !m.newer(value, now) {
 			return nil
 		}
-		err = m.to.Put(key, value)
+		_, known := m.first[string(key)]
+		err := m.to.Put(key, value)
 		if known && err == nil {
-			m.first[string(key)] = bytes.Clone(value)
 			return nil // it is counted
 		}
 		if err == nil && isFirst {
