@@ -125,7 +125,7 @@ type Config struct {
 type Agent struct {
 	Config
 	view    cell[*api.Snapshot]      // what the managers say; nil until they have
-	newest  cell[api.Index]          // what the leader had at the last report; 0 before the first
+	newest  cell[api.Version]        // what the leader had at the last report; zero before the first
 	links   cell[map[api.TaskID]int] // interfaces that are up, by task
 	applied cell[applied]
 	devices []int // that encrypt, as syncNetwork made them last
@@ -136,8 +136,8 @@ type Agent struct {
 
 // applied is what is in the kernel.
 type applied struct {
-	index api.Index
-	links map[api.TaskID]int
+	version api.Version
+	links   map[api.TaskID]int
 }
 
 func New(cfg Config) *Agent {
@@ -177,7 +177,8 @@ func (a *Agent) View() *api.Snapshot {
 // followManagers keeps the view up to date. The view never goes back: a manager
 // that was restarted, or lags, may begin with a state from long ago, in which
 // tasks that run here do not exist yet. What is newer than that the leader says
-// in its answer to the first report.
+// in its answer to the first report. Managers that were restored are of another
+// group, whose states are all newer than those of the groups before.
 func (a *Agent) followManagers(ctx context.Context) error {
 	oldest := a.awaitLeader(ctx)
 	for ctx.Err() == nil {
@@ -189,7 +190,7 @@ func (a *Agent) followManagers(ctx context.Context) error {
 			next := *said.With(u.Changes)
 			next.Index = u.Index
 			said = &next
-			if said.Index >= max(oldest, a.known()) {
+			if now := said.Version(); now.Compare(oldest) >= 0 && now.Compare(a.known()) >= 0 {
 				a.view.Set(said)
 				a.Managers.Know(managerAddrs(said))
 			}
@@ -204,16 +205,16 @@ func (a *Agent) followManagers(ctx context.Context) error {
 }
 
 // awaitLeader waits for the leader's first answer to a report and returns the
-// index of the state that it had.
-func (a *Agent) awaitLeader(ctx context.Context) api.Index {
+// version of the state that it had.
+func (a *Agent) awaitLeader(ctx context.Context) api.Version {
 	for {
 		newest, changed := a.newest.Get()
-		if newest != 0 {
+		if newest != (api.Version{}) {
 			return newest
 		}
 		select {
 		case <-ctx.Done():
-			return 0
+			return newest
 		case <-changed:
 		}
 	}

@@ -316,6 +316,34 @@ func TestStateFromLongAgo(t *testing.T) {
 	}
 }
 
+// Managers that were restored from a backup are followed though they know less: a
+// task that the backup has goes on, one that came later ends.
+func TestManagersRestored(t *testing.T) {
+	m, c := newMachine(), newCluster()
+	run(t, m, c)
+	c.put(assigned("a", "n1"))
+	reaches(t, c, "a", api.TaskRunning)
+	c.mu.Lock()
+	backup := *c.snap
+	c.mu.Unlock()
+	c.put(assigned("b", "n1"))
+	reaches(t, c, "b", api.TaskRunning)
+
+	restored := *backup.Cluster
+	restored.Epoch = 7
+	backup.Cluster = &restored
+	c.restore(&backup)
+	await(t, "it acknowledges what the restored ones say", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.acked == backup.Index && c.ackedEpoch == restored.Epoch
+	})
+	await(t, "the task that they do not know is gone", func() bool { return slices.Contains(m.history(), "remove b") })
+	if slices.Contains(m.history(), "remove a") {
+		t.Errorf("the task that they know is gone: %v", m.history())
+	}
+}
+
 // A task whose network never gets into the kernel can be stopped.
 func TestStopBeforeTheNetworkIsReady(t *testing.T) {
 	m, c := newMachine(), newCluster()
@@ -374,7 +402,7 @@ func TestLag(t *testing.T) {
 		{6, 9, 5500 * time.Millisecond, true},
 	}
 	for _, s := range steps {
-		if got := l.tooLong(s.have, s.newest, t0.Add(s.at)); got != s.want {
+		if got := l.tooLong(api.Version{Index: s.have}, api.Version{Index: s.newest}, t0.Add(s.at)); got != s.want {
 			t.Errorf("at %v: %v, want %v", s.at, got, s.want)
 		}
 	}

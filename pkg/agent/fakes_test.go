@@ -271,21 +271,22 @@ func (m *machine) Set(network.Zone) {}
 // cluster stands for the managers and the gossip: it sends the agent states and
 // stores its reports as the leader does.
 type cluster struct {
-	mu        sync.Mutex
-	snap      *api.Snapshot
-	late      *api.Snapshot // what a manager that lags sends instead
-	changed   chan struct{}
-	acked     api.Index
-	reports   int
-	info      *api.NodeInfo
-	suspects  map[api.NodeID]bool
-	died      map[api.TaskID]bool
-	gossip    chan struct{}
-	hints     []api.TaskID
-	reportErr error
-	fence     time.Duration // what reports are answered with
-	files     map[api.FileID]string
-	filesErr  error
+	mu         sync.Mutex
+	snap       *api.Snapshot
+	late       *api.Snapshot // what a manager that lags sends instead
+	changed    chan struct{}
+	acked      api.Index
+	ackedEpoch uint64
+	reports    int
+	info       *api.NodeInfo
+	suspects   map[api.NodeID]bool
+	died       map[api.TaskID]bool
+	gossip     chan struct{}
+	hints      []api.TaskID
+	reportErr  error
+	fence      time.Duration // what reports are answered with
+	files      map[api.FileID]string
+	filesErr   error
 }
 
 func newCluster() *cluster {
@@ -339,6 +340,15 @@ func (c *cluster) lag(state *api.Snapshot) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.late = state
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// restore makes a state of before that of the managers, of another group.
+func (c *cluster) restore(state *api.Snapshot) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.snap = state
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
@@ -400,7 +410,7 @@ func (c *cluster) Report(_ context.Context, r *api.Report) (*api.ReportResponse,
 	if c.reportErr != nil {
 		return nil, c.reportErr
 	}
-	c.acked = r.Applied
+	c.acked, c.ackedEpoch = r.Applied, r.Epoch
 	c.reports++
 	if r.Info != nil {
 		c.info = r.Info
@@ -413,7 +423,7 @@ func (c *cluster) Report(_ context.Context, r *api.Report) (*api.ReportResponse,
 			}
 		}
 	}
-	return &api.ReportResponse{Index: c.snap.Index, Fence: c.fence, Lease: c.snap.Cluster.LeaseTimeout}, nil
+	return &api.ReportResponse{Version: c.snap.Version(), Fence: c.fence, Lease: c.snap.Cluster.LeaseTimeout}, nil
 }
 
 func (c *cluster) TaskFiles(_ context.Context, id api.TaskID) ([]api.File, error) {

@@ -49,7 +49,7 @@ func answerReports(t *testing.T, sec *rpc.Security, answer func(*api.Report) err
 	}
 	mux := rpc.NewMux()
 	rpc.Handle(mux, api.ProcReport, func(_ context.Context, r *api.Report) (*api.ReportResponse, error) {
-		return &api.ReportResponse{Index: 1, Lease: time.Second}, answer(r)
+		return &api.ReportResponse{Version: api.Version{Index: 1}, Lease: time.Second}, answer(r)
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

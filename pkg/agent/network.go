@@ -12,7 +12,7 @@ import (
 )
 
 // syncNetwork keeps the kernel and the names as the view says, less what gossip
-// holds for dead, and acknowledges each index once it is in the kernel.
+// holds for dead, and acknowledges each version once it is in the kernel.
 func (a *Agent) syncNetwork(ctx context.Context) error {
 	for ctx.Err() == nil {
 		gossip := a.Gossip.Changed()
@@ -28,8 +28,8 @@ func (a *Agent) syncNetwork(ctx context.Context) error {
 				pause(ctx, retryDelay)
 				continue
 			}
-			a.applied.Set(applied{view.Index, links})
-			a.reports.acknowledge(view.Index)
+			a.applied.Set(applied{view.Version(), links})
+			a.reports.acknowledge(view.Version())
 		}
 		select {
 		case <-ctx.Done():
@@ -87,14 +87,16 @@ func withoutDead(view *api.Snapshot, died map[api.TaskID]bool) []api.Change {
 
 // attach makes a task's interface and waits until the kernel's programs know it.
 func (a *Agent) attach(ctx context.Context, t *api.Task, netns string) error {
-	ifindex, err := a.Links.Attach(ctx, t.ID, netns, t.Endpoint.Addr, a.View().OnEncrypted(t.Networks))
+	view := a.View()
+	ifindex, err := a.Links.Attach(ctx, t.ID, netns, t.Endpoint.Addr, view.OnEncrypted(t.Networks))
 	if err != nil {
 		return fmt.Errorf("connect to the network: %w", err)
 	}
 	a.setLink(t.ID, ifindex)
+	wanted := api.Version{Epoch: view.Version().Epoch, Index: t.Meta.Created}
 	for {
 		now, changed := a.applied.Get()
-		if now.links[t.ID] == ifindex && now.index >= t.Meta.Created {
+		if now.links[t.ID] == ifindex && now.version.Compare(wanted) >= 0 {
 			return nil
 		}
 		select {
@@ -120,7 +122,7 @@ func (a *Agent) settle(ctx context.Context) {
 	defer cancel()
 	for {
 		now, changed := a.applied.Get()
-		if now.index >= view.Index {
+		if now.version.Compare(view.Version()) >= 0 {
 			return
 		}
 		select {

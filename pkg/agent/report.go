@@ -25,7 +25,7 @@ const (
 // reports collects what the managers do not know yet.
 type reports struct {
 	mu       sync.Mutex
-	applied  api.Index
+	applied  api.Version
 	statuses map[api.TaskID]api.TaskStatus
 	info     *api.NodeInfo // nil: as the managers know it
 	news     chan struct{} // holds one token while there is something new
@@ -35,12 +35,12 @@ func newReports() *reports {
 	return &reports{statuses: make(map[api.TaskID]api.TaskStatus), news: make(chan struct{}, 1)}
 }
 
-// acknowledge notes the index that is in the kernel.
-func (r *reports) acknowledge(index api.Index) {
+// acknowledge notes the version that is in the kernel.
+func (r *reports) acknowledge(version api.Version) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if index != r.applied {
-		r.applied = index
+	if version != r.applied {
+		r.applied = version
 		r.signal()
 	}
 }
@@ -72,7 +72,10 @@ func (r *reports) signal() {
 func (r *reports) next(node api.NodeID, addr netip.AddrPort) *api.Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	report := &api.Report{Node: node, Applied: r.applied, Info: r.info, Statuses: make(map[api.TaskID]api.TaskStatus)}
+	report := &api.Report{
+		Node: node, Applied: r.applied.Index, Epoch: r.applied.Epoch,
+		Info: r.info, Statuses: make(map[api.TaskID]api.TaskStatus),
+	}
 	if r.info != nil {
 		report.Addr = addr
 	}
@@ -149,13 +152,13 @@ func (a *Agent) sendReports(ctx context.Context) error {
 				a.Log.Error("cannot renew the lease of singletons", "err", err)
 			}
 		}
-		a.newest.Set(res.Index)
+		a.newest.Set(res.Version)
 		if next := min(heartbeat, res.Lease/4); res.Lease > 0 && next != beat {
 			beat = next
 			ticker.Reset(beat)
 		}
-		if lag.tooLong(a.known(), res.Index, a.Now()) {
-			a.Log.Info("the manager lags behind the leader, looking for another", "have", a.known(), "newest", res.Index)
+		if lag.tooLong(a.known(), res.Version, a.Now()) {
+			a.Log.Info("the manager lags behind the leader, looking for another", "have", a.known().Index, "newest", res.Index)
 			a.Managers.MoveOn()
 		}
 		// A leader that is busy is asked less often, and gets more at a time.
@@ -169,31 +172,32 @@ func (a *Agent) sendReports(ctx context.Context) error {
 	return nil
 }
 
-// known is the index of the newest state that the node has heard of.
-func (a *Agent) known() api.Index {
+// known is the newest state that the node has heard of.
+func (a *Agent) known() (newest api.Version) {
 	if view := a.View(); view != nil {
-		return view.Index
+		newest = view.Version()
 	}
-	return 0
+	return newest
 }
 
 // lag watches for news that do not come.
 type lag struct {
 	patience time.Duration
-	want     api.Index // the oldest news waited for
+	want     api.Version // the oldest news waited for
 	since    time.Time
 }
 
 // tooLong reports whether what the leader had patience ago is not known yet,
 // and then begins to wait anew.
-func (l *lag) tooLong(have, newest api.Index, now time.Time) bool {
+func (l *lag) tooLong(have, newest api.Version, now time.Time) bool {
+	none := api.Version{}
 	switch {
-	case have >= newest:
-		l.want = 0
-	case l.want == 0 || have >= l.want:
+	case have.Compare(newest) >= 0:
+		l.want = none
+	case l.want == none || have.Compare(l.want) >= 0:
 		l.want, l.since = newest, now
 	case now.Sub(l.since) >= l.patience:
-		l.want = 0
+		l.want = none
 		return true
 	}
 	return false

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 )
@@ -15,6 +16,19 @@ type (
 
 // Index is a Raft log index. It only grows, and names one state of the store.
 type Index uint64
+
+// Version names one state of the store among those of all groups of managers that the
+// cluster has had: one that is recovered or restored goes on from an Index that nodes
+// may be past.
+type Version struct {
+	Epoch uint64 `json:"epoch,omitempty"` // of the group
+	Index Index  `json:"index"`
+}
+
+// Compare orders versions: negative if v is the older one.
+func (v Version) Compare(w Version) int {
+	return cmp.Or(cmp.Compare(v.Epoch, w.Epoch), cmp.Compare(v.Index, w.Index))
+}
 
 // Meta is what the store stamps on every object it holds.
 type Meta struct {

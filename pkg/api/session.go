@@ -22,7 +22,8 @@ type Update struct {
 // became of its tasks.
 type Report struct {
 	Node    NodeID `json:"node"`
-	Applied Index  `json:"applied"` // in its kernel
+	Applied Index  `json:"applied"`         // in its kernel
+	Epoch   uint64 `json:"epoch,omitempty"` // of the managers' group that Applied is of
 	// Statuses are those that changed since they were last accepted.
 	Statuses map[TaskID]TaskStatus `json:"statuses,omitempty"`
 	Info     *NodeInfo             `json:"info,omitempty"` // when it changed
@@ -37,8 +38,8 @@ type ReportResponse struct {
 	// Fence is for how long after it sent the report the node may run the tasks of
 	// singletons; 0: as long as it might before. It is given only by a leader that
 	// a quorum has confirmed since the report came.
-	Fence time.Duration `json:"fence,omitempty"`
-	Index Index         `json:"index"`
+	Fence   time.Duration `json:"fence,omitempty"`
+	Version               // of the newest state
 	// GossipKeys are the cluster's, of which the first encrypts, for a node that has
 	// not said that it goes by them.
 	GossipKeys [][]byte `json:"gossipKeys,omitempty"`

@@ -21,6 +21,15 @@ type Snapshot struct {
 	lineage lineage // how With made it
 }
 
+// Version is that of the state.
+func (s *Snapshot) Version() Version {
+	v := Version{Index: s.Index}
+	if s.Cluster != nil {
+		v.Epoch = s.Cluster.Epoch
+	}
+	return v
+}
+
 // Change puts (inserts or replaces) or deletes one object of the store: exactly
 // one of the pointers is set.
 //

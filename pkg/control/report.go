@@ -30,7 +30,11 @@ func (s *Server) Report(ctx context.Context, req *api.Report) (*api.ReportRespon
 	if err := checkMove(snap, req); err != nil {
 		return nil, err
 	}
-	s.Tracker.Reported(req.Node, req.Applied, snap.Index, s.Now())
+	applied := req.Applied
+	if req.Epoch < snap.Version().Epoch {
+		applied = 0 // of a group before: what it had says nothing of this one's
+	}
+	s.Tracker.Reported(req.Node, applied, snap.Index, s.Now())
 	if len(planReport(snap, req, s.now())) > 0 && !s.reports.Allow(req.Node) {
 		return nil, api.Errorf(api.CodeUnavailable, "node %s reports too much: at most %d times a second", req.Node, time.Second/reportEvery)
 	}
@@ -42,7 +46,7 @@ func (s *Server) Report(ctx context.Context, req *api.Report) (*api.ReportRespon
 	}); err != nil {
 		return nil, err
 	}
-	res := &api.ReportResponse{Lease: snap.Cluster.LeaseTimeout, Index: snap.Index}
+	res := &api.ReportResponse{Lease: snap.Cluster.LeaseTimeout, Version: snap.Version()}
 	if ring := snap.Cluster.GossipRing(); snap.Nodes[req.Node].Info.GossipRing != api.GossipRingID(ring) {
 		res.GossipKeys = ring
 	}

@@ -76,3 +76,29 @@ func TestReportedAddressRefused(t *testing.T) {
 		})
 	}
 }
+
+// What a node has of the groups of managers before says nothing of this one's state,
+// however high its index is.
+func TestAcknowledgedOfAnotherGroup(t *testing.T) {
+	s := newSite(t)
+	worker := s.member(t, api.RoleWorker)
+	s.Tracker = manager.NewTracker()
+	s.Tracker.Lead(s.Replica.Raft.Term(), nil, time.Now())
+	if _, err := s.Replica.Update(deadline(t), func(snap *api.Snapshot) ([]api.Change, error) {
+		next := *snap.Cluster
+		next.Epoch = 7
+		return []api.Change{{Cluster: &next}}, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for epoch, want := range map[uint64]api.Index{0: 0, 6: 0, 7: 1000} {
+		req := &api.Report{Node: worker.node.ID, Applied: 1000, Epoch: epoch}
+		res, err := rpc.Call[api.Report, api.ReportResponse](deadline(t), worker.client, api.ProcReport, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, applied := s.Tracker.Contact(worker.node.ID); applied != want || res.Epoch != 7 {
+			t.Errorf("1000 of group %d counts as %d, want %d; the answer is of group %d", epoch, applied, want, res.Epoch)
+		}
+	}
+}
