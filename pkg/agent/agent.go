@@ -58,6 +58,9 @@ type Links interface {
 	// Listens reports whether something in the namespace listens on each of the
 	// TCP ports.
 	Listens(netns string, ports []uint16) (bool, error)
+	// GuardMembers has the node send the addresses of others no VXLAN but the data
+	// plane's.
+	GuardMembers(nodes []netip.Addr) error
 }
 
 // Dataplane makes the kernel's state equal to a plan.
@@ -128,7 +131,8 @@ type Agent struct {
 	newest  cell[api.Version]        // what the leader had at the last report; zero before the first
 	links   cell[map[api.TaskID]int] // interfaces that are up, by task
 	applied cell[applied]
-	devices []int // that encrypt, as syncNetwork made them last
+	devices []int        // that encrypt, as syncNetwork made them last
+	guarded []netip.Addr // members that syncNetwork told the kernel of last
 	tasks   *tasks
 	reports *reports
 	look    chan struct{} // holds one token when the node has become another

@@ -210,6 +210,8 @@ func (m *machine) Detach(_ context.Context, task api.TaskID) error {
 	return nil
 }
 
+func (m *machine) GuardMembers([]netip.Addr) error { return nil }
+
 func (m *machine) OpenConnections(string) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

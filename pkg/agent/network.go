@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -60,10 +61,27 @@ func (a *Agent) makeTunnels(plan *api.NetworkPlan) {
 	}
 }
 
+// guardMembers tells the kernel who the members are. That it cannot holds up nothing.
+func (a *Agent) guardMembers(members []api.Member) {
+	addrs := make([]netip.Addr, len(members))
+	for i, m := range members {
+		addrs[i] = m.Addr
+	}
+	if slices.Equal(addrs, a.guarded) {
+		return
+	}
+	if err := a.Links.GuardMembers(addrs); err != nil {
+		a.Log.Error("cannot keep others on this node from sending VXLAN to its members", "err", err)
+		return
+	}
+	a.guarded = addrs
+}
+
 func (a *Agent) applyNetwork(ctx context.Context, view *api.Snapshot, links map[api.TaskID]int) error {
 	view = view.With(withoutDead(view, a.Gossip.Died()))
 	plan := network.Plan(view, a.Node, a.Gossip.Suspects(), links)
 	a.makeTunnels(&plan)
+	a.guardMembers(plan.Members)
 	if err := a.Dataplane.Apply(ctx, plan); err != nil {
 		return err
 	}

@@ -13,6 +13,9 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/orch-dev/orch/pkg/api"
 )
 
 var (
@@ -107,8 +110,8 @@ func TestNobodyReachesTasksBySecondDevice(t *testing.T) {
 		})
 	}
 	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
-		if got := refused(t, f.node, family); len(got) != 1 || got[0] == 0 {
-			t.Errorf("family %d: packets dropped by each rule: %v; want one rule, and some", family, got)
+		if got := refused(t, f.node, family); got[len(got)-1] == 0 {
+			t.Errorf("family %d: packets dropped by each rule: %v; want some by the last", family, got)
 		}
 	}
 
@@ -123,4 +126,97 @@ func TestNobodyReachesTasksBySecondDevice(t *testing.T) {
 	if left := refused(t, f.node, nftables.TableFamilyIPv4); left != nil {
 		t.Errorf("rules are left: %v", left)
 	}
+}
+
+// Neither a process of the node, unless it is root's, nor a container behind it sends
+// VXLAN to a member: it would come from a member's address. To others it may, and to
+// members all else.
+func TestNoVXLANToMembersButThePrograms(t *testing.T) {
+	f := newFabric(t)
+	container := f.neighbour(t)
+	via := func(ns string, to string, by netip.Addr) {
+		in(t, ns, func() error {
+			_, dst, err := net.ParseCIDR(to)
+			return errors.Join(err, netlink.RouteAdd(&netlink.Route{Dst: dst, Gw: by.AsSlice()}))
+		})
+	}
+	via(container, "192.0.2.0/24", sideAddr)
+	via(f.outside, "203.0.113.0/24", nodeAddr)
+
+	open := func(port uint16) (conn *net.UDPConn) {
+		in(t, f.outside, func() (err error) {
+			conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(outsideAddr, port)))
+			return err
+		})
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	overlay, other := open(api.OverlayPort), open(api.OverlayPort+1)
+	heard := func(conn *net.UDPConn, within time.Duration) bool {
+		conn.SetReadDeadline(time.Now().Add(within))
+		_, err := conn.Read(make([]byte, 64))
+		return err == nil
+	}
+	send := func(ns string, user uintptr, port uint16) {
+		in(t, ns, func() error {
+			unix.RawSyscall(unix.SYS_SETFSUID, user, 0, 0) // of this thread, whose sockets are the user's
+			defer unix.RawSyscall(unix.SYS_SETFSUID, 0, 0, 0)
+			conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(outsideAddr, port)))
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			if _, err = conn.Write([]byte("a packet")); errors.Is(err, unix.EPERM) {
+				err = nil // it is told at once
+			}
+			return err
+		})
+	}
+	// try reports what it had to see and did not. What is sent after VXLAN, to another
+	// port, arrives in any case.
+	try := func(what, ns string, user uintptr, arrives bool) {
+		t.Helper()
+		send(ns, user, api.OverlayPort)
+		send(ns, user, api.OverlayPort+1)
+		if !heard(other, 10*time.Second) {
+			t.Fatalf("%s: nothing arrives", what)
+		}
+		within := 100 * time.Millisecond
+		if arrives {
+			within = 10 * time.Second
+		}
+		if got := heard(overlay, within); got != arrives {
+			t.Errorf("%s: VXLAN arrives: %t, want %t", what, got, arrives)
+		}
+	}
+	const nobody = 65534
+	guard := func(nodes ...netip.Addr) func() error {
+		return func() error { return f.links.GuardMembers(nodes) }
+	}
+	for _, step := range []struct {
+		what string
+		do   func() error
+		want bool
+	}{
+		{"no member known", func() error { return nil }, true},
+		{"a member", guard(nodeAddr, outsideAddr), false},
+		{"the daemon starts anew", func() error { return f.links.Setup(t.Context()) }, false},
+		{"the rules were removed, and a member comes", func() error {
+			return errors.Join(removeTables(), f.links.GuardMembers([]netip.Addr{outsideAddr, farAddr}))
+		}, false},
+		{"a member no more", guard(farAddr), true},
+	} {
+		in(t, f.node, step.do)
+		try("the node, "+step.what, f.node, nobody, step.want)
+		try("root of the node, "+step.what, f.node, 0, true)
+		try("a container, "+step.what, container, 0, step.want)
+	}
+	many := make([]netip.Addr, 2500)
+	for i := range many {
+		many[i] = netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+	}
+	in(t, f.node, guard(append(many, outsideAddr)...))
+	try("the last of many members", f.node, nobody, false)
+	in(t, f.node, func() error { return f.links.Purge(t.Context()) })
+	try("after a purge", f.node, nobody, true)
 }

@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/orch-dev/orch/pkg/api"
 )
 
 // tableName is the one nftables table of each family that is ours.
@@ -36,9 +39,9 @@ func table(family nftables.TableFamily) *nftables.Table {
 	return &nftables.Table{Name: tableName, Family: family}
 }
 
-// setTables gives packets from a task to the outside the node's address, and lets
-// nothing in from there but answers. The kernel takes the whole batch or nothing,
-// and connections keep the address they have.
+// setTables gives packets from a task to the outside the node's address, lets
+// nothing in from there but answers, and no VXLAN out that is not the programs'. The
+// kernel takes the whole batch or nothing, and connections keep the address they have.
 func (l *Links) setTables() error {
 	conn, err := nftables.New()
 	if err != nil {
@@ -46,25 +49,99 @@ func (l *Links) setTables() error {
 	}
 	for _, s := range l.sides() {
 		t := conn.AddTable(table(s.family))
-		for _, c := range []struct {
-			chain nftables.Chain
-			rule  []expr.Any
-		}{
-			{nftables.Chain{Name: "postrouting", Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPostrouting,
-				Priority: nftables.ChainPriorityNATSource}, l.outbound(s)},
-			{nftables.Chain{Name: forwardChain, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward,
-				Priority: beforeFilter}, uninvited(s)},
-		} {
-			c.chain.Table = t
-			chain := conn.AddChain(&c.chain)
-			conn.FlushChain(chain)
-			conn.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: c.rule})
+		add := func(chain nftables.Chain, rules ...[]expr.Any) {
+			chain.Table = t
+			c := conn.AddChain(&chain)
+			conn.FlushChain(c)
+			for _, r := range rules {
+				conn.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: r})
+			}
 		}
+		var foreign [][]expr.Any
+		if s.family == nftables.TableFamilyIPv4 { // by which nodes reach each other
+			if err := conn.AddSet(members(), nil); err != nil {
+				return err
+			}
+			foreign = append(foreign, foreignOverlay(s))
+			add(nftables.Chain{Name: "output", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput,
+				Priority: beforeFilter}, append(notRoot(), foreignOverlay(s)...))
+		}
+		add(nftables.Chain{Name: "postrouting", Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPostrouting,
+			Priority: nftables.ChainPriorityNATSource}, l.outbound(s))
+		add(nftables.Chain{Name: forwardChain, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward,
+			Priority: beforeFilter}, append(foreign, uninvited(s))...)
 	}
 	return conn.Flush()
 }
 
 const forwardChain = "forward"
+
+// members is the set of the addresses of the cluster's nodes.
+func members() *nftables.Set {
+	return &nftables.Set{Table: table(nftables.TableFamilyIPv4), Name: "members", KeyType: nftables.TypeIPAddr}
+}
+
+// membersAtOnce is how many go into one message to the kernel, which has its limits.
+const membersAtOnce = 1000
+
+// GuardMembers has the kernel know the addresses of the cluster's nodes: it sends them
+// no VXLAN but what the programs make and root does, which would pass for this node's
+// own. Rules that another program has taken away are made again.
+func (l *Links) GuardMembers(nodes []netip.Addr) error {
+	err := setMembers(nodes)
+	if errors.Is(err, unix.ENOENT) {
+		err = errors.Join(l.setTables(), setMembers(nodes))
+	}
+	return err
+}
+
+func setMembers(nodes []netip.Addr) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	conn.FlushSet(members())
+	for part := range slices.Chunk(nodes, membersAtOnce) {
+		elements := make([]nftables.SetElement, len(part))
+		for i, addr := range part {
+			elements[i].Key = addr.AsSlice()
+		}
+		if err := conn.SetAddElements(members(), elements); err != nil {
+			return err
+		}
+		if err := conn.Flush(); err != nil {
+			return err
+		}
+	}
+	return conn.Flush()
+}
+
+// notRoot is: meta skuid != 0. Root could send it by raw packets as well, and
+// `orch doctor` asks the other nodes' programs whether they are there.
+func notRoot() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeySKUID, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(0)},
+	}
+}
+
+// foreignOverlay is: udp dport OVERLAY ip daddr @members counter drop.
+//
+// Nodes take VXLAN from each other's addresses, and what a process of this node sends,
+// or a container that its engine masquerades, comes from there. The programs' own
+// passes neither this hook nor that of what is forwarded.
+func foreignOverlay(s side) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(api.OverlayPort)},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: s.destination, Len: 4},
+		&expr.Lookup{SourceRegister: 1, SetName: members().Name},
+		&expr.Counter{},
+		&expr.Verdict{Kind: expr.VerdictDrop},
+	}
+}
 
 // beforeFilter is just before the firewalls of others, which then need not count
 // or log what is dropped here.
