@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -147,10 +148,15 @@ func killDaemons(t *testing.T, c *cluster, nodes ...string) {
 }
 
 // testCutWire unplugs a node that goes on running, alone, until its tasks have
-// been replaced, and plugs it in again.
+// been replaced, and plugs it in again. Alone it serves who reaches it, with the
+// tasks that it has.
 func testCutWire(t *testing.T, c *cluster) {
-	node := c.follower(t, web)
+	node := c.follower(t, "probe_echo")
 	others := c.names(node)
+	here := map[string]bool{}
+	for _, task := range c.mustServe(t, "probe_echo") {
+		here[replica(task)] = task.NodeName == node
+	}
 	load := c.startLoad(t, others, blogPort)
 	cut := time.Now()
 	if err := c.Cut(node); err != nil {
@@ -165,11 +171,48 @@ func testCutWire(t *testing.T, c *cluster) {
 	load.end()
 	load.cutOff(t, cut, cutOff)
 	load.inTime(t, took)
+	for range 20 {
+		if id, err := c.on(node).whoami(c.addr(node, probePort)); err != nil || !here[id.Replica] {
+			t.Errorf("on %s, which is alone: %q answers, %v; want a task of its own", node, id.Replica, err)
+		}
+	}
 	if err := c.Heal(node); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("all tasks ran elsewhere after %.1f s; settled %.1f s after the wire was healed", took.Seconds(), c.settle(t).Seconds())
+	c.addressesDiffer(t)
 	answers(t, c, node)
+}
+
+// addressesDiffer checks that no two tasks have one address, nor one a service's.
+func (c *cluster) addressesDiffer(t *testing.T) {
+	t.Helper()
+	services, err := list[api.ServiceEntry](t.Context(), c, "n1", "service", "ls")
+	if err != nil {
+		t.Fatal(err)
+	}
+	holders := map[netip.Addr]string{}
+	hold := func(addr netip.Addr, who string) {
+		if first, taken := holders[addr]; taken {
+			t.Errorf("%s and %s both have the address %s", first, who, addr)
+		}
+		holders[addr] = who
+	}
+	for _, svc := range services {
+		if svc.VIP.IsValid() {
+			hold(svc.VIP, svc.Spec.Name)
+		}
+		tasks, err := c.serving(t.Context(), "n1", svc.Spec.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, task := range tasks {
+			hold(task.Endpoint.Addr, task.Name())
+		}
+	}
+	if len(holders) < 4 {
+		t.Errorf("only %d addresses are in use: %v", len(holders), holders)
+	}
 }
 
 // awaitElsewhere waits until all replicas serve on other nodes, long enough to
