@@ -247,6 +247,50 @@ func TestPassedOnBy(t *testing.T) {
 	}
 }
 
+// Nodes speak TLS 1.3 and nothing older, whichever side asks for it.
+func TestOlderTLSIsRefused(t *testing.T) {
+	c := newCluster(t)
+	manager, peer := c.node(t, api.RoleManager), c.node(t, api.RoleManager)
+	for _, raft := range []bool{false, true} {
+		for version, refused := range map[uint16]bool{tls.VersionTLS12: true, tls.VersionTLS13: false} {
+			protocol := protocolAPI
+			if raft {
+				protocol = manager.raftProtocol()
+			}
+			for _, older := range []string{"client", "server"} {
+				client, err := peer.client(pki.RoleName(api.RoleManager), protocol)
+				if err != nil {
+					t.Fatal(err)
+				}
+				server, err := manager.server(raft).GetConfigForClient(nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				side := client
+				if older == "server" {
+					side = server
+				}
+				side.MinVersion, side.MaxVersion = tls.VersionTLS12, version
+				if err := handshake(t, client, server); (err != nil) != refused {
+					t.Errorf("raft %t, a %s of %s: %v, want it refused: %t", raft, older, tls.VersionName(version), err, refused)
+				}
+			}
+		}
+	}
+}
+
+// handshake returns how it ended, by whichever side gave it up.
+func handshake(t *testing.T, client, server *tls.Config) error {
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- tls.Server(far, server).HandshakeContext(deadline(t)) }()
+	err := tls.Client(near, client).HandshakeContext(deadline(t))
+	near.Close()
+	return errors.Join(err, <-ended)
+}
+
 func TestRaftSharesThePort(t *testing.T) {
 	c := newCluster(t)
 	n := start(t, c.node(t, api.RoleManager), nil)
