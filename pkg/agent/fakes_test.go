@@ -322,6 +322,11 @@ func (c *cluster) putLocked(tasks ...*api.Task) {
 	next := *c.snap.With(changes)
 	next.Index++
 	c.snap = &next
+	c.announce()
+}
+
+// announce has the streams look at the state; c.mu is held.
+func (c *cluster) announce() {
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
@@ -333,8 +338,7 @@ func (c *cluster) forget(id api.TaskID) {
 	next := *c.snap.With([]api.Change{{Task: &api.Task{ID: id}, Delete: true}})
 	next.Index++
 	c.snap = &next
-	close(c.changed)
-	c.changed = make(chan struct{})
+	c.announce()
 }
 
 // lag makes managers send a state of before, or no longer if it is nil.
@@ -342,8 +346,7 @@ func (c *cluster) lag(state *api.Snapshot) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.late = state
-	close(c.changed)
-	c.changed = make(chan struct{})
+	c.announce()
 }
 
 // restore makes a state of before that of the managers, of another group.
@@ -351,8 +354,7 @@ func (c *cluster) restore(state *api.Snapshot) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.snap = state
-	close(c.changed)
-	c.changed = make(chan struct{})
+	c.announce()
 }
 
 // want sets what is desired of a task.
