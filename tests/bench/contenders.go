@@ -58,6 +58,7 @@ func allTables() []table {
 	dnatVXLAN := network{"dnat-vxlan", overlayMTU, steps(overVXLAN, translated)}
 	haproxy := network{"haproxy", underlayMTU, steps(routed, proxied)}
 	vxlan := network{"vxlan", overlayMTU, steps(overVXLAN, proxied)}
+	swarm := network{"swarm", overlayMTU, steps(overSwarmOverlay, publishedBySwarm)}
 	orchTC := network{"orch-tc", overlayMTU, steps(underOrch(dataplane.ModeTC, api.ReturnTunnel))}
 	orchXDP := network{"orch-xdp", overlayMTU, steps(underOrch(dataplane.ModeXDP, api.ReturnTunnel))}
 	orchDSR := network{"orch-dsr", overlayMTU, steps(underOrch(dataplane.ModeTC, api.ReturnDSR))}
@@ -69,6 +70,7 @@ func allTables() []table {
 			{name: "plain routing, straight to n2", network: straight, from: clientHost, target: workload, sees: clientHost},
 			{name: "iptables DNAT + masquerade", network: dnat, from: clientHost, target: published, sees: nodeHost(1), throughN1: true},
 			{name: iptablesVXLAN, network: dnatVXLAN, from: clientHost, target: published, sees: nodeHost(1), throughN1: true},
+			{name: swarmPath, network: swarm, from: clientHost, target: published, sees: sandboxHost, throughN1: true},
 			{name: "HAProxy, TCP mode", network: haproxy, from: clientHost, target: published, sees: nodeHost(1), throughN1: true},
 			{name: "HAProxy, TCP mode, kernel VXLAN", network: vxlan, from: clientHost, target: published, sees: nodeHost(1), throughN1: true},
 			{name: ingressPath, network: orchTC, from: clientHost, target: published, sees: clientHost, throughN1: true},
@@ -81,6 +83,7 @@ func allTables() []table {
 		paths: []path{
 			{name: "plain routing", network: plain, from: workloadHost(1), target: workload, sees: workloadHost(1), baseline: true},
 			{name: vxlanPath, network: vxlan, from: workloadHost(1), target: workload, sees: workloadHost(1)},
+			{name: swarmOverlayPath, network: swarm, from: workloadHost(1), target: workload, sees: workloadHost(1)},
 			{name: overlayPath, network: orchTC, from: workloadHost(1), target: workload, sees: workloadHost(1)},
 		},
 		measures: []measure{keepAlive, newConnection, stream},
@@ -180,16 +183,9 @@ func overVXLAN(ctx context.Context, f *fabric) error {
 // translated publishes the workload on n1 by iptables: destination and source
 // are rewritten, the fewest rules that do it.
 func translated(ctx context.Context, f *fabric) error {
-	for _, rule := range []string{
-		fmt.Sprintf("PREROUTING -p tcp -d %s --dport %d -j DNAT --to-destination %s", published.Addr(), published.Port(), workload),
-		fmt.Sprintf("POSTROUTING -p tcp -d %s --dport %d -j MASQUERADE", workload.Addr(), workload.Port()),
-	} {
-		args := append([]string{"-w", "-t", "nat", "-A"}, strings.Fields(rule)...)
-		if _, err := outputIn(ctx, f.netns(nodeHost(1)), "iptables", args...); err != nil {
-			return err
-		}
-	}
-	return nil
+	return f.iptables(ctx, nodeHost(1),
+		fmt.Sprintf("nat -A PREROUTING -p tcp -d %s --dport %d -j DNAT --to-destination %s", published.Addr(), published.Port(), workload),
+		fmt.Sprintf("nat -A POSTROUTING -p tcp -d %s --dport %d -j MASQUERADE", workload.Addr(), workload.Port()))
 }
 
 // proxied publishes the workload on n1 by HAProxy in TCP mode.
@@ -246,6 +242,9 @@ http {
 func hostOf(addr netip.Addr) string {
 	if addr == clientAddr {
 		return clientHost
+	}
+	if addr == sandboxOverlay {
+		return sandboxHost
 	}
 	for i := 1; i <= nodeCount; i++ {
 		switch addr {

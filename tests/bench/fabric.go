@@ -77,12 +77,14 @@ func newFabric(ctx context.Context, name string, workloadMTU int) (*fabric, erro
 		return f, fmt.Errorf("make directory: %w", err)
 	}
 	f.dir = dir
-	f.hosts = []string{switchHost, clientHost}
+	hosts := []string{switchHost, clientHost}
 	for i := 1; i <= nodeCount; i++ {
-		f.hosts = append(f.hosts, nodeHost(i), workloadHost(i))
+		hosts = append(hosts, nodeHost(i), workloadHost(i))
 	}
-	if err := f.addHosts(ctx); err != nil {
-		return f, err
+	for _, host := range hosts {
+		if err := f.addHost(ctx, host); err != nil {
+			return f, err
+		}
 	}
 	if err := f.addSwitch(ctx); err != nil {
 		return f, err
@@ -95,27 +97,23 @@ func newFabric(ctx context.Context, name string, workloadMTU int) (*fabric, erro
 	return f, nil
 }
 
-// addHosts makes the namespaces.
-func (f *fabric) addHosts(ctx context.Context) error {
-	for _, host := range f.hosts {
-		if out, err := exec.CommandContext(ctx, "ip", "netns", "add", f.netns(host)).CombinedOutput(); err != nil {
-			return fmt.Errorf("add network namespace %s: %w: %s", f.netns(host), err, tail(string(out)))
-		}
-		err := setSysctls(f.netns(host),
-			"ipv6/conf/all/disable_ipv6=1", "ipv6/conf/default/disable_ipv6=1", // no router solicitations while measuring
-			"ipv4/conf/all/rp_filter=0", "ipv4/conf/default/rp_filter=0",
-			"ipv4/conf/all/send_redirects=0", "ipv4/conf/default/send_redirects=0",
-			"ipv4/conf/all/accept_redirects=0", "ipv4/conf/default/accept_redirects=0",
-			"ipv4/ip_local_port_range=1024 65535", "ipv4/tcp_tw_reuse=1", // thousands of new connections a second
-			"ipv4/conf/all/arp_ignore=1", "bridge/bridge-nf-call-iptables=0")
-		if err != nil {
-			return err
-		}
-		if err := ipBatch(ctx, f.netns(host), "link set lo up"); err != nil {
-			return err
-		}
+// addHost makes a namespace.
+func (f *fabric) addHost(ctx context.Context, host string) error {
+	f.hosts = append(f.hosts, host)
+	if out, err := exec.CommandContext(ctx, "ip", "netns", "add", f.netns(host)).CombinedOutput(); err != nil {
+		return fmt.Errorf("add network namespace %s: %w: %s", f.netns(host), err, tail(string(out)))
 	}
-	return nil
+	err := setSysctls(f.netns(host),
+		"ipv6/conf/all/disable_ipv6=1", "ipv6/conf/default/disable_ipv6=1", // no router solicitations while measuring
+		"ipv4/conf/all/rp_filter=0", "ipv4/conf/default/rp_filter=0",
+		"ipv4/conf/all/send_redirects=0", "ipv4/conf/default/send_redirects=0",
+		"ipv4/conf/all/accept_redirects=0", "ipv4/conf/default/accept_redirects=0",
+		"ipv4/ip_local_port_range=1024 65535", "ipv4/tcp_tw_reuse=1", // thousands of new connections a second
+		"ipv4/conf/all/arp_ignore=1", "bridge/bridge-nf-call-iptables=0")
+	if err != nil {
+		return err
+	}
+	return ipBatch(ctx, f.netns(host), "link set lo up")
 }
 
 // addSwitch connects the nodes and the client to the switch.

@@ -33,16 +33,19 @@ type nodeConfig struct {
 	Plan   api.NetworkPlan
 }
 
-// underOrch runs orch's data plane on every node, with the workload on n2 as
-// the only backend of the published port.
+// underOrch runs orch's data plane on every node beside an engine's rules, with the
+// workload on n2 as the only backend of the published port.
 func underOrch(mode dataplane.Mode, ret api.Return) func(context.Context, *fabric) error {
-	return func(_ context.Context, f *fabric) error {
+	return func(ctx context.Context, f *fabric) error {
 		if mode == dataplane.ModeXDP {
 			if err := f.readyForXDP(); err != nil {
 				return err
 			}
 		}
 		for i := 1; i <= nodeCount; i++ {
+			if err := f.engineRules(ctx, i); err != nil {
+				return err
+			}
 			// As pkg/netdev makes a task's interface.
 			if err := inNetns(f.netns(workloadHost(i)), func() error { return netdev.SetGRO(uplink, true) }); err != nil {
 				return err

@@ -13,12 +13,14 @@ type target struct {
 }
 
 const (
-	plainPath     = "plain routing, through n1 both ways"
-	iptablesVXLAN = "iptables DNAT + masquerade, kernel VXLAN"
-	ingressPath   = "orch ingress, tc"
-	directPath    = "orch ingress, tc, direct return"
-	vxlanPath     = "kernel VXLAN"
-	overlayPath   = "orch overlay"
+	plainPath        = "plain routing, through n1 both ways"
+	iptablesVXLAN    = "iptables DNAT + masquerade, kernel VXLAN"
+	swarmPath        = "Swarm's mesh, DNAT for IPVS"
+	swarmOverlayPath = "Swarm's overlay"
+	ingressPath      = "orch ingress, tc"
+	directPath       = "orch ingress, tc, direct return"
+	vxlanPath        = "kernel VXLAN"
+	overlayPath      = "orch overlay"
 )
 
 var targets = []target{
@@ -28,8 +30,12 @@ var targets = []target{
 	{directPath, plainPath, newConnection.name, 1.0},
 	{ingressPath, iptablesVXLAN, keepAlive.name, 0.65},
 	{ingressPath, iptablesVXLAN, newConnection.name, 0.65},
+	{ingressPath, swarmPath, keepAlive.name, 0.65},
+	{ingressPath, swarmPath, newConnection.name, 0.65},
 	{overlayPath, vxlanPath, newConnection.name, 0.70},
 	{overlayPath, vxlanPath, stream.name, 0.85},
+	{overlayPath, swarmOverlayPath, newConnection.name, 0.70},
+	{overlayPath, swarmOverlayPath, stream.name, 0.85},
 }
 
 // meanPacketTarget is what a packet between the nodes must have on average while
