@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -30,6 +31,9 @@ type result struct {
 
 // kvmBoot is how long a kernel may take to its first process with KVM.
 const kvmBoot = 10 * time.Second
+
+// behindOthers is the nice value of the machines: what else is at work goes first.
+const behindOthers = 10
 
 // boot runs a machine until it switches itself off: with KVM where that is
 // there and this kernel starts with it, else with emulated instructions.
@@ -71,6 +75,9 @@ func (r *result) run(ctx context.Context, opt options, initramfs, cpu string, st
 	if err != nil {
 		r.last = []string{err.Error()}
 		return
+	}
+	if err := syscall.Setpriority(syscall.PRIO_PROCESS, cmd.Process.Pid, behindOthers); err != nil {
+		r.last = append(r.last, fmt.Sprintf("lower its priority: %v", err)) // it has ended already
 	}
 	late := time.AfterFunc(start, func() { cancel(errors.New("its first process did not start")) })
 	r.read(out, opt.verbose, func() { late.Stop() })

@@ -83,9 +83,6 @@ func run(ctx context.Context, opt options) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, 10); err != nil { // inherited by the machines
-		return fmt.Errorf("lower the priority: %w", err)
-	}
 	start := time.Now()
 	kernels, err := fetchKernels(ctx, opt)
 	if err != nil {
