@@ -58,8 +58,10 @@ static __always_inline void keep_header6(struct __sk_buff *skb, struct example *
 	e->proto = ip.nexthdr;
 }
 
-/* Keeps a packet that is about to be dropped for whoever asks why. */
-static __noinline int keep_example(struct __sk_buff *skb, __u32 reason)
+/* Keeps a packet that is about to be dropped for whoever asks why. Not static: see
+ * struct room.
+ */
+__noinline int keep_example(struct __sk_buff *skb, __u32 reason)
 {
 	struct example *e = bpf_map_lookup_elem(&examples, &reason);
 	__be16 ports[2] = {};

@@ -77,10 +77,12 @@ static __noinline int flow_keep(const struct packet *p, const struct flow6_key *
 /* Wraps around after an hour. */
 static __always_inline __u32 now_micros(void) { return bpf_ktime_get_ns() / 1000; }
 
-/* Counts a handshake that the client's acknowledgment ends. */
-static __noinline int handshake_ends(const __u32 *frontend, __u32 began)
+/* Counts a handshake that the client's acknowledgment ends. Not static: see
+ * struct room.
+ */
+__noinline int handshake_ends(__u32 frontend, __u32 began)
 {
-	struct handshakes *h = bpf_map_lookup_elem(&handshakes, frontend);
+	struct handshakes *h = bpf_map_lookup_elem(&handshakes, &frontend);
 	__u32 took = now_micros() - began, bucket = 0;
 
 	if (!h)
@@ -114,7 +116,7 @@ static __noinline int flow_open(const struct packet *p, const struct flow6_key *
 }
 
 /* Notes another packet of the client. True if the flow is one to keep. */
-static __always_inline bool flow_see(const struct packet *p, struct flow *f, const __u32 *frontend,
+static __always_inline bool flow_see(const struct packet *p, struct flow *f, __u32 frontend,
 				     __u32 now)
 {
 	/* The TC program may look again at what XDP passed up: where there was

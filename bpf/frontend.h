@@ -184,7 +184,7 @@ static __always_inline struct backend *keeps(const struct packet *p, const struc
 		t->backend = flow->backend;
 		if (flow->frontend != fe->id) /* of before flows knew it */
 			flow->frontend = fe->id;
-		if (flow_see(p, flow, &fe->id, now) && brief)
+		if (flow_see(p, flow, fe->id, now) && brief)
 			flow_keep(p, key, flow);
 		t->last = is_over(flow->flags);
 		return b;
@@ -228,7 +228,7 @@ static __noinline bool goes_on(const struct packet *p, struct target *t)
 	b = bpf_map_lookup_elem(&backends, &flow->backend);
 	if (!is_of(b, flow, flow->frontend) || !b->node || begins_anew(p, flow, b, now))
 		return false;
-	flow_see(p, flow, &b->frontend, now);
+	flow_see(p, flow, b->frontend, now);
 	aim(p, b, flow->backend, t);
 	t->last = is_over(flow->flags);
 	return true;

@@ -110,7 +110,7 @@
  *   frontend_stats, backend_stats, handshakes, verdicts   per-CPU counters
  *   departed       hash      node -> what its backends got    user space
  *   examples       per-CPU   last packet of each drop reason  everywhere
- *   packet_room    per-CPU   what was read of a packet        everywhere
+ *   packet_room    per-CPU   a packet, and its session's key   everywhere
  */
 #include "express.h"
 #include "node.h"

@@ -189,27 +189,31 @@ type OrchNodeConfig struct {
 	Pad        uint32
 }
 
-type OrchPacket struct {
-	_        structs.HostLayout
-	Saddr    uint32
-	Daddr    uint32
-	Sport    uint16
-	Dport    uint16
-	Len      uint16
-	V6       bool
-	Proto    uint8
-	Tcp      uint8
-	L4At     uint8
-	L4Len    uint8
-	Fragment uint8
-	Error    bool
-	Relayed  bool
-	_        [2]byte
-	Id       uint32
-	Ack      uint32
-	Origin   uint32
-	Saddr6   OrchAddr6
-	Daddr6   OrchAddr6
+type OrchRoom struct {
+	_      structs.HostLayout
+	Packet struct {
+		_        structs.HostLayout
+		Saddr    uint32
+		Daddr    uint32
+		Sport    uint16
+		Dport    uint16
+		Len      uint16
+		V6       bool
+		Proto    uint8
+		Tcp      uint8
+		L4At     uint8
+		L4Len    uint8
+		Fragment uint8
+		Error    bool
+		Relayed  bool
+		_        [2]byte
+		Id       uint32
+		Ack      uint32
+		Origin   uint32
+		Saddr6   OrchAddr6
+		Daddr6   OrchAddr6
+	}
+	Key OrchSession6Key
 }
 
 type OrchSeen uint32

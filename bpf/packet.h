@@ -242,20 +242,35 @@ static __always_inline int xdp_drop(const struct xdp_md *xdp, const struct packe
 
 /* Where a TC program keeps its packet: one at a time runs on a CPU. It leaves
  * more of the small stack, and the verifier, which knows nothing of what is in a
- * map, follows one way through the program for all packets that look alike.
+ * map, follows one way through the program for all packets that look alike. And
+ * what is in it is there without a pointer for functions that are not static, as a
+ * verifier follows these by themselves, and once: the rest of a program takes their
+ * results as they come.
  */
+struct room {
+	struct packet packet;
+	struct session6_key key; /* see session_search */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct packet);
+	__type(value, struct room);
 } packet_room SEC(".maps");
 
-static __always_inline struct packet *room_for_packet(void)
+static __always_inline struct room *room(void)
 {
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&packet_room, &zero);
+}
+
+static __always_inline struct packet *room_for_packet(void)
+{
+	struct room *r = room();
+
+	return r ? &r->packet : NULL;
 }
 
 /* The TC parse first makes the headers linear. */

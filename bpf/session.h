@@ -87,36 +87,67 @@ static __always_inline __be16 apart(__be16 port)
 	return bpf_htons(to < PRIVILEGED ? to + (65536 - PRIVILEGED) : to);
 }
 
-/* Finds the session's key, or the key that it can have: true if it is there. */
-static __always_inline bool session_find(const struct packet *p, struct session6_key *key,
-					 __u32 now, bool *room)
-{
-	bool brief;
-	struct session *s = session_at(p, key, &brief);
-	__be16 free_port = key->k.client_port;
-	bool direct = free_port != p->sport; /* see session_open */
+enum found {
+	TAKEN, /* and all that it could have instead */
+	VACANT,
+	FOUND,
+};
 
-	*room = true;
+/* Makes the key in the room that of the session which the packet there belongs to,
+ * or the one that it can have. Not static (see struct room): followed from each
+ * call, its many ways were half of what the verifier did.
+ */
+__noinline int session_search(void)
+{
+	struct session6_key *key;
+	struct room *r = room();
+	__u32 now = now_ticks();
+	bool brief, direct, vacant = true;
+	__be16 free_port;
+	struct packet *p;
+	struct session *s;
+
+	if (!r)
+		return TAKEN;
+	key = &r->key;
+	p = &r->packet;
+	s = session_at(p, key, &brief);
+	free_port = key->k.client_port;
+	direct = free_port != p->sport; /* see session_open */
 	if (s && session_of(s, p))
-		return true;
+		return FOUND;
 	if (s && !session_over(s, p->proto, now))
-		*room = false;
+		vacant = false;
 	else if (is_syn(p))
-		return false;
+		return VACANT;
 #pragma unroll
 	for (__u32 i = 1; i <= OTHER_PORTS + 1; i++) {
 		key->k.client_port = other_port(p, i);
 		s = session_at(p, key, &brief);
 		if (s && session_of(s, p))
-			return true;
-		if (!*room && (!direct || is_apart(key->k.client_port) || i > OTHER_PORTS) &&
+			return FOUND;
+		if (!vacant && (!direct || is_apart(key->k.client_port) || i > OTHER_PORTS) &&
 		    (!s || session_over(s, p->proto, now))) {
-			*room = true;
+			vacant = true;
 			free_port = key->k.client_port;
 		}
 	}
 	key->k.client_port = free_port;
-	return false;
+	return vacant ? VACANT : TAKEN;
+}
+
+/* The same for a key that is elsewhere. */
+static __always_inline enum found session_find(struct session6_key *key)
+{
+	struct room *r = room();
+	enum found found;
+
+	if (!r)
+		return TAKEN;
+	r->key = *key;
+	found = session_search();
+	*key = r->key;
+	return found;
 }
 
 static __always_inline void session_see(struct session *s, const struct packet *p, bool from_client,
@@ -232,8 +263,9 @@ static __always_inline bool session_open(const struct node_config *cfg, const st
 	struct address client = seen_client(cfg, p, t->addr, via);
 	__u32 now = now_ticks();
 	bool direct = in_pool(cfg, p->saddr) || client.v4 == via; /* it may be so, too */
-	bool room = true, brief;
+	enum found found = VACANT;
 	struct session *s;
+	bool brief;
 
 	__builtin_memset(key, 0, sizeof(*key));
 	key->k.client = client.v4;
@@ -243,10 +275,12 @@ static __always_inline bool session_open(const struct node_config *cfg, const st
 	key->k.proto = p->proto;
 	key->client = client.v6;
 	s = session_at(p, key, &brief);
-	if (s ? !session_of(s, p) : !is_syn(p)) /* not there: another key, or none */
-		s = session_find(p, key, now, &room) ? session_at(p, key, &brief) : NULL;
+	if (s ? !session_of(s, p) : !is_syn(p)) { /* not there: another key, or none */
+		found = session_find(key);
+		s = found == FOUND ? session_at(p, key, &brief) : NULL;
+	}
 	if (!s) {
-		if (!room || p->error)
+		if (found == TAKEN || p->error)
 			return false;
 		return session_put(p, key, via, t->dsr);
 	}

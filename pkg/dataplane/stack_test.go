@@ -66,3 +66,35 @@ func TestStackOfOlderKernels(t *testing.T) {
 		}
 	}
 }
+
+// What the verifier does takes a node that starts its time, seconds on a small one, and
+// other kernels' verifiers do several times as much before they refuse at a million.
+func TestVerifierHasLittleToDo(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	const limit = 100_000
+	spec, err := prepareSpec(Config{}.withDefaults(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := ebpf.NewCollection(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer all.Close()
+	for name, program := range all.Programs {
+		info, err := program.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		verified, known := info.VerifiedInstructions()
+		if !known {
+			t.Skip("the kernel does not say how much its verifier did (before Linux 5.16)")
+		}
+		t.Logf("%s: %d instructions", name, verified)
+		if verified > limit {
+			t.Errorf("%s: the verifier followed %d instructions, want at most %d", name, verified, limit)
+		}
+	}
+}
