@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/orch-dev/orch/pkg/api"
 )
@@ -138,6 +139,9 @@ func read(status string, data []byte) ([]byte, error) {
 		for _, e := range a.Errors {
 			why = append(why, fmt.Sprintf("%s (%d)", e.Message, e.Code))
 		}
+		if len(why) == 0 {
+			return nil, fmt.Errorf("it refuses to sign (%s), and does not say why", status)
+		}
 		return nil, fmt.Errorf("it refuses to sign (%s): %s", status, said([]byte(strings.Join(why, "; "))))
 	}
 	block, _ := pem.Decode([]byte(a.Result.Certificate))
@@ -147,11 +151,19 @@ func read(status string, data []byte) ([]byte, error) {
 	return block.Bytes, nil
 }
 
+// said is what it said, as a line that a terminal may be given.
 func said(data []byte) string {
+	text := string(data[:min(len(data), maxSaid)])
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, ""))
 	if len(data) > maxSaid {
-		return string(data[:maxSaid]) + "..."
+		text += "..."
 	}
-	return string(data)
+	return text
 }
 
 // explain says in other words what TLS says.
