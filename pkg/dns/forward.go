@@ -103,10 +103,21 @@ func exchange(ctx context.Context, upstream string, query *dns.Msg) (*dns.Msg, e
 			break
 		}
 	}
+	if err := passOn(reply, query); err != nil {
+		return nil, err
+	}
+	return reply, nil
+}
+
+// passOn makes an upstream's reply one to the query.
+func passOn(reply, query *dns.Msg) error {
+	if !reply.Response || reply.Opcode != dns.OpcodeQuery {
+		return errors.New("the reply is none")
+	}
 	asked := query.Question[0]
 	if len(reply.Question) != 1 || reply.Question[0].Qtype != asked.Qtype || !strings.EqualFold(reply.Question[0].Name, asked.Name) {
-		return nil, errors.New("the reply is to another question")
+		return errors.New("the reply is to another question")
 	}
 	reply.Id, reply.Question = query.Id, query.Question
-	return reply, nil
+	return nil
 }

@@ -68,3 +68,65 @@ func FuzzQuery(f *testing.F) {
 		}
 	})
 }
+
+// FuzzReply looks for replies of other servers that make this one panic, or that it
+// passes on as what is no answer to the task's query, or cannot be sent.
+func FuzzReply(f *testing.F) {
+	query := new(dns.Msg).SetQuestion("example.org.", dns.TypeA)
+	add := func(change func(reply *dns.Msg)) {
+		reply := new(dns.Msg).SetReply(query)
+		reply.Compress = true
+		change(reply)
+		packet, err := reply.Pack()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(packet, true)
+		f.Add(packet, false)
+	}
+	record := func(text string) dns.RR {
+		rr, err := dns.NewRR(text)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return rr
+	}
+	add(func(*dns.Msg) {})
+	add(func(reply *dns.Msg) { reply.Response = false })
+	add(func(reply *dns.Msg) { reply.Question[0].Name = "example.net." })
+	add(func(reply *dns.Msg) {
+		reply.Answer = []dns.RR{record("EXAMPLE.org. 60 IN CNAME www.example.org."), record("www.example.org. 60 IN A 192.0.2.1")}
+	})
+	add(func(reply *dns.Msg) {
+		for range 100 {
+			reply.Answer = append(reply.Answer, record(`example.org. 60 IN TXT "much to say, and more than a packet has room for"`))
+		}
+	})
+	add(func(reply *dns.Msg) { reply.SetEdns0(4096, true).Rcode = dns.RcodeBadVers })
+	f.Fuzz(func(t *testing.T, packet []byte, edns bool) {
+		query := query.Copy()
+		if edns {
+			query.SetEdns0(1232, false)
+		}
+		reply := new(dns.Msg)
+		if reply.Unpack(packet) != nil || passOn(reply, query) != nil {
+			return
+		}
+		for _, size := range []int{dns.MaxMsgSize, packetSize(query)} { // over TCP, over UDP
+			reply.Truncate(size)
+			sent, err := reply.Pack()
+			if err != nil {
+				t.Fatalf("%v\ncannot be sent: %v", reply, err)
+			}
+			read := new(dns.Msg)
+			switch err := read.Unpack(sent); {
+			case err != nil:
+				t.Fatalf("%v\nis sent as what cannot be read: %v", reply, err)
+			case len(sent) > size:
+				t.Fatalf("%v\nis sent as %d bytes, of %d", reply, len(sent), size)
+			case read.Id != query.Id || !read.Response || len(read.Question) != 1 || read.Question[0] != query.Question[0]:
+				t.Fatalf("%v\nis passed on as the answer to another query than\n%v", read, query)
+			}
+		}
+	})
+}

@@ -147,15 +147,19 @@ func (s *Server) serve(ctx context.Context, at netip.Addr, w dns.ResponseWriter,
 	from, overUDP := source(w.RemoteAddr())
 	reply := s.answer(ctx, from, from == at, query)
 	if overUDP {
-		size := dns.MinMsgSize
-		if opt := query.IsEdns0(); opt != nil {
-			size = min(max(int(opt.UDPSize()), dns.MinMsgSize), maxUDP)
-		}
-		reply.Truncate(size)
+		reply.Truncate(packetSize(query))
 	}
 	if err := w.WriteMsg(reply); err != nil && !errors.Is(err, net.ErrClosed) {
 		s.log.Debug("answer to a name query not sent", "to", from, "err", err)
 	}
+}
+
+// packetSize is how large an answer over UDP may be.
+func packetSize(query *dns.Msg) int {
+	if opt := query.IsEdns0(); opt != nil {
+		return min(max(int(opt.UDPSize()), dns.MinMsgSize), maxUDP)
+	}
+	return dns.MinMsgSize
 }
 
 func source(addr net.Addr) (from netip.Addr, overUDP bool) {
