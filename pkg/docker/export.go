@@ -222,8 +222,11 @@ func newExport(dir, id string, files map[string]string) (*export, error) {
 		Config string
 		Layers []string
 	}
-	if err := json.Unmarshal(list, &images); err != nil || len(images) != 1 {
-		return nil, fmt.Errorf("the engine gave the manifest of %d images (%w)", len(images), err)
+	if err := json.Unmarshal(list, &images); err != nil {
+		return nil, fmt.Errorf("the engine gave a manifest that cannot be read: %w", err)
+	}
+	if len(images) != 1 {
+		return nil, fmt.Errorf("the engine gave the manifest of %d images", len(images))
 	}
 	ex := &export{dir: dir}
 	if ex.manifest.Config, err = os.ReadFile(files[images[0].Config]); err != nil {
