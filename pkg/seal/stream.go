@@ -20,11 +20,12 @@ var (
 	last = []byte{1}
 )
 
-// PlainSize is the number of bytes in a sealed stream of that size.
+// PlainSize is the number of bytes in a sealed stream of that size; in one that was
+// cut off too early for any, none.
 func PlainSize(sealed int64) int64 {
-	body := sealed - HeadSize
+	body := max(sealed-HeadSize, 0)
 	chunks := (body + chunkSize + tagSize - 1) / (chunkSize + tagSize)
-	return body - chunks*tagSize
+	return max(body-chunks*tagSize, 0)
 }
 
 // Writer seals what is written to it, under the ring's newest key, into w. The
