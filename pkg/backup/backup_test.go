@@ -119,9 +119,22 @@ func TestHeaderIsSealedToo(t *testing.T) {
 	}
 }
 
+// FuzzRead looks for files that make who reads them panic, and for those that are
+// taken for a backup though nobody with the key has made them.
 func FuzzRead(f *testing.F) {
 	key := make(seal.UnlockKey, 32)
-	f.Add(write(f, key, "state"))
+	file := write(f, key, "state")
+	f.Add(file)
+	f.Add(file[:len(file)-1])
 	f.Add([]byte(`{"format":"orch-backup","version":1}` + "\n"))
-	f.Fuzz(func(_ *testing.T, data []byte) { _, _, _ = read(data, key) })
+	f.Fuzz(func(t *testing.T, data []byte) {
+		checked, checkErr := backup.Check(bytes.NewReader(data))
+		h, state, err := read(data, key)
+		switch {
+		case err == nil && (state != "state" || h.Index != header.Index || !h.Made.Equal(header.Made)):
+			t.Errorf("%q was made by nobody, and is taken for %+v with %q", data, h, state)
+		case err == nil && (checkErr != nil || checked != h):
+			t.Errorf("without the key %q is %+v: %v", data, checked, checkErr)
+		}
+	})
 }

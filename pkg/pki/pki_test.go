@@ -6,7 +6,9 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/pem"
 	"math/big"
+	mathrand "math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -324,6 +326,61 @@ func FuzzCertificate(f *testing.F) {
 		_, _ = RequestKey(der)
 		if c, err := NewCredentials(key, api.Certificate{Node: der, Chain: [][]byte{der}, Roots: [][]byte{der}}); err == nil {
 			t.Errorf("credentials of %s, which nobody has issued", c.Identity)
+		}
+	})
+}
+
+// FuzzAuthority reads the certificate of an authority outside, as users give it.
+func FuzzAuthority(f *testing.F) {
+	authority := must(NewAuthority(rand.Reader, newID(), now))
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.cert.Raw})
+	f.Add(text)
+	f.Add(append(bytes.Clone(text), text...))
+	f.Add(append([]byte("before\n"), text...))
+	f.Add([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		der, err := ParseAuthority(data, now)
+		if err != nil {
+			if api.CodeOf(err) != api.CodeInvalid {
+				t.Errorf("%q: %v", data, err)
+			}
+			return
+		}
+		if cert, err := x509.ParseCertificate(der); err != nil || !cert.IsCA || cert.NotAfter.Before(now) {
+			t.Errorf("%q is taken for an authority: %v", data, err)
+		}
+		if _, err := poolOf([][]byte{der}); err != nil {
+			t.Errorf("%q is taken, and cannot be trusted: %v", data, err)
+		}
+	})
+}
+
+// FuzzIssued looks for what an authority outside may answer that makes a manager
+// panic, or that it takes for what was asked, or for the next authority, though the
+// authority never signed it.
+func FuzzIssued(f *testing.F) {
+	rand := mathrand.NewChaCha8([32]byte{}) // the same in each of the fuzzer's processes
+	cluster := api.NewID(rand)
+	authority, next := must(NewAuthority(rand, cluster, now)), must(NewAuthority(rand, cluster, now))
+	id := Identity{cluster, api.RoleWorker, api.NodeID(api.NewID(rand))}
+	request := must(Request(must(NewKey(rand))))
+	issued := must(authority.Issue(rand, request, id, DefaultLife, now))
+	cross := must(authority.CrossSign(rand, next.cert.Raw, now))
+	another := must(authority.Issue(rand, request, Identity{cluster, api.RoleManager, id.Node}, DefaultLife, now))
+	foreign := must(next.Issue(rand, request, id, DefaultLife, now))
+	if CheckIssued(issued, request, authority.cert.Raw, id, now) != nil || CheckCross(cross, authority.cert.Raw, next.cert.Raw, now) != nil {
+		f.Fatal("what was signed is refused")
+	}
+	for _, der := range [][]byte{issued, cross, another, foreign, authority.cert.Raw, next.cert.Raw, request, append(bytes.Clone(issued), 0), nil} {
+		f.Add(der)
+	}
+	signed := func(der []byte) []byte { return must(x509.ParseCertificate(der)).RawTBSCertificate }
+	f.Fuzz(func(t *testing.T, der []byte) {
+		if CheckIssued(der, request, authority.cert.Raw, id, now) == nil && !bytes.Equal(signed(der), signed(issued)) {
+			t.Errorf("%x was never signed for %s", der, id)
+		}
+		if CheckCross(der, authority.cert.Raw, next.cert.Raw, now) == nil && !bytes.Equal(signed(der), signed(cross)) {
+			t.Errorf("%x was never signed for the next authority", der)
 		}
 	})
 }

@@ -188,6 +188,26 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
+// FuzzUnlockKey reads what users type.
+func FuzzUnlockKey(f *testing.F) {
+	f.Add(seal.NewUnlockKey(rand.Reader).Text())
+	f.Add(" " + strings.ToUpper(make(seal.UnlockKey, 32).Text()) + "\r\n")
+	f.Add("orchkey1-" + strings.Repeat("7", 52))
+	f.Add("orchkey1-" + strings.Repeat("\n", 52))
+	f.Fuzz(func(t *testing.T, text string) {
+		key, err := seal.ParseUnlockKey(text)
+		if err != nil {
+			if len(text) > 10 && strings.Contains(err.Error(), text) {
+				t.Errorf("the error shows what may be a key: %v", err)
+			}
+			return
+		}
+		if again, err := seal.ParseUnlockKey(key.Text()); err != nil || !again.Equal(key) {
+			t.Errorf("%q becomes %q: %v", text, key.Text(), err)
+		}
+	})
+}
+
 func BenchmarkSeal(b *testing.B) {
 	box := seal.NewRing(rand.Reader).NewBox()
 	for _, size := range []int{300, 4 << 10, 1 << 20} {
