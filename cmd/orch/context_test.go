@@ -16,7 +16,7 @@ import (
 )
 
 // userFile writes what `orch user add` would.
-func userFile(t *testing.T, name string) string {
+func userFile(t testing.TB, name string) string {
 	t.Helper()
 	cluster := &api.Cluster{ID: api.NewID(rand.Reader)}
 	authority, err := pki.NewAuthority(rand.Reader, cluster.ID, time.Now())

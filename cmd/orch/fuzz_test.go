@@ -1,9 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -54,6 +60,73 @@ func FuzzFlags(f *testing.F) {
 		}
 		if labels, err := parseLabels([]string{label}); err == nil && len(labels) != 1 {
 			t.Errorf("%q is %d labels", label, len(labels))
+		}
+	})
+}
+
+// FuzzExternal looks for values of --external-ca that make the command line panic, or
+// that a manager would not understand as they were meant.
+func FuzzExternal(f *testing.F) {
+	f.Add("https://ca:8888/api/v1/cfssl/sign")
+	f.Add("protocol=cfssl,url=https://ca/sign,profile=nodes")
+	f.Add("url=https://[::1]:1/%zz,profile=")
+	f.Add("url=https://a\x00b/,url=https://c/")
+	f.Add("url=,=,")
+	f.Fuzz(func(t *testing.T, text string) {
+		if strings.Contains(text, "cacert=") {
+			t.Skip() // what files there are
+		}
+		ca, err := parseExternal(text)
+		if err != nil {
+			return
+		}
+		if !utf8.ValidString(text) {
+			t.Skip() // JSON has none
+		}
+		sent, err := json.Marshal(ca)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := new(api.ExternalCA)
+		if err := json.Unmarshal(sent, got); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(ca, got); diff != "" || got.Validate() != nil {
+			t.Fatalf("%q is sent as %s, %v (-meant +read):\n%s", text, sent, got.Validate(), diff)
+		}
+		if _, err := http.NewRequestWithContext(t.Context(), http.MethodPost, got.URL, nil); err != nil {
+			t.Fatalf("%q is taken, and cannot be asked: %v", text, err)
+		}
+	})
+}
+
+// FuzzContext looks for files, given as those of a user, that make the command line
+// panic, that it refuses without saying which, or that it takes for a user's whose
+// certificate they do not have.
+func FuzzContext(f *testing.F) {
+	file, err := os.ReadFile(userFile(f, "vera"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(file)
+	f.Add(file[:len(file)/2])
+	f.Add([]byte(`{"key":"AAAA","managers":["127.0.0.1:1"],"certificate":{"roots":[null]}}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		path := filepath.Join(t.TempDir(), "x.orch")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := readRemote(path)
+		if err != nil {
+			if !strings.Contains(err.Error(), path) {
+				t.Fatalf("%q: %v", data, err)
+			}
+			return
+		}
+		credentials, err := r.credentials()
+		if err != nil || !bytes.Equal(credentials.Certificate.Certificate[0], r.Certificate.Node) {
+			t.Fatalf("%q: %v", data, err)
 		}
 	})
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // founded is the identity of a cluster's first node, kept in dir.
-func founded(t *testing.T, dir string) (*identity, *api.Cluster) {
+func founded(t testing.TB, dir string) (*identity, *api.Cluster) {
 	t.Helper()
 	id, err := loadIdentity(dir)
 	if err != nil {
