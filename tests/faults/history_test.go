@@ -81,7 +81,7 @@ func (c *cluster) record(ctx context.Context, rng *rand.Rand) (*history, func())
 				if op.write {
 					op.value = fmt.Sprintf("%d-%d", id, n)
 				}
-				h.do(c, id, node, op)
+				_ = h.do(c, id, node, op, callLimit) // it is in the history
 				time.Sleep(time.Duration(rng.Int64N(int64(2 * clientPause))))
 			}
 		})
@@ -89,9 +89,10 @@ func (c *cluster) record(ctx context.Context, rng *rand.Rand) (*history, func())
 	return h, wg.Wait
 }
 
-// do makes one call and notes it.
-func (h *history) do(c *cluster, id int, node string, op operation) {
-	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+// do makes one call, which has so much time, notes it, and returns what it failed
+// with.
+func (h *history) do(c *cluster, id int, node string, op operation, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	call := time.Since(h.began).Nanoseconds()
 	var value string
@@ -113,9 +114,17 @@ func (h *history) do(c *cluster, id int, node string, op operation) {
 		h.unknown++
 		done = time.Hour.Nanoseconds() * 24 // open to the end
 	default:
-		return // a read that failed says nothing
+		return err // a read that failed says nothing
 	}
 	h.ops = append(h.ops, porcupine.Operation{ClientId: id, Input: op, Call: call, Output: value, Return: done})
+	return err
+}
+
+// written is how many writes were acknowledged.
+func (h *history) written() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.acknowledged
 }
 
 // check fails the test unless the history is linearizable.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,6 +65,39 @@ var faults = []fault{
 			c.begin(t, node)
 		}
 	}},
+}
+
+// victim says to whom faults happen.
+type victim struct {
+	name string
+	// of picks those that are hit, and those that are not, of the leader and of the
+	// others, which come in any order.
+	of func(leader string, others []string, rng *rand.Rand) (hit, rest []string)
+}
+
+var victims = []victim{
+	{"the leader", func(leader string, others []string, _ *rand.Rand) (hit, rest []string) {
+		return []string{leader}, others
+	}},
+	{"a follower", func(leader string, others []string, _ *rand.Rand) (hit, rest []string) {
+		return others[:1], append([]string{leader}, others[1:]...)
+	}},
+	{"two of three", func(leader string, others []string, rng *rand.Rand) (hit, rest []string) {
+		if rng.IntN(2) == 0 {
+			return others, []string{leader}
+		}
+		return []string{leader, others[0]}, others[1:]
+	}},
+}
+
+// others are the nodes but one, in any order.
+func (c *cluster) others(but string, rng *rand.Rand) (names []string) {
+	for _, i := range rng.Perm(len(c.Nodes())) {
+		if name := c.Nodes()[i].Name; name != but {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func must(t *testing.T, err error) {
