@@ -171,18 +171,20 @@ func parseConnection(m []byte) (connection, bool) {
 	} else {
 		c.peer = netip.AddrFrom16([16]byte(m[24:40])).Unmap()
 	}
-	attrs, err := nl.ParseRouteAttr(m[diagMessageSize:])
-	if err != nil {
-		return connection{}, false
-	}
-	for _, a := range attrs {
-		if a.Attr.Type == diagInfo {
+	// Not by nl.ParseRouteAttr, which panics where the last one lacks its padding.
+	for attrs := m[diagMessageSize:]; len(attrs) >= unix.SizeofRtAttr; {
+		size, kind := int(binary.NativeEndian.Uint16(attrs)), binary.NativeEndian.Uint16(attrs[2:])
+		if size < unix.SizeofRtAttr || size > len(attrs) {
+			return connection{}, false
+		}
+		if kind == diagInfo {
 			var info unix.TCPInfo // a kernel may know more or fewer of its fields
-			copy(unsafe.Slice((*byte)(unsafe.Pointer(&info)), unsafe.Sizeof(info)), a.Value)
+			copy(unsafe.Slice((*byte)(unsafe.Pointer(&info)), unsafe.Sizeof(info)), attrs[unix.SizeofRtAttr:size])
 			c.sent = time.Duration(info.Last_data_sent) * time.Millisecond
 			c.heard = time.Duration(info.Last_data_recv) * time.Millisecond
 			c.spoken = info.Bytes_received > 0
 		}
+		attrs = attrs[min((size+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1), len(attrs)):]
 	}
 	return c, true
 }

@@ -27,6 +27,7 @@ func FuzzConnection(f *testing.F) {
 	f.Add(message(unix.AF_INET, attr(8, diagInfo, 4)...))         // of one that says less
 	f.Add(message(unix.AF_INET, attr(0, diagInfo, 8)...))
 	f.Add(message(unix.AF_INET, attr(0xffff, diagInfo, 8)...))
+	f.Add(message(unix.AF_INET, attr(4+9, diagInfo, 9)...)) // without its padding
 	f.Add(message(unix.AF_INET, 1, 0, 2))
 	f.Add(message(0)[:diagMessageSize-1])
 	f.Fuzz(func(t *testing.T, m []byte) {
