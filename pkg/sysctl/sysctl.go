@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,8 +36,8 @@ type Journal struct {
 
 // note is a setting as it was found, and as it was set.
 type note struct {
-	Key string `json:"key"` // below /proc/sys, with slashes: device names may have dots
-	Was string `json:"was"`
+	Key string `json:"key"`           // below /proc/sys, with slashes: device names may have dots
+	Was string `json:"was"`           // of reserved ports: those of others
 	Set string `json:"set,omitempty"` // "" of one that the kernel changed along with another
 }
 
@@ -90,14 +91,7 @@ func (j *Journal) Restore() error {
 	var errs []error
 	slices.Reverse(notes)
 	for _, n := range notes {
-		now, err := read(n.Key)
-		if errors.Is(err, os.ErrNotExist) || err == nil && (now == n.Was || n.Set != "" && now != n.Set) {
-			continue
-		}
-		if err == nil {
-			err = write(n.Key, n.Was)
-		}
-		if err != nil {
+		if err := n.restore(); err != nil {
 			errs = append(errs, fmt.Errorf("restore sysctl %s: %w", n.Key, err))
 		}
 	}
@@ -108,6 +102,20 @@ func (j *Journal) Restore() error {
 		return fmt.Errorf("forget changed sysctls: %w", err)
 	}
 	return nil
+}
+
+func (n note) restore() error {
+	if n.Key == reservedPorts {
+		return n.restorePorts()
+	}
+	now, err := read(n.Key)
+	if errors.Is(err, os.ErrNotExist) || err == nil && (now == n.Was || n.Set != "" && now != n.Set) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return write(n.Key, n.Was)
 }
 
 func find(notes []note, key string) int {
@@ -156,14 +164,38 @@ func match(pattern string) []string {
 	return paths
 }
 
+// read returns a setting. Of a list the kernel gives what fits the first read, and
+// says that this is all: so one that fills the room is read again, with more of it.
 func read(key string) (string, error) {
-	value, err := os.ReadFile(filepath.Join(root, key))
-	return strings.TrimSpace(string(value)), err
+	f, err := os.Open(filepath.Join(root, key))
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	for size := 4096; ; size *= 2 {
+		value := make([]byte, size)
+		n, err := f.ReadAt(value, 0)
+		if errors.Is(err, io.EOF) {
+			return strings.TrimSpace(string(value[:n])), nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
 }
 
+// write sets a setting. The line's end makes one of an empty value, which the kernel
+// passes over otherwise. It takes less than a page of a list at once, and adds what is
+// written behind that.
 func write(key, value string) error {
-	if err := os.WriteFile(filepath.Join(root, key), []byte(value), 0); err != nil {
+	if err := os.WriteFile(filepath.Join(root, key), []byte(value+"\n"), 0); err != nil {
+		if len(value) > maxTold {
+			value = value[:maxTold] + "..."
+		}
 		return fmt.Errorf("set sysctl %s to %s: %w", key, value, err)
 	}
 	return nil
 }
+
+// maxTold is how much an error tells of a value, in bytes.
+const maxTold = 200
