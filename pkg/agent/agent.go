@@ -75,6 +75,15 @@ type Tunnels interface {
 	Apply(plan api.NetworkPlan) ([]int, error)
 }
 
+// Ports keeps ports from connections of the node's own, which would be taken for
+// clients'.
+type Ports interface {
+	ReservePorts(ports []uint16) error
+	// ReleasePorts ends the reservation of all that were reserved, also by another
+	// process, but of these.
+	ReleasePorts(but []uint16) error
+}
+
 // Names answers for services and tasks.
 type Names interface {
 	Set(zone network.Zone)
@@ -113,6 +122,7 @@ type Config struct {
 	Links     Links
 	Dataplane Dataplane
 	Tunnels   Tunnels
+	Ports     Ports
 	Names     Names
 	Gossip    Gossip
 	Managers  Managers

@@ -243,6 +243,12 @@ func (m *machine) Apply(_ context.Context, plan api.NetworkPlan) error {
 	return nil
 }
 
+// noPorts is of a node on which nothing needs to be reserved.
+type noPorts struct{}
+
+func (noPorts) ReservePorts([]uint16) error { return nil }
+func (noPorts) ReleasePorts([]uint16) error { return nil }
+
 // wires are a machine's devices that encrypt: each has 40 and its epoch as index.
 type wires struct{ *machine }
 
@@ -490,7 +496,7 @@ func run(t *testing.T, m *machine, c *cluster) (stop func()) {
 func runWith(t *testing.T, m *machine, c *cluster, l *lease) (stop func()) {
 	t.Helper()
 	a := New(Config{
-		Node: "n1", Runtime: m, Links: m, Dataplane: m, Tunnels: wires{m}, Names: m, Gossip: c, Managers: c, Fence: l,
+		Node: "n1", Runtime: m, Links: m, Dataplane: m, Tunnels: wires{m}, Ports: noPorts{}, Names: m, Gossip: c, Managers: c, Fence: l,
 		DNS: netip.MustParseAddr("169.254.20.53"), Info: m.Info,
 		Now: time.Now, Log: slog.New(slog.DiscardHandler),
 	})

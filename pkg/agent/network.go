@@ -21,9 +21,11 @@ func (a *Agent) syncNetwork(ctx context.Context) error {
 		links, linksChanged := a.links.Get()
 		var look <-chan time.Time
 		if view != nil && view.Cluster != nil {
+			interval := portsInterval
 			if view.Encrypts() {
-				look = time.After(tunnelInterval)
+				interval = tunnelInterval
 			}
+			look = time.After(interval)
 			if err := a.applyNetwork(ctx, view, links); err != nil {
 				a.Log.Error("cannot put the network into the kernel", "index", view.Index, "err", err)
 				pause(ctx, retryDelay)
@@ -46,6 +48,26 @@ func (a *Agent) syncNetwork(ctx context.Context) error {
 // tunnelInterval is how often the node looks whether the devices that encrypt are
 // still as they should be: until then nothing that has to be encrypted leaves.
 const tunnelInterval = 10 * time.Second
+
+// portsInterval is how often the node looks whether its published ports are still
+// reserved: who writes the kernel's list anew, as `sysctl --system` does, may not know
+// of them.
+const portsInterval = time.Minute
+
+// reservePorts keeps the kernel from giving published ports to connections of the
+// node's own. That it cannot holds up nothing.
+func (a *Agent) reservePorts(ports []uint16) {
+	if err := a.Ports.ReservePorts(ports); err != nil {
+		a.Log.Error("cannot reserve published ports: connections of the node's own from them would be taken for clients'", "err", err)
+	}
+}
+
+// releasePorts gives the kernel back what was reserved, but for these.
+func (a *Agent) releasePorts(but []uint16) {
+	if err := a.Ports.ReleasePorts(but); err != nil {
+		a.Log.Error("ports that are not published any more stay reserved", "err", err)
+	}
+}
 
 // makeTunnels makes the devices of a plan and puts them into it. The managers are
 // told of the keys of new ones. What cannot be made holds up nothing else.
@@ -82,9 +104,12 @@ func (a *Agent) applyNetwork(ctx context.Context, view *api.Snapshot, links map[
 	plan := network.Plan(view, a.Node, a.Gossip.Suspects(), links)
 	a.makeTunnels(&plan)
 	a.guardMembers(plan.Members)
+	ports := plan.Published()
+	a.reservePorts(ports)
 	if err := a.Dataplane.Apply(ctx, plan); err != nil {
 		return err
 	}
+	a.releasePorts(ports)
 	a.Names.Set(network.Names(view, a.Node))
 	return nil
 }

@@ -1,6 +1,9 @@
 package api
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // NetworkPlan is all that one node's data plane has to know: the whole desired
 // state, never a change to it. Applying the same plan twice changes nothing.
@@ -24,6 +27,19 @@ type NetworkPlan struct {
 	Endpoints []PlanEndpoint
 	Frontends []Frontend
 	Tunnels   TunnelPlan
+}
+
+// Published are the ports of the node that clients connect to, of any address and
+// protocol, ascending.
+func (p *NetworkPlan) Published() []uint16 {
+	var ports []uint16
+	for _, f := range p.Frontends {
+		if !f.Virtual() {
+			ports = append(ports, f.Port)
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
 }
 
 // Member is a node as the overlay sees it.

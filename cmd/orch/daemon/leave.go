@@ -185,7 +185,10 @@ func (d *daemon) removeNetwork(ctx context.Context, id identity, purge bool) err
 		return err
 	}
 	nothing := api.NetworkPlan{Node: id.Node, Underlay: id.Addr, Pool: netip.MustParsePrefix(id.Pool)} // newLinks has parsed it
-	return errors.Join(plane.Apply(ctx, nothing), plane.Close())
+	if err := errors.Join(plane.Apply(ctx, nothing), plane.Close()); err != nil {
+		return err
+	}
+	return d.sysctls.ReleasePorts(nil)
 }
 
 func (d *daemon) imageDir() string { return filepath.Join(d.stateDir, "images") }

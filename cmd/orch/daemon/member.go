@@ -242,7 +242,7 @@ func (m *member) announce() (stop func()) {
 func (m *member) initAgent() error {
 	m.agent = agent.New(agent.Config{
 		Node: m.id.Node, Addr: netip.AddrPortFrom(m.id.Addr, m.d.apiPort), Runtime: m.engine, Links: taskLinks{m.links}, Dataplane: m.plane, Tunnels: tunnels{m.tunnels},
-		Names: zoneSetter{m.names}, Gossip: m.gossip, Managers: m.managers, Fence: m.fence, Copies: m.managers, DNS: dnsAddr,
+		Ports: m.d.sysctls, Names: zoneSetter{m.names}, Gossip: m.gossip, Managers: m.managers, Fence: m.fence, Copies: m.managers, DNS: dnsAddr,
 		Info: func(ctx context.Context) api.NodeInfo { return m.d.nodeInfo(ctx, m) },
 		Now:  time.Now, Log: m.d.log.With("part", "agent"),
 	})
