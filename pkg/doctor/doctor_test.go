@@ -133,7 +133,7 @@ func TestFaults(t *testing.T) {
 		{"ephemeral port published", func(f *api.NodeFacts) {
 			f.Published, f.Reserved = []uint16{8080, 40000, 50001}, [][2]uint16{{50000, 50010}}
 		}, Finding{Check: "reserved ports", Level: Warn, Found: "the kernel may use 40000 for connections of the node's own, which the data plane then takes for clients'",
-			Do: "sysctl -w net.ipv4.ip_local_reserved_ports=40000, with those that it has already"}},
+			Do: "sysctl -w net.ipv4.ip_local_reserved_ports=40000, with those that it has already; the daemon's log says why it did not"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -72,7 +72,8 @@ func overlay(f *api.NodeFacts) []Finding {
 }
 
 // reservedPorts finds published ports that the kernel may give to a connection
-// of the node's own: answers to it would be taken for clients'.
+// of the node's own: answers to it would be taken for clients'. The daemon keeps
+// them from that, if it can and nobody undoes it.
 func reservedPorts(f *api.NodeFacts) []Finding {
 	var clash []string
 	for _, port := range f.Published {
@@ -84,7 +85,7 @@ func reservedPorts(f *api.NodeFacts) []Finding {
 		return []Finding{ok("no published port is one that the kernel gives to clients (%d to %d)", f.Ephemeral[0], f.Ephemeral[1])}
 	}
 	list := strings.Join(clash, ",")
-	return []Finding{bad(Warn, "sysctl -w net.ipv4.ip_local_reserved_ports="+list+", with those that it has already",
+	return []Finding{bad(Warn, "sysctl -w net.ipv4.ip_local_reserved_ports="+list+", with those that it has already; the daemon's log says why it did not",
 		"the kernel may use %s for connections of the node's own, which the data plane then takes for clients'", list)}
 }
 

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +19,7 @@ import (
 	"github.com/orch-dev/orch/pkg/dataplane"
 	"github.com/orch-dev/orch/pkg/netdev"
 	"github.com/orch-dev/orch/pkg/network"
+	"github.com/orch-dev/orch/pkg/sysctl"
 )
 
 const (
@@ -58,12 +58,15 @@ func (d *daemon) Diagnose(ctx context.Context, _ *api.Empty) (*api.NodeFacts, er
 	if f.Fsync, err = measureFsync(d.stateDir); err != nil {
 		f.FsyncError = err.Error()
 	}
-	f.Ephemeral, f.Reserved = ephemeralPorts()
+	if f.Ephemeral, f.Reserved, err = sysctl.LocalPorts(); err != nil {
+		return nil, err
+	}
 	if view := m.agent.View(); view != nil {
 		if lacks := lacksEncryption(); lacks == "" || view.Encrypts() {
 			f.Features = append(f.Features, api.Feature{Name: "WireGuard", Have: lacks == "", Without: "of the encrypted networks no task runs here, and no client gets through here to one"})
 		}
-		f.Published = publishedPorts(view)
+		plan := network.Plan(view, m.id.Node, nil, nil)
+		f.Published = plan.Published()
 		f.DSR = network.DSR(view)
 		f.Peers = m.tryPeers(ctx, view, f.UplinkMTU)
 	}
@@ -193,39 +196,4 @@ func readSysctl(name string) string {
 		return ""
 	}
 	return strings.TrimSpace(string(value))
-}
-
-// ephemeralPorts is where the kernel takes client ports from, and what it leaves
-// out of that.
-func ephemeralPorts() (ephemeral [2]uint16, reserved [][2]uint16) {
-	if fields := strings.Fields(readSysctl("ip_local_port_range")); len(fields) == 2 {
-		ephemeral = [2]uint16{parsePort(fields[0]), parsePort(fields[1])}
-	}
-	for part := range strings.SplitSeq(readSysctl("ip_local_reserved_ports"), ",") {
-		if part == "" {
-			continue
-		}
-		first, last, isRange := strings.Cut(part, "-")
-		if !isRange {
-			last = first
-		}
-		reserved = append(reserved, [2]uint16{parsePort(first), parsePort(last)})
-	}
-	return ephemeral, reserved
-}
-
-func parsePort(s string) uint16 {
-	n, _ := strconv.ParseUint(s, 10, 16) // the kernel wrote it
-	return uint16(n)
-}
-
-func publishedPorts(view *api.Snapshot) []uint16 {
-	var ports []uint16
-	for _, svc := range view.Services {
-		for _, p := range svc.Ports {
-			ports = append(ports, p.Published)
-		}
-	}
-	slices.Sort(ports)
-	return slices.Compact(ports)
 }
