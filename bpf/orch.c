@@ -76,10 +76,10 @@
  * virtual IP from one port and directly from another that is 32768 away (session.h
  * has the few that are paired otherwise), which takes a task whose ephemeral ports
  * span more than half of them or that chooses them itself; a TCP packet that lands
- * on a published port but belongs to a connection of the node's own, from an
- * ephemeral port of that number, is taken for a client's (reserve published ports
- * with net.ipv4.ip_local_reserved_ports), and so is the answer to a task that sent
- * from a port of a number that is published, as masquerading keeps it; VLAN tags pass.
+ * on a published port but belongs to a connection of the node's own from there is
+ * taken for a client's (published ports are reserved, which leaves connections that
+ * chose theirs or were there before), and so is the answer to a task that sent from
+ * a port of a number that is published, as masquerading keeps it; VLAN tags pass.
  *
  * IPv6
  *
