@@ -83,7 +83,8 @@ func purge(t *testing.T, c *cluster, datapath lab.Datapath) {
 		if len(objects) < 20 {
 			t.Errorf("the guest has only %d objects in the kernel: %v", len(objects), objects)
 		}
-		for _, line := range []string{"/proc/sys/net/ipv4/ip_forward = 1", "/proc/sys/net/ipv6/conf/all/forwarding = 1", "nft list ruleset: table ip orch {"} {
+		for _, line := range []string{"/proc/sys/net/ipv4/ip_forward = 1", "/proc/sys/net/ipv6/conf/all/forwarding = 1",
+			"/proc/sys/net/ipv4/ip_local_reserved_ports = 48083", "nft list ruleset: table ip orch {"} {
 			if slices.Contains(before, line) || !slices.Contains(c.inventory(t), line) {
 				t.Errorf("the inventory does not tell what is new on a node: %s", line)
 			}
