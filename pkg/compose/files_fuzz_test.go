@@ -2,7 +2,6 @@ package compose_test
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -42,15 +41,7 @@ include: [{path: more.yaml, env_file: vars}]
 		project, err := compose.Load(context.Background(), "blog",
 			[]compose.Source{{Name: "compose.yaml", Content: []byte(stack)}}, compose.Options{WorkingDir: dir})
 		if err != nil {
-			problems, ok := errors.AsType[*compose.Problems](err)
-			if !ok || len(problems.List) == 0 {
-				t.Fatalf("error %v (%T), want *Problems", err, err)
-			}
-			for _, p := range problems.List {
-				if p.Message == "" || p.Line < 0 || p.File == "" {
-					t.Errorf("problem says too little: %+v", p)
-				}
-			}
+			wantProblems(t, err)
 			return
 		}
 		for _, file := range project.Files {

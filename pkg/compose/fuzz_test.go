@@ -41,14 +41,20 @@ func FuzzLoad(f *testing.F) {
 			}
 			return
 		}
-		problems, ok := errors.AsType[*compose.Problems](err)
-		if !ok || len(problems.List) == 0 {
-			t.Fatalf("error %v (%T), want *Problems", err, err)
-		}
-		for _, p := range problems.List {
-			if p.Message == "" || p.Line < 0 || p.File == "" {
-				t.Errorf("problem says too little: %+v", p)
-			}
-		}
+		wantProblems(t, err)
 	})
+}
+
+// wantProblems expects an error to say of each problem what and where it is.
+func wantProblems(t *testing.T, err error) {
+	t.Helper()
+	problems, ok := errors.AsType[*compose.Problems](err)
+	if !ok || len(problems.List) == 0 {
+		t.Fatalf("error %v (%T), want *Problems", err, err)
+	}
+	for _, p := range problems.List {
+		if p.Message == "" || p.Line < 0 || p.File == "" {
+			t.Errorf("problem says too little: %+v", p)
+		}
+	}
 }
