@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/orch-dev/orch/pkg/quiet"
 )
 
 const (
@@ -19,7 +21,7 @@ const (
 )
 
 // beat has the node, while it leads, send its heartbeats to all followers at the same
-// time, until ctx ends.
+// time, until ctx ends. It closes the ticker.
 //
 // Left to itself Raft sends each follower its own, at times of their own and five to
 // ten within an election timeout. What that costs is not so much the messages as that
@@ -30,12 +32,10 @@ const (
 // through waits for the disk. For them to be no more than that, the leader goes by
 // another HeartbeatTimeout, of which a leader makes no other use; the lease, and
 // with it who may believe to lead, stays as it is.
-func beat(ctx context.Context, r *raft.Raft, timeout time.Duration) {
+func beat(ctx context.Context, r *raft.Raft, timeout time.Duration, ticker *quiet.Ticker) {
+	defer ticker.Close()
 	interval := timeout / heartbeats
 	every := interval
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	ticker.Stop() // until the node leads
 	for {
 		select {
 		case <-ctx.Done():
@@ -43,13 +43,13 @@ func beat(ctx context.Context, r *raft.Raft, timeout time.Duration) {
 		case leads := <-r.LeaderCh():
 			conf := r.ReloadableConfig()
 			conf.HeartbeatTimeout, conf.ElectionTimeout = timeout, timeout
-			ticker.Stop()
+			every = 0
 			if leads {
 				conf.HeartbeatTimeout = raftHeartbeats * interval
 				conf.ElectionTimeout = conf.HeartbeatTimeout // which must not be less
 				every = interval
-				ticker.Reset(every)
 			}
+			ticker.Reset(every)
 			_ = r.ReloadConfig(conf) // it refuses nothing but timeouts below 5 ms
 		case <-ticker.C:
 			r.VerifyLeader() // whose answer Raft itself acts upon

@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/orch-dev/orch/pkg/api"
+	"github.com/orch-dev/orch/pkg/quiet"
 	"github.com/orch-dev/orch/pkg/seal"
 )
 
@@ -144,9 +145,13 @@ func (n *Node) open(timeout time.Duration, applied bool) error {
 		Timeout: rpcTimeout,
 	}))
 	n.disk.limit.Store(int64(stallAfter * timeout))
-	r, err := n.newRaft(conf, trans)
+	ticker, err := quiet.NewTicker()
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), trans.Close())
+	}
+	r, err := n.newRaft(conf, trans)
+	if err != nil {
+		return errors.Join(fmt.Errorf("start raft: %w", err), ticker.Close(), trans.Close())
 	}
 	r.RegisterObserver(raft.NewObserver(n.lead.observed, false, func(o *raft.Observation) bool {
 		_, ok := o.Data.(raft.LeaderObservation)
@@ -157,7 +162,7 @@ func (n *Node) open(timeout time.Duration, applied bool) error {
 	n.timeout = timeout
 	ctx, cancel := context.WithCancel(context.Background())
 	n.endBeat = cancel
-	go beat(ctx, r, timeout)
+	go beat(ctx, r, timeout, ticker)
 	go n.succeed(ctx, r, trans, timeout)
 	return nil
 }

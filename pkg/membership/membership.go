@@ -26,9 +26,9 @@ import (
 // Config says who the node is and where it gossips.
 type Config struct {
 	ID       api.NodeID
-	BindAddr string // IP address
+	BindAddr string // IPv4 address
 	Port     int    // UDP and TCP; 0 takes a free one
-	// AdvertiseAddr is the IP address that others use; empty: BindAddr.
+	// AdvertiseAddr is the IPv4 address that others use; empty: BindAddr.
 	AdvertiseAddr string
 	// Keys encrypt all gossip, 16, 24 or 32 bytes each: see Members.SetKeys.
 	Keys [][]byte
@@ -51,6 +51,7 @@ const (
 // concurrent use.
 type Members struct {
 	cfg     Config
+	bind    netip.Addr
 	hints   hints
 	role    role
 	ring    *memberlist.Keyring
@@ -73,7 +74,11 @@ func New(cfg Config) (*Members, error) {
 	if cfg.ID == "" {
 		return nil, errors.New("gossip: no node ID")
 	}
-	if _, err := netip.ParseAddr(cfg.BindAddr); err != nil {
+	bind, err := netip.ParseAddr(cfg.BindAddr)
+	if err == nil && !bind.Is4() {
+		err = fmt.Errorf("%s is not an IPv4 address", bind)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("gossip: bind address: %w", err)
 	}
 	ring, err := newKeyring(cfg.Keys)
@@ -85,6 +90,7 @@ func New(cfg Config) (*Members, error) {
 	}
 	m := &Members{
 		cfg:     cfg,
+		bind:    bind,
 		ring:    ring,
 		started: make(chan struct{}),
 		alive:   map[api.NodeID]bool{},
@@ -134,9 +140,13 @@ func (m *Members) Run(ctx context.Context, peers func() []string) error {
 
 // open begins to gossip.
 func (m *Members) open(timing Timing, port int) error {
-	list, err := memberlist.Create(m.config(timing, port))
+	trans, err := listen(netip.AddrPortFrom(m.bind, uint16(port)), m.cfg.Log)
 	if err != nil {
 		return fmt.Errorf("gossip on %s port %d: %w", m.cfg.BindAddr, port, err)
+	}
+	list, err := memberlist.Create(m.config(timing, trans))
+	if err != nil {
+		return errors.Join(fmt.Errorf("gossip on %s port %d: %w", m.cfg.BindAddr, port, err), trans.Shutdown())
 	}
 	m.list.Store(list)
 	return nil
@@ -174,11 +184,11 @@ func (m *Members) forget(now time.Time) {
 	}
 }
 
-func (m *Members) config(timing Timing, port int) *memberlist.Config {
+func (m *Members) config(timing Timing, trans *transport) *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
 	c.Name = string(m.cfg.ID)
-	c.BindAddr, c.BindPort = m.cfg.BindAddr, port
-	c.AdvertiseAddr, c.AdvertisePort = m.cfg.AdvertiseAddr, port
+	c.Transport = trans
+	c.AdvertiseAddr, c.AdvertisePort = m.cfg.AdvertiseAddr, int(trans.port())
 	c.Keyring = m.ring
 	timing.set(c)
 	c.TCPTimeout = streamTimeout

@@ -19,7 +19,7 @@ type Timing struct {
 	// cluster, nobody may be left who could: two dead of three nodes are known in 2.5 s.
 	SuspicionMax int
 	// Fanout is how many nodes the word is passed on to, every Gossip. Probes and
-	// their answers carry it, too.
+	// their answers carry it, too: where nodes are few, that is as soon.
 	Fanout int
 	Gossip time.Duration
 }
@@ -38,7 +38,7 @@ const (
 func TimingFor(nodes int) Timing {
 	switch {
 	case nodes <= 12:
-		return Timing{Probe: 200 * time.Millisecond, ProbeTimeout: 100 * time.Millisecond, SuspicionMax: 3, Fanout: 3, Gossip: 200 * time.Millisecond}
+		return Timing{Probe: 200 * time.Millisecond, ProbeTimeout: 100 * time.Millisecond, SuspicionMax: 3, Fanout: 3, Gossip: time.Second}
 	case nodes <= 64:
 		return Timing{Probe: 150 * time.Millisecond, ProbeTimeout: 75 * time.Millisecond, SuspicionMax: 4, Fanout: 3, Gossip: 50 * time.Millisecond}
 	}
@@ -51,8 +51,10 @@ func TimingFor(nodes int) Timing {
 func (t Timing) Detection(nodes int) time.Duration {
 	n := float64(max(nodes, 2))
 	suspicion := suspicionMult * max(1, math.Log10(n))
-	spread := math.Ceil(math.Log(n) / math.Log(float64(t.Fanout+1)))
-	return time.Duration((1+1+suspicion)*float64(t.Probe) + spread*float64(t.Gossip))
+	rounds := func(fanout int) float64 { return math.Ceil(math.Log(n) / math.Log(float64(fanout+1))) }
+	const probed = 2 // nodes with each probe: one by it, one by the answer
+	spread := min(rounds(t.Fanout)*float64(t.Gossip), rounds(probed)*float64(t.Probe))
+	return time.Duration((1+1+suspicion)*float64(t.Probe) + spread)
 }
 
 func (t Timing) set(c *memberlist.Config) {

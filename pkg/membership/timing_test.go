@@ -12,7 +12,7 @@ import (
 
 func TestTimingFor(t *testing.T) {
 	const ms = time.Millisecond
-	small := membership.Timing{Probe: 200 * ms, ProbeTimeout: 100 * ms, SuspicionMax: 3, Fanout: 3, Gossip: 200 * ms}
+	small := membership.Timing{Probe: 200 * ms, ProbeTimeout: 100 * ms, SuspicionMax: 3, Fanout: 3, Gossip: 1000 * ms}
 	middle := membership.Timing{Probe: 150 * ms, ProbeTimeout: 75 * ms, SuspicionMax: 4, Fanout: 3, Gossip: 50 * ms}
 	large := membership.Timing{Probe: 100 * ms, ProbeTimeout: 50 * ms, SuspicionMax: 6, Fanout: 4, Gossip: 50 * ms}
 	tests := []struct {
@@ -22,7 +22,7 @@ func TestTimingFor(t *testing.T) {
 	}{
 		{1, small, 1200 * ms},
 		{3, small, 1200 * ms},
-		{12, small, 1400 * ms},
+		{12, small, 1600 * ms},
 		{13, middle, 900 * ms},
 		{64, middle, 1300 * ms},
 		{65, large, 900 * ms},

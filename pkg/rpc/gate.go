@@ -15,6 +15,7 @@ import (
 
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/pki"
+	"github.com/orch-dev/orch/pkg/quiet"
 )
 
 // Callers that have not shown a certificate of the cluster are guests: they have
@@ -172,7 +173,7 @@ func (g *guest) Close() error {
 // closed for it, of the same source or of that with the most: who is silent
 // keeps nobody out, since a member is known as such within milliseconds.
 func (g *guests) enter(conn net.Conn) *guest {
-	entered := &guest{Conn: direct(conn), source: sourceOf(conn.RemoteAddr().String())}
+	entered := &guest{Conn: quiet.Conn(conn), source: sourceOf(conn.RemoteAddr().String())}
 	entered.leave = func() { g.leave(entered) }
 	g.mu.Lock()
 	defer g.mu.Unlock()

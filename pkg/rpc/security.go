@@ -12,6 +12,7 @@ import (
 
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/pki"
+	"github.com/orch-dev/orch/pkg/quiet"
 )
 
 // The protocols that share the API port, as TLS negotiates them (RFC 7301). Raft's
@@ -157,7 +158,7 @@ func dial(ctx context.Context, addr string, config *tls.Config) (net.Conn, error
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", addr, err)
 	}
-	secure := tls.Client(direct(conn), config)
+	secure := tls.Client(quiet.Conn(conn), config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("connect to %s: %w", addr, explain(err))

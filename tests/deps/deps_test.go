@@ -56,17 +56,18 @@ var rules = map[string]rule{
 
 	// Adapters.
 	"bpf":            {outside: []string{"github.com/cilium/ebpf"}},
-	"consensus":      {ours: []string{"pkg/api", "pkg/seal", "consensus/store"}, outside: []string{"github.com/hashicorp/raft", "github.com/hashicorp/raft-wal", "go.etcd.io/bbolt", "github.com/hashicorp/go-hclog"}},
+	"consensus":      {ours: []string{"pkg/api", "pkg/quiet", "pkg/seal", "consensus/store"}, outside: []string{"github.com/hashicorp/raft", "github.com/hashicorp/raft-wal", "go.etcd.io/bbolt", "github.com/hashicorp/go-hclog"}},
 	"pkg/dataplane":  {ours: []string{"pkg/api", "bpf", "loadbalancer"}, outside: []string{"github.com/cilium/ebpf", "github.com/vishvananda/netlink"}},
 	"pkg/dns":        {ours: []string{"pkg/api"}, outside: []string{"github.com/miekg/dns"}},
 	"pkg/docker":     {ours: []string{"pkg/api"}, outside: []string{"github.com/moby/moby", "github.com/containerd/errdefs", "github.com/distribution/reference", "github.com/moby/patternmatcher", "github.com/cpuguy83/dockercfg", "github.com/opencontainers/image-spec"}},
 	"pkg/fence":      {ours: []string{"pkg/api"}},
-	"pkg/membership": {ours: []string{"pkg/api"}, outside: []string{"github.com/hashicorp/memberlist"}},
+	"pkg/membership": {ours: []string{"pkg/api", "pkg/quiet"}, outside: []string{"github.com/hashicorp/memberlist"}},
 	"pkg/netdev":     {ours: []string{"pkg/api"}, outside: []string{"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/google/nftables"}},
 	"pkg/wireguard":  {ours: []string{"pkg/api"}, outside: []string{"golang.zx2c4.com/wireguard/wgctrl", "github.com/vishvananda/netlink"}},
 	"pkg/signer":     {ours: []string{"pkg/api"}},
 	"pkg/sysctl":     {},
-	"pkg/rpc":        {ours: []string{"pkg/api", "pkg/pki"}, outside: []string{"connectrpc.com/connect"}},
+	"pkg/quiet":      {},
+	"pkg/rpc":        {ours: []string{"pkg/api", "pkg/pki", "pkg/quiet"}, outside: []string{"connectrpc.com/connect"}},
 
 	// Loops.
 	"pkg/agent":   {ours: loop("pkg/rpc")},

@@ -21,6 +21,7 @@ import (
 	"github.com/orch-dev/orch/pkg/api"
 	"github.com/orch-dev/orch/pkg/dataplane"
 	"github.com/orch-dev/orch/pkg/pki"
+	"github.com/orch-dev/orch/pkg/quiet"
 	"github.com/orch-dev/orch/pkg/rpc"
 	"github.com/orch-dev/orch/pkg/seal"
 	"github.com/orch-dev/orch/pkg/sysctl"
@@ -160,7 +161,7 @@ func runDaemon(ctx context.Context, o *options) error {
 	}
 	d := &daemon{options: *o, id: *id, mux: rpc.NewMux()}
 	d.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	if err := relaxTimers(timerSlack); err != nil { // it costs CPU, and nothing else
+	if err := quiet.Timers(); err != nil { // it costs CPU, and nothing else
 		d.log.Warn("timers are more exact than they need to be", "err", err)
 	}
 	d.sec = &rpc.Security{Credentials: d.credentials, Now: time.Now, Epoch: d.epoch}
@@ -170,6 +171,12 @@ func runDaemon(ctx context.Context, o *options) error {
 	defer stop()
 	d.group, d.ctx = errgroup.WithContext(running)
 	defer context.AfterFunc(ctx, func() { d.handOver(); stop() })()
+	d.group.Go(func() error {
+		if err := quiet.Processors(d.ctx); err != nil {
+			d.log.Warn("this daemon keeps all processors while it is idle", "err", err)
+		}
+		return nil
+	})
 	return d.run()
 }
 

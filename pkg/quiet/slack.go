@@ -1,4 +1,4 @@
-package daemon
+package quiet
 
 import (
 	"errors"
@@ -22,9 +22,10 @@ import (
 // in milliseconds, and the shortest election timeout is 75 times as long.
 const timerSlack = 2 * time.Millisecond
 
-// relaxTimers gives all threads of this process that slack. Those that are made
-// later get it from whichever makes them, and so do other programs that are
-// started.
+// Timers gives all threads of this process that slack. Those that are made later get
+// it from whichever makes them, and so do other programs that are started.
+func Timers() error { return relaxTimers(timerSlack) }
+
 func relaxTimers(slack time.Duration) error {
 	const rounds = 10 // more than it takes: threads are few, and soon all there
 	for range rounds {

@@ -1,4 +1,4 @@
-package rpc
+package quiet
 
 import (
 	"bytes"
@@ -36,8 +36,8 @@ func pair(t *testing.T) (tested, other *net.TCPConn) {
 // and for more.
 func TestDirectCarries(t *testing.T) {
 	a, b := pair(t)
-	tested := direct(a)
-	if _, is := tested.(*directConn); !is {
+	tested := Conn(a)
+	if _, is := tested.(*conn); !is {
 		t.Fatalf("a TCP connection became %T", tested)
 	}
 	sent := make([]byte, 8<<20) // more than the sockets hold
@@ -68,7 +68,7 @@ func TestDirectCarries(t *testing.T) {
 // Deadlines, a close and a reset end what waits, with the errors of package net.
 func TestDirectEnds(t *testing.T) {
 	a, b := pair(t)
-	tested := direct(a)
+	tested := Conn(a)
 	one := make([]byte, 1)
 	isNet := func(what string, err error, want error) {
 		t.Helper()
@@ -102,7 +102,7 @@ func TestDirectEnds(t *testing.T) {
 	isNet("a write to a connection that was reset", err, syscall.EPIPE)
 
 	a, _ = pair(t)
-	tested = direct(a)
+	tested = Conn(a)
 	go func() { _, err := tested.Read(one); waits <- err }()
 	tested.Close()
 	isNet("a read of a connection that is closed", <-waits, net.ErrClosed)
