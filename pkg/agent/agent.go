@@ -141,11 +141,13 @@ type Agent struct {
 	newest  cell[api.Version]        // what the leader had at the last report; zero before the first
 	links   cell[map[api.TaskID]int] // interfaces that are up, by task
 	applied cell[applied]
-	devices []int        // that encrypt, as syncNetwork made them last
-	guarded []netip.Addr // members that syncNetwork told the kernel of last
-	tasks   *tasks
-	reports *reports
-	look    chan struct{} // holds one token when the node has become another
+	devices []int // that encrypt, as syncNetwork made them last
+	// Of syncNetwork: the members that it told the kernel of last, and the ports.
+	guarded  []netip.Addr
+	reserved reserved
+	tasks    *tasks
+	reports  *reports
+	look     chan struct{} // holds one token when the node has become another
 }
 
 // applied is what is in the kernel.

@@ -21,11 +21,7 @@ func (a *Agent) syncNetwork(ctx context.Context) error {
 		links, linksChanged := a.links.Get()
 		var look <-chan time.Time
 		if view != nil && view.Cluster != nil {
-			interval := portsInterval
-			if view.Encrypts() {
-				interval = tunnelInterval
-			}
-			look = time.After(interval)
+			look = time.After(lookInterval(view))
 			if err := a.applyNetwork(ctx, view, links); err != nil {
 				a.Log.Error("cannot put the network into the kernel", "index", view.Index, "err", err)
 				pause(ctx, retryDelay)
@@ -54,19 +50,44 @@ const tunnelInterval = 10 * time.Second
 // of them.
 const portsInterval = time.Minute
 
-// reservePorts keeps the kernel from giving published ports to connections of the
-// node's own. That it cannot holds up nothing.
-func (a *Agent) reservePorts(ports []uint16) {
+func lookInterval(view *api.Snapshot) time.Duration {
+	if view.Encrypts() {
+		return tunnelInterval
+	}
+	return portsInterval
+}
+
+// reserved are the published ports that were reserved when the node last looked.
+type reserved struct {
+	ports []uint16
+	at    time.Time
+}
+
+// due reports whether others are published now, or it is time to look again: with the
+// next change of the view, or once syncNetwork has waited for it.
+func (r reserved) due(ports []uint16, now time.Time) bool {
+	return r.at.IsZero() || now.Sub(r.at) > portsInterval/2 || !slices.Equal(ports, r.ports)
+}
+
+// withPorts applies a plan while its published ports are kept from connections of the
+// node's own: they are from before it is applied on, and those of no plan any more
+// until it is. That they cannot be holds up nothing.
+func (a *Agent) withPorts(ports []uint16, apply func() error) error {
+	now := a.Now()
+	if !a.reserved.due(ports, now) {
+		return apply()
+	}
 	if err := a.Ports.ReservePorts(ports); err != nil {
 		a.Log.Error("cannot reserve published ports: connections of the node's own from them would be taken for clients'", "err", err)
 	}
-}
-
-// releasePorts gives the kernel back what was reserved, but for these.
-func (a *Agent) releasePorts(but []uint16) {
-	if err := a.Ports.ReleasePorts(but); err != nil {
+	if err := apply(); err != nil {
+		return err
+	}
+	if err := a.Ports.ReleasePorts(ports); err != nil {
 		a.Log.Error("ports that are not published any more stay reserved", "err", err)
 	}
+	a.reserved = reserved{ports, now}
+	return nil
 }
 
 // makeTunnels makes the devices of a plan and puts them into it. The managers are
@@ -104,12 +125,10 @@ func (a *Agent) applyNetwork(ctx context.Context, view *api.Snapshot, links map[
 	plan := network.Plan(view, a.Node, a.Gossip.Suspects(), links)
 	a.makeTunnels(&plan)
 	a.guardMembers(plan.Members)
-	ports := plan.Published()
-	a.reservePorts(ports)
-	if err := a.Dataplane.Apply(ctx, plan); err != nil {
+	err := a.withPorts(plan.Published(), func() error { return a.Dataplane.Apply(ctx, plan) })
+	if err != nil {
 		return err
 	}
-	a.releasePorts(ports)
 	a.Names.Set(network.Names(view, a.Node))
 	return nil
 }

@@ -53,11 +53,11 @@ func publishing(ports ...api.Port) *api.Snapshot {
 }
 
 func onGate(g *gate, ports Ports, log *slog.Logger) *Agent {
-	return New(Config{Node: "n1", Links: newMachine(), Dataplane: g, Tunnels: wires{newMachine()}, Ports: ports, Names: newMachine(), Gossip: newCluster(), Log: log})
+	return New(Config{Node: "n1", Links: newMachine(), Dataplane: g, Tunnels: wires{newMachine()}, Ports: ports, Names: newMachine(), Gossip: newCluster(), Now: time.Now, Log: log})
 }
 
 // Ports are reserved before the data plane answers on them, and until it has ceased
-// to. What cannot be reserved holds up nothing, and is told.
+// to, and not anew with each change. What cannot be reserved holds up nothing, and is told.
 func TestPortsAreReservedFirst(t *testing.T) {
 	var log strings.Builder
 	g := &gate{}
@@ -76,8 +76,10 @@ func TestPortsAreReservedFirst(t *testing.T) {
 		{"published", publishing(both...), func() {}, []string{"reserve [443 8080 40000]", "answer on [443 8080 40000]", "release but [443 8080 40000]"}, "", nil},
 		{"the plan cannot be applied", publishing(plain), func() { g.planErr = full }, []string{"reserve [8080]", "answer on [8080]"}, "", full},
 		{"and then can", publishing(plain), func() { g.planErr = nil }, []string{"reserve [8080]", "answer on [8080]", "release but [8080]"}, "", nil},
-		{"they cannot be reserved", publishing(plain), func() { g.reserveErr = errors.New("read-only") },
-			[]string{"reserve [8080]", "answer on [8080]", "release but [8080]"}, "cannot reserve published ports", nil},
+		{"something else changes", publishing(plain), func() {}, []string{"answer on [8080]"}, "", nil},
+		{"they cannot be reserved", publishing(both[1]), func() { g.reserveErr = errors.New("read-only") },
+			[]string{"reserve [40000]", "answer on [40000]", "release but [40000]"}, "cannot reserve published ports", nil},
+		{"which is told once", publishing(both[1]), func() {}, []string{"answer on [40000]"}, "", nil},
 		{"nor released", publishing(), func() { g.reserveErr, g.leaveErr = nil, errors.New("read-only") },
 			[]string{"reserve []", "answer on []", "release but []"}, "stay reserved", nil},
 	} {

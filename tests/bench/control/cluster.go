@@ -298,7 +298,7 @@ func (c *cluster) idle(ctx context.Context, out io.Writer, opt options) error {
 	if err := c.settled(ctx); err != nil {
 		return err
 	}
-	pause(ctx, 3*time.Second)
+	pause(ctx, 10*time.Second) // until the daemons have noticed, see pkg/quiet
 	before := c.cpuTimes()
 	pause(ctx, opt.seconds)
 	used := c.cpuTimes()
