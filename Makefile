@@ -83,7 +83,7 @@ install: build ## bin/orch and its systemd unit on this machine (root)
 
 generate: go ## regenerate the eBPF programs and their bindings
 	packaging/deps.sh dev
-	$(GO) generate ./bpf
+	$(GO) generate ./bpf ./tests/bench/least
 
 deps: ## install what is missing, start the Docker Engine (root)
 	packaging/deps.sh test

@@ -162,25 +162,28 @@ a longer name       n1     |    50.0    60.0   1.67   1.71*
 func TestTargets(t *testing.T) {
 	tables := []table{{
 		title:    "client -> workload",
-		paths:    []path{{name: vxlanPath}, {name: overlayPath}},
+		paths:    []path{{name: vxlanPath}, {name: overlayPath}, {name: leastPath}},
 		measures: []measure{newConnection, stream},
 	}}
 	r := newResult(figures.Machine{}, options{}, tables)
 	for _, costs := range [][2]float64{{200, 150}, {400, 200}, {100, 40}} { // 0.75, 0.5, 0.4
 		r.add(0, 0, 0, sample{Cost: costs[0]})
 		r.add(0, 1, 0, sample{Cost: costs[1]})
+		r.add(0, 2, 0, sample{Cost: costs[1] - 10}) // 0.7, 0.475, 0.3
 	}
 	r.add(0, 0, 0, sample{Cost: 100})
 	r.add(0, 1, 0, sample{Cost: 900, Others: 0.5}) // left out
+	r.add(0, 2, 0, sample{Cost: 900, Others: 0.5})
 	r.add(0, 0, 1, sample{Cost: 1000})
 	r.add(0, 1, 1, sample{Cost: 800, MeanPacket: 58_760})
+	r.add(0, 2, 1, sample{Cost: 790})
 	r.finish()
 	var got strings.Builder
 	r.printTargets(&got)
 	want := `
 What must be reached: the middle of the ratios in each round, and the ratios of the medians and of the best
-orch overlay                    over kernel VXLAN,                              new connection   0.50    1.00  0.40  (must be at most 0.70)
-orch overlay                    over kernel VXLAN,                              one TCP stream   0.80    0.80  0.80  (must be at most 0.85)
+orch overlay                    over kernel VXLAN,                              new connection   0.50    1.00  0.40  (must be at most 0.70; least eBPF overlay, no state: 0.47)
+orch overlay                    over kernel VXLAN,                              one TCP stream   0.80    0.80  0.80  (must be at most 0.85; least eBPF overlay, no state: 0.79)
 orch overlay                    mean packet between the nodes, one TCP stream: 58.8 KB  (must be at least 48 KB)
 `
 	if diff := cmp.Diff(want, got.String()); diff != "" {

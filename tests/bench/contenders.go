@@ -54,11 +54,13 @@ var (
 func allTables() []table {
 	straight := network{"straight", underlayMTU, steps(routed, throughN2)}
 	plain := network{"plain", underlayMTU, steps(routed, bothWaysThroughN1)}
+	oneWay := network{"one-way", underlayMTU, steps(routed, thereThroughN1)}
 	dnat := network{"dnat", underlayMTU, steps(routed, translated)}
 	dnatVXLAN := network{"dnat-vxlan", overlayMTU, steps(overVXLAN, translated)}
 	haproxy := network{"haproxy", underlayMTU, steps(routed, proxied)}
 	vxlan := network{"vxlan", overlayMTU, steps(overVXLAN, proxied)}
 	swarm := network{"swarm", overlayMTU, steps(overSwarmOverlay, publishedBySwarm)}
+	leastOverlay := network{"least", overlayMTU, steps(underLeast)}
 	orchTC := network{"orch-tc", overlayMTU, steps(underOrch(dataplane.ModeTC, api.ReturnTunnel))}
 	orchXDP := network{"orch-xdp", overlayMTU, steps(underOrch(dataplane.ModeXDP, api.ReturnTunnel))}
 	orchDSR := network{"orch-dsr", overlayMTU, steps(underOrch(dataplane.ModeTC, api.ReturnDSR))}
@@ -68,6 +70,7 @@ func allTables() []table {
 		paths: []path{
 			{name: plainPath, network: plain, from: clientHost, target: workload, sees: clientHost, throughN1: true, baseline: true},
 			{name: "plain routing, straight to n2", network: straight, from: clientHost, target: workload, sees: clientHost},
+			{name: oneWayPath, network: oneWay, from: clientHost, target: workload, sees: clientHost, throughN1: true, direct: true},
 			{name: "iptables DNAT + masquerade", network: dnat, from: clientHost, target: published, sees: nodeHost(1), throughN1: true},
 			{name: iptablesVXLAN, network: dnatVXLAN, from: clientHost, target: published, sees: nodeHost(1), throughN1: true},
 			{name: swarmPath, network: swarm, from: clientHost, target: published, sees: sandboxHost, throughN1: true},
@@ -84,6 +87,7 @@ func allTables() []table {
 			{name: "plain routing", network: plain, from: workloadHost(1), target: workload, sees: workloadHost(1), baseline: true},
 			{name: vxlanPath, network: vxlan, from: workloadHost(1), target: workload, sees: workloadHost(1)},
 			{name: swarmOverlayPath, network: swarm, from: workloadHost(1), target: workload, sees: workloadHost(1)},
+			{name: leastPath, network: leastOverlay, from: workloadHost(1), target: workload, sees: workloadHost(1)},
 			{name: overlayPath, network: orchTC, from: workloadHost(1), target: workload, sees: workloadHost(1)},
 		},
 		measures: []measure{keepAlive, newConnection, stream},
@@ -135,9 +139,14 @@ func throughN2(ctx context.Context, f *fabric) error {
 	return f.addRoute(ctx, clientHost, workload.Addr(), nodeAddr(2))
 }
 
+// thereThroughN1 makes n1 a router for what the client sends to n2.
+func thereThroughN1(ctx context.Context, f *fabric) error {
+	return f.addRoute(ctx, clientHost, workload.Addr(), nodeAddr(1))
+}
+
 // bothWaysThroughN1 makes n1 a router between the client and n2.
 func bothWaysThroughN1(ctx context.Context, f *fabric) error {
-	if err := f.addRoute(ctx, clientHost, workload.Addr(), nodeAddr(1)); err != nil {
+	if err := thereThroughN1(ctx, f); err != nil {
 		return err
 	}
 	return f.addRoute(ctx, nodeHost(2), clientAddr, nodeAddr(1))

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Regenerates what `go generate ./bpf` generates into a temporary directory, and
-# fails if it differs from what is committed. Nothing in the tree is touched.
+# Regenerates what `make generate` generates into a temporary directory, and fails if
+# it differs from what is committed. Nothing in the tree is touched.
 set -eu
-cd "$(dirname "$0")/../../bpf"
+cd "$(dirname "$0")/../.."
 
 if ! command -v clang >/dev/null || ! command -v llvm-strip >/dev/null; then
 	echo "generated: no clang here, so not compared (packaging/deps.sh dev installs it)" >&2
@@ -12,30 +12,38 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 trap 'exit 1' HUP INT TERM
 
-sed -n 's/^\/\/go:generate go tool bpf2go /go tool bpf2go -output-dir "$out" /p' ./*.go >"$out/commands"
-sed -n -e 's/^\/\/go:generate \(clang .*\)-o .*\/other.o$/\1-o "$out\/other.o"/p' \
-	-e 's/^\/\/go:generate llvm-strip -g .*/llvm-strip -g "$out\/other.o"/p' ./*.go >>"$out/commands"
-[ -s "$out/commands" ] || { echo "generated: no go:generate line in bpf" >&2; exit 1; }
-export GOPACKAGE=bpf
-. "$out/commands"
-rm "$out/commands"
-
 # Only the same compiler gives the same object, but any gives the same bindings.
 pinned=14
 have=$(clang -dumpversion | cut -d. -f1)
 status=0
-for new in "$out"/*; do
-	name=$(basename "$new")
-	case $name in
-	*.o) [ "$have" = "$pinned" ] || { echo "generated: $name is built with clang $pinned, here is $have: not compared" >&2; continue; } ;;
+
+# compare NEW OLD
+compare() {
+	case $1 in
+	*.o) [ "$have" = "$pinned" ] || { echo "generated: $2 is built with clang $pinned, here is $have: not compared" >&2; return; } ;;
 	esac
-	case $name in
-	other.o) old=../pkg/dataplane/testdata/$name ;;
-	*) old=$name ;;
-	esac
-	if ! cmp -s "$new" "$old"; then
-		echo "generated: bpf/$old is not what its sources give: run make generate" >&2
+	if ! cmp -s "$1" "$2"; then
+		echo "generated: $2 is not what its sources give: run make generate" >&2
 		status=1
 	fi
+}
+
+for package in bpf tests/bench/least; do
+	mkdir -p "$out/$package"
+	sed -n -e 's/^\/\/go:generate go tool bpf2go /go tool bpf2go -output-dir "$new" /p' \
+		-e 's/^\/\/go:generate \(clang .*\)-o .*\/other.o$/\1-o "$new\/other.o"/p' \
+		-e 's/^\/\/go:generate llvm-strip -g .*/llvm-strip -g "$new\/other.o"/p' "$package"/*.go >"$out/commands"
+	[ -s "$out/commands" ] || { echo "generated: no go:generate line in $package" >&2; exit 1; }
+	(
+		cd "$package"
+		export GOPACKAGE="${package##*/}" new="$out/$package"
+		. "$out/commands"
+	)
+	for new in "$out/$package"/*; do
+		case $new in
+		*/other.o) compare "$new" pkg/dataplane/testdata/other.o ;;
+		*) compare "$new" "$package/${new##*/}" ;;
+		esac
+	done
 done
 exit $status
