@@ -141,7 +141,7 @@ func TestPathMTU(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			c := newCluster(t, mode)
 			far, addrs := c.behindRouter(1300)
-			c.wantHops(far, addrs[false])
+			c.wantHops(far, addrs)
 			for i, w := range append(c.web[:2:2], c.web[2]) { // on the ingress node, on another, and on one that answers straight
 				c.dsr = i == 2
 				c.apply(c.backends(i + 1)...)
@@ -165,23 +165,30 @@ func TestPathMTU(t *testing.T) {
 
 // wantHops follows the ways hop by hop, as traceroute does: routers tell of
 // themselves under their own addresses, and tunnels and backends are no hops.
-func (c *cluster) wantHops(far *space, farAddr netip.Addr) {
+func (c *cluster) wantHops(far *space, addrs map[bool]netip.Addr) {
 	c.t.Helper()
 	c.apply(c.backends(2)...)
 	n := c.nodes[0]
-	n.must(func() error { return writeSysctl("ipv4/ip_forward", "1") })
-	router, arrived := netip.MustParseAddr("172.31.78.1"), netip.Addr{}
+	n.must(func() error {
+		return errors.Join(writeSysctl("ipv4/ip_forward", "1"), writeSysctl("ipv6/conf/all/forwarding", "1"))
+	})
+	arrived := netip.Addr{}
 	for _, hop := range []struct {
 		from *space
 		to   netip.AddrPort
 		ttl  int
 		want netip.Addr
 	}{
-		{far, n.published(), 1, router},
+		{far, n.published(), 1, netip.MustParseAddr("172.31.78.1")},
 		{far, n.published(), 2, arrived},
+		{far, n.published6(), 1, netip.MustParseAddr("2001:db8:78::1")},
+		{far, n.published6(), 2, arrived},
 		{c.caller.space, virtual(appPort), 1, arrived},
 		{c.caller.space, c.web[1].app(), 1, arrived},
-		{c.caller.space, netip.AddrPortFrom(farAddr, 9), 1, n.addr},
+		{c.caller.space, netip.AddrPortFrom(inner6(virtualIP), appPort), 1, arrived},
+		{c.caller.space, netip.AddrPortFrom(inner6(c.web[1].addr), appPort), 1, arrived},
+		{c.caller.space, netip.AddrPortFrom(addrs[false], 9), 1, n.addr},
+		{c.caller.space, netip.AddrPortFrom(addrs[true], 9), 1, outer6(n.addr)},
 	} {
 		var got netip.Addr
 		err := hop.from.do(func() (err error) { got, err = hopTo(hop.to, hop.ttl); return err })
@@ -194,17 +201,25 @@ func (c *cluster) wantHops(far *space, farAddr netip.Addr) {
 // hopTo sends a datagram that may pass so many routers less one, and returns the
 // address of the one that let it pass no further; none if it was answered.
 func hopTo(to netip.AddrPort, ttl int) (netip.Addr, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	family, level, hops, errs := unix.AF_INET, unix.IPPROTO_IP, unix.IP_TTL, unix.IP_RECVERR
+	var dest unix.Sockaddr = &unix.SockaddrInet4{Port: int(to.Port())}
+	if to.Addr().Is6() {
+		family, level, hops, errs = unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, unix.IPV6_RECVERR
+		dest = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	} else {
+		dest.(*unix.SockaddrInet4).Addr = to.Addr().As4()
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
 	if err != nil {
 		return netip.Addr{}, err
 	}
 	defer unix.Close(fd)
 	timeout := unix.NsecToTimeval(patience.Nanoseconds())
 	err = errors.Join(
-		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TTL, ttl),
-		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1),
+		unix.SetsockoptInt(fd, level, hops, ttl),
+		unix.SetsockoptInt(fd, level, errs, 1),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout),
-		unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}),
+		unix.Connect(fd, dest),
 		unix.Send(fd, []byte("hello"), 0))
 	if err != nil {
 		return netip.Addr{}, err
@@ -219,9 +234,13 @@ func hopTo(to netip.AddrPort, ttl int) (netip.Addr, error) {
 	}
 	messages, err := unix.ParseSocketControlMessage(control[:n])
 	for _, m := range messages {
-		// struct sock_extended_err, then the sockaddr_in of who sent the error.
-		if m.Header.Type == unix.IP_RECVERR && len(m.Data) >= 24 {
-			return netip.AddrFrom4([4]byte(m.Data[20:24])), nil
+		// struct sock_extended_err, then the sockaddr of who sent the error.
+		const from4, from6 = 16 + 4, 16 + 8
+		switch data := m.Data; {
+		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_RECVERR && len(data) >= from4+4:
+			return netip.AddrFrom4([4]byte(data[from4:])), nil
+		case m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_RECVERR && len(data) >= from6+16:
+			return netip.AddrFrom16([16]byte(data[from6:])), nil
 		}
 	}
 	return netip.Addr{}, errors.Join(err, errors.New("the error does not say whose it is"))
