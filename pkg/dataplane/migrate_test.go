@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
 
 	"github.com/orch-dev/orch/pkg/dataplane"
 )
@@ -58,6 +59,42 @@ func TestLayoutChange(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A daemon that is started with another --datapath attaches the other way and leaves
+// nothing of the one before, and no connection is lost.
+func TestAnotherMode(t *testing.T) {
+	c := newCluster(t, dataplane.ModeXDP)
+	c.apply(c.backends(1, 2, 3)...)
+	open := c.openMany(20)
+	stop := c.keepConnecting()
+	for _, mode := range []dataplane.Mode{dataplane.ModeTC, dataplane.ModeXDP, dataplane.ModeTC} {
+		for _, n := range c.nodes {
+			n.must(n.dp.Close)
+			n.mode = mode
+			n.open()
+			n.apply(c.plan(n, c.backends(1, 2, 3)...))
+			if xdp := n.hasXDP(); xdp != (mode == dataplane.ModeXDP) {
+				t.Errorf("%s by %s: XDP on its uplink: %v; %s", n.name, mode, xdp, n.dp.Describe())
+			}
+			open.mustAnswer(fmt.Sprint(n.name, " goes by ", mode))
+		}
+	}
+	stop()
+}
+
+// hasXDP reports whether a program is attached to the uplink in XDP.
+func (n *node) hasXDP() (attached bool) {
+	n.t.Helper()
+	n.must(func() error {
+		uplink, err := netlink.LinkByName("eth0")
+		if err == nil {
+			xdp := uplink.Attrs().Xdp
+			attached = xdp != nil && xdp.Attached
+		}
+		return err
+	})
+	return attached
 }
 
 // What cannot be understood is said, and does not hold up the rest.
