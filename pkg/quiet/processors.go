@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -28,7 +29,8 @@ const (
 // Processors has Go's scheduler use one processor while this process has little to do,
 // and all of them else, until ctx ends. With more, whoever is woken and makes something
 // else ready wakes another thread, to share what there is; it finds that done, and looks
-// for more. Where the environment says how many there are (GOMAXPROCS), that holds.
+// for more. What memory it needed before it became quiet it gives back. Where the
+// environment says how many processors there are (GOMAXPROCS), that holds.
 func Processors(ctx context.Context) error {
 	if os.Getenv("GOMAXPROCS") != "" || runtime.GOMAXPROCS(0) == 1 {
 		return nil
@@ -42,6 +44,7 @@ func Processors(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		debug.FreeOSMemory() // which would stay until the next collection, minutes later
 		runtime.GOMAXPROCS(1)
 		if err := awaitBusy(ctx, alarm); err != nil {
 			return err
