@@ -72,7 +72,11 @@ func (r *result) printTargets(b *strings.Builder) {
 		}
 	}
 	if c := r.cell(overlayPath, stream.name); c != nil {
-		line("%-31s mean packet between the nodes, one TCP stream: %.1f KB  (must be at least %.0f KB)", overlayPath, c.meanPacket()/1e3, meanPacketTarget/1e3)
+		limit := ""
+		if least := r.cell(leastPath, stream.name); least != nil {
+			limit = fmt.Sprintf("; %s: %.1f KB", leastPath, least.meanPacket()/1e3)
+		}
+		line("%-31s mean packet between the nodes, one TCP stream: %.1f KB  (must be at least %.0f KB%s)", overlayPath, c.meanPacket()/1e3, meanPacketTarget/1e3, limit)
 	}
 }
 
